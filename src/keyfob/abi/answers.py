@@ -1,0 +1,105 @@
+"""The one place where an exception becomes a CK_RV, with the line in the log that says why.
+
+Which error wins is the standard's order (section 5.1): not initialised, then the session's handle, then the rest. A call
+of an operation that fails ends it (rule of section 5.2: only CKR_OK and CKR_BUFFER_TOO_SMALL keep it active).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyfob import log
+from keyfob.functions.state import STATE
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token.session import (
+    DECRYPT,
+    DIGEST,
+    ENCRYPT,
+    SESSIONS,
+    SIGN,
+    SIGN_RECOVER,
+    VERIFY,
+    VERIFY_RECOVER,
+    VERIFY_SIGNATURE,
+    Session,
+)
+
+# The operations that a failing call ends. C_*Init is not among them: it fails before it begins one.
+ENDS: dict[str, tuple[str, ...]] = {
+    "C_Encrypt": (ENCRYPT,),
+    "C_EncryptUpdate": (ENCRYPT,),
+    "C_EncryptFinal": (ENCRYPT,),
+    "C_Decrypt": (DECRYPT,),
+    "C_DecryptUpdate": (DECRYPT,),
+    "C_DecryptFinal": (DECRYPT,),
+    "C_Digest": (DIGEST,),
+    "C_DigestUpdate": (DIGEST,),
+    "C_DigestKey": (DIGEST,),
+    "C_DigestFinal": (DIGEST,),
+    "C_Sign": (SIGN,),
+    "C_SignUpdate": (SIGN,),
+    "C_SignFinal": (SIGN,),
+    "C_SignRecover": (SIGN_RECOVER,),
+    "C_Verify": (VERIFY,),
+    "C_VerifyUpdate": (VERIFY,),
+    "C_VerifyFinal": (VERIFY,),
+    "C_VerifyRecover": (VERIFY_RECOVER,),
+    "C_DigestEncryptUpdate": (DIGEST, ENCRYPT),
+    "C_DecryptDigestUpdate": (DECRYPT, DIGEST),
+    "C_SignEncryptUpdate": (SIGN, ENCRYPT),
+    "C_DecryptVerifyUpdate": (DECRYPT, VERIFY),
+    "C_VerifySignature": (VERIFY_SIGNATURE,),
+    "C_VerifySignatureUpdate": (VERIFY_SIGNATURE,),
+    "C_VerifySignatureFinal": (VERIFY_SIGNATURE,),
+}
+
+
+def answer(name: str, problem: BaseException, session: Session | None = None) -> int:
+    """The return value of a call that raised, after its operation has ended and the log knows why."""
+    if STATE.library is None and name != "C_Initialize":
+        return CKR.CRYPTOKI_NOT_INITIALIZED
+    if session is not None:
+        if session.handle not in SESSIONS:  # closed by another thread while this call ran
+            return CKR.SESSION_HANDLE_INVALID
+        for kind in ENDS.get(name, ()):
+            session.end(kind)
+    if isinstance(problem, PKCS11Error):
+        log.line("info", f"{name}: {problem}")
+        return problem.rv
+    if isinstance(problem, MemoryError):
+        log.line("error", f"{name}: out of memory")
+        return CKR.HOST_MEMORY
+    log.line("error", f"{name}: {_place(problem)}")
+    return CKR.GENERAL_ERROR
+
+
+def _place(problem: BaseException) -> str:
+    """An unexpected exception's type and the place it came from; its text is left out, it could hold a secret."""
+    places = []
+    trace = problem.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"unexpected {type(problem).__name__} at {' > '.join(places)}"
+
+
+def no_session(name: str, handle: int) -> int:
+    """For a session handle of nothing: invalid, or the library is not initialised at all."""
+    if STATE.library is None:
+        return CKR.CRYPTOKI_NOT_INITIALIZED
+    log.line("info", f"{name}: {name_of('CKR', CKR.SESSION_HANDLE_INVALID)}: no session has the handle {handle}")
+    return CKR.SESSION_HANDLE_INVALID
+
+
+def not_supported(name: str) -> Callable[..., int]:
+    """The entry of a function that this version does not have: the slot is there and says so (G5)."""
+
+    def entry(*_arguments: object) -> int:
+        if STATE.library is None:
+            return CKR.CRYPTOKI_NOT_INITIALIZED
+        return CKR.FUNCTION_NOT_SUPPORTED
+
+    entry.__name__ = name
+    return entry

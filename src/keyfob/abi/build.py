@@ -1,0 +1,112 @@
+"""Builds keyfob._abi: the PKCS #11 function lists as static C tables whose slots are Python functions.
+
+C_GetFunctionList, C_GetInterfaceList and C_GetInterface are C alone: they answer without the interpreter (G4, G5, P8).
+The default interface is "PKCS 11" 3.2; CKF_INTERFACE_FORK_SAFE holds, because a forked child answers
+CKR_CRYPTOKI_NOT_INITIALIZED until it calls C_Initialize again (P39).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cryptoki import DECLARATIONS, PROTOTYPES, TABLES
+
+INTERFACES = """
+#define CKR_OK 0UL
+#define CKR_FUNCTION_FAILED 6UL
+#define CKR_ARGUMENTS_BAD 7UL
+#define CKR_BUFFER_TOO_SMALL 0x150UL
+#define CKF_INTERFACE_FORK_SAFE 1UL
+
+static CK_BYTE keyfob_name[] = "PKCS 11";
+
+/* Newest first: the first one is the default interface. */
+static CK_INTERFACE keyfob_interfaces[] = {
+    {keyfob_name, &keyfob_list_3_2, CKF_INTERFACE_FORK_SAFE},
+    {keyfob_name, &keyfob_list_3_0, CKF_INTERFACE_FORK_SAFE},
+    {keyfob_name, &keyfob_list, CKF_INTERFACE_FORK_SAFE},
+};
+#define KEYFOB_INTERFACES (sizeof keyfob_interfaces / sizeof keyfob_interfaces[0])
+
+static CK_RV keyfob_C_GetFunctionList(CK_FUNCTION_LIST **ppFunctionList)
+{
+    if (ppFunctionList == NULL)
+        return CKR_ARGUMENTS_BAD;
+    *ppFunctionList = &keyfob_list;
+    return CKR_OK;
+}
+
+static CK_RV keyfob_C_GetInterfaceList(CK_INTERFACE *pInterfacesList, CK_ULONG *pulCount)
+{
+    CK_ULONG room;
+
+    if (pulCount == NULL)
+        return CKR_ARGUMENTS_BAD;
+    room = *pulCount;
+    *pulCount = KEYFOB_INTERFACES;
+    if (pInterfacesList == NULL)
+        return CKR_OK;
+    if (room < KEYFOB_INTERFACES)
+        return CKR_BUFFER_TOO_SMALL;
+    memcpy(pInterfacesList, keyfob_interfaces, sizeof keyfob_interfaces);
+    return CKR_OK;
+}
+
+static CK_RV keyfob_C_GetInterface(CK_BYTE *pInterfaceName, CK_VERSION *pVersion, CK_INTERFACE **ppInterface,
+                                   CK_ULONG flags)
+{
+    size_t i;
+
+    if (ppInterface == NULL)
+        return CKR_ARGUMENTS_BAD;
+    for (i = 0; i < KEYFOB_INTERFACES; i++) {
+        CK_INTERFACE *candidate = &keyfob_interfaces[i];
+        CK_VERSION *version = (CK_VERSION *)candidate->pFunctionList; /* every list starts with its version */
+
+        if (pInterfaceName != NULL && strcmp((char *)pInterfaceName, (char *)candidate->pInterfaceName) != 0)
+            continue;
+        if (pVersion != NULL && (pVersion->major != version->major || pVersion->minor != version->minor))
+            continue;
+        if ((candidate->flags & flags) != flags)
+            continue;
+        *ppInterface = candidate;
+        return CKR_OK;
+    }
+    return CKR_FUNCTION_FAILED;
+}
+
+/* What loader.c hands out: the three functions that a host looks up by name. */
+static struct {
+    CK_RV (*get_function_list)(CK_FUNCTION_LIST **);
+    CK_RV (*get_interface_list)(CK_INTERFACE *, CK_ULONG *);
+    CK_RV (*get_interface)(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
+} keyfob_tables = {keyfob_C_GetFunctionList, keyfob_C_GetInterfaceList, keyfob_C_GetInterface};
+
+static CK_ULONG keyfob_tables_address(void) { return (CK_ULONG)&keyfob_tables; }
+"""
+OWN_PROTOTYPES = """
+static CK_RV keyfob_C_GetFunctionList(CK_FUNCTION_LIST **);
+static CK_RV keyfob_C_GetInterfaceList(CK_INTERFACE *, CK_ULONG *);
+static CK_RV keyfob_C_GetInterface(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
+"""
+
+ffibuilder = FFI()
+ffibuilder.cdef(
+    DECLARATIONS + 'extern "Python" {\n' + PROTOTYPES + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n",
+)
+ffibuilder.set_source(
+    "keyfob._abi",
+    "#include <stdlib.h>\n#include <string.h>\n"
+    + DECLARATIONS
+    + "".join(f"static {line}\n" for line in PROTOTYPES.splitlines())
+    + OWN_PROTOTYPES
+    + TABLES
+    + INTERFACES,
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(tmpdir=str(Path(__file__).resolve().parents[2]), verbose=True)

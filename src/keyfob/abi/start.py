@@ -1,0 +1,14 @@
+"""What loader.c imports once the interpreter runs: every slot of the function lists gets its Python function."""
+
+from __future__ import annotations
+
+from keyfob._abi import lib
+from keyfob.abi import entries, filling
+
+__all__ = ["entries", "filling", "tables"]
+
+
+def tables() -> int:
+    """The address of the three functions that a host looks up by name (struct keyfob_tables in abi/build.py)."""
+    address: int = lib.keyfob_tables_address()
+    return address

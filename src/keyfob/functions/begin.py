@@ -1,0 +1,76 @@
+"""What every C_*Init has in common: the mechanism, the key that may be used for it, the operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keyfob import mechanisms
+from keyfob.spec.constants import CKA, CKF, CKR
+from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token import kinds
+from keyfob.token.object import PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, Object, number
+from keyfob.token.objects import may_use
+from keyfob.token.session import Operation
+
+if TYPE_CHECKING:
+    from keyfob.mechanisms.base import Mechanism
+    from keyfob.token.session import Session
+
+MechanismValue = tuple[int, Any] | None
+
+# CKF_* of the operation: the usage attribute the key must have, and the classes the key may be of.
+USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
+    CKF.ENCRYPT: (CKA.ENCRYPT, (PUBLIC_KEY, SECRET_KEY)),
+    CKF.DECRYPT: (CKA.DECRYPT, (PRIVATE_KEY, SECRET_KEY)),
+    CKF.SIGN: (CKA.SIGN, (PRIVATE_KEY, SECRET_KEY)),
+    CKF.SIGN_RECOVER: (CKA.SIGN_RECOVER, (PRIVATE_KEY,)),
+    CKF.VERIFY: (CKA.VERIFY, (PUBLIC_KEY, SECRET_KEY)),
+    CKF.VERIFY_RECOVER: (CKA.VERIFY_RECOVER, (PUBLIC_KEY,)),
+    CKF.WRAP: (CKA.WRAP, (PUBLIC_KEY, SECRET_KEY)),
+    CKF.UNWRAP: (CKA.UNWRAP, (PRIVATE_KEY, SECRET_KEY)),
+    CKF.DERIVE: (CKA.DERIVE, (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)),
+}
+
+
+def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Callable[..., Any]]:
+    """The mechanism's row and what it does for this function; CKR_MECHANISM_INVALID when this token has no such thing."""
+    if not kinds.flags_of(kinds.of(session.token), mechanism) & flag:
+        raise PKCS11Error(
+            CKR.MECHANISM_INVALID, f"{name_of('CKM', mechanism)} is not offered with {name_of('CKF', flag)}"
+        )
+    row = mechanisms.lookup(mechanism)
+    return row, row.operations[flag]
+
+
+def usable_key(session: Session, handle: int, row: Mechanism, flag: int) -> Object:
+    """The key object, checked against the mechanism's key types and the key's usage flags."""
+    found = session.token.objects.key(handle)
+    key_type = number(found.attributes[CKA.KEY_TYPE])
+    if row.key_types and key_type not in row.key_types:
+        raise PKCS11Error(
+            CKR.KEY_TYPE_INCONSISTENT, f"{name_of('CKM', row.type)} does not take {name_of('CKK', key_type)} keys"
+        )
+    usage, classes = USES[flag]
+    may_use(found, usage, classes, row.type)
+    return found
+
+
+def begin(session: Session, kind: str, flag: int, mechanism: MechanismValue, handle: int) -> None:
+    """C_*Init of an operation with a key. A NULL mechanism cancels the active operation (v3.0, section 5.8)."""
+    if mechanism is None:
+        cancel(session, kind)
+        return
+    session.require_idle(kind)
+    number_, parameter = mechanism
+    row, make = offered(session, number_, flag)
+    found = usable_key(session, handle, row, flag)
+    session.begin(kind, Operation(make(found.key, parameter), number_, found))
+
+
+def cancel(session: Session, kind: str) -> None:
+    if kind not in session.operations:
+        raise PKCS11Error(CKR.ARGUMENTS_BAD, "a NULL mechanism cancels an operation, and none is active")
+    session.end(kind)
+
+

@@ -1,0 +1,59 @@
+"""Message digesting (section 5.12)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob.functions.begin import MechanismValue, cancel, offered
+from keyfob.spec.constants import CKA, CKF, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.token.object import SECRET_KEY
+from keyfob.token.session import DIGEST, Operation
+
+if TYPE_CHECKING:
+    from keyfob.token.session import Session
+
+
+def C_DigestInit(session: Session, mechanism: MechanismValue) -> None:
+    if mechanism is None:
+        cancel(session, DIGEST)
+        return
+    session.require_idle(DIGEST)
+    _, make = offered(session, mechanism[0], CKF.DIGEST)
+    session.begin(DIGEST, Operation(make(mechanism[1]), mechanism[0]))
+
+
+def C_Digest(session: Session, data: bytes, room: int | None) -> bytes | int:
+    run = session.single(DIGEST).run
+    size: int = run.output_size
+    if room is None or room < size:
+        return size
+    session.end(DIGEST)
+    result: bytes = run.digest(data)
+    return result
+
+
+def C_DigestUpdate(session: Session, part: bytes) -> None:
+    operation = session.active(DIGEST)
+    operation.started = True
+    operation.run.update(part)
+
+
+def C_DigestKey(session: Session, handle: int) -> None:
+    """The value of a secret key as a part; a key that hides its value is not indigestible: only its hash comes out."""
+    operation = session.active(DIGEST)
+    found = session.token.objects.key(handle)
+    if found.attributes[CKA.CLASS] != SECRET_KEY:
+        raise PKCS11Error(CKR.KEY_INDIGESTIBLE, "only secret keys are digested")
+    operation.started = True
+    operation.run.update(found.attributes[CKA.VALUE])
+
+
+def C_DigestFinal(session: Session, room: int | None) -> bytes | int:
+    run = session.active(DIGEST).run
+    size: int = run.output_size
+    if room is None or room < size:
+        return size
+    session.end(DIGEST)
+    result: bytes = run.final()
+    return result

@@ -1,0 +1,210 @@
+"""Key management (section 5.18): generation, wrapping, unwrapping, derivation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob import mechanisms
+from keyfob.functions.begin import MechanismValue, offered, usable_key
+from keyfob.spec.constants import CKA, CKF, CKK, CKO, CKR
+from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token import templates
+from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
+
+if TYPE_CHECKING:
+    from keyfob.token.session import Session
+
+Template = list[tuple[int, bytes]]
+Attributes = dict[int, bytes]
+
+# What an unwrapped or derived secret must be long: the key types of fixed length.
+FIXED_LENGTHS = {CKK.DES: 8, CKK.DES2: 16, CKK.DES3: 24, CKK.CHACHA20: 32}
+
+
+def chosen(mechanism: MechanismValue) -> tuple[int, object]:
+    if mechanism is None:
+        raise PKCS11Error(CKR.ARGUMENTS_BAD, "the mechanism is NULL")
+    return mechanism
+
+
+def for_class(template: Template, object_class: bytes) -> Attributes:
+    """The template with its class filled in; a contradicting one is CKR_TEMPLATE_INCONSISTENT."""
+    asked = templates.read(template)
+    if asked.setdefault(CKA.CLASS, object_class) != object_class:
+        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_CLASS contradicts what the function makes")
+    return asked
+
+
+def with_key_type(asked: Attributes, key_type: int | None) -> Attributes:
+    """CKA_KEY_TYPE as the mechanism makes it (None: as the template says)."""
+    if key_type is None:
+        return asked
+    if asked.setdefault(CKA.KEY_TYPE, ulong(key_type)) != ulong(key_type):
+        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_KEY_TYPE contradicts what the mechanism makes")
+    return asked
+
+
+def C_GenerateKey(session: Session, mechanism: MechanismValue, template: Template) -> int:
+    number_, parameter = chosen(mechanism)
+    row, generate = offered(session, number_, CKF.GENERATE)
+    asked = with_key_type(for_class(template, SECRET_KEY), row.makes)
+    objects = session.token.objects
+    private_default = objects.private_default(asked)
+    objects.may_write(session, _with_private(asked, private_default=private_default))
+    attributes = templates.complete(
+        asked,
+        templates.GENERATE,
+        made=generate(parameter, asked),
+        mechanism=number_,
+        private_default=private_default,
+    )
+    return objects.add(session, attributes)[0]
+
+
+def C_GenerateKeyPair(
+    session: Session, mechanism: MechanismValue, public_template: Template, private_template: Template
+) -> tuple[int, int]:
+    """(public handle, private handle); both are kept in one step, so that no half pair ever is (K8)."""
+    number_, parameter = chosen(mechanism)
+    row, generate_pair = offered(session, number_, CKF.GENERATE_KEY_PAIR)
+    public = for_class(public_template, PUBLIC_KEY)
+    private = for_class(private_template, PRIVATE_KEY)
+    objects = session.token.objects
+    private_default = objects.private_default(private)
+    # Refuse what cannot be stored before the work of making it.
+    objects.may_write(session, _with_private(public, private_default=False))
+    objects.may_write(session, _with_private(private, private_default=private_default))
+    made_public, made_private = generate_pair(parameter, public, private)
+    for asked, made in ((public, made_public), (private, made_private)):
+        made.setdefault(CKA.KEY_TYPE, ulong(row.makes) if row.makes is not None else b"")
+        if asked.get(CKA.KEY_TYPE, made[CKA.KEY_TYPE]) != made[CKA.KEY_TYPE]:
+            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_KEY_TYPE contradicts what the mechanism makes")
+    both = [
+        templates.complete(
+            asked, templates.GENERATE, made=made, mechanism=number_, private_default=private_default
+        )
+        for asked, made in ((public, made_public), (private, made_private))
+    ]
+    if not private.get(CKA.ID) and public.get(CKA.ID):
+        both[1][CKA.ID] = both[0][CKA.ID]
+    elif not public.get(CKA.ID) and private.get(CKA.ID):
+        both[0][CKA.ID] = both[1][CKA.ID]
+    public_handle, private_handle = objects.add(session, *both)
+    return public_handle, private_handle
+
+
+def _with_private(asked: Attributes, *, private_default: bool) -> Attributes:
+    return {CKA.PRIVATE: TRUE if private_default else FALSE, **asked}
+
+
+def C_WrapKey(
+    session: Session, mechanism: MechanismValue, wrapping_key: int, key: int, room: int | None
+) -> bytes | int:
+    """Secret keys as their value, private keys as PKCS #8 PrivateKeyInfo (P15: in a read-only session too)."""
+    number_, parameter = chosen(mechanism)
+    row, make = offered(session, number_, CKF.WRAP)
+    wrapping = _wrapping_key(session, wrapping_key, row, CKF.WRAP)
+    target = session.token.objects.key(key)
+    plain = _plain(target, wrapping)
+    wrapper = make(wrapping.key, parameter)
+    size: int = wrapper.size(len(plain))
+    if room is None or room < size:
+        return size
+    wrapped: bytes = wrapper.wrap(plain)
+    return wrapped
+
+
+def _wrapping_key(session: Session, handle: int, row: mechanisms.Mechanism, flag: int) -> Object:
+    invalid = CKR.WRAPPING_KEY_HANDLE_INVALID if flag == CKF.WRAP else CKR.UNWRAPPING_KEY_HANDLE_INVALID
+    inconsistent = (
+        CKR.WRAPPING_KEY_TYPE_INCONSISTENT if flag == CKF.WRAP else CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT
+    )
+    try:
+        return usable_key(session, handle, row, flag)
+    except PKCS11Error as problem:
+        codes = {CKR.KEY_HANDLE_INVALID: invalid, CKR.KEY_TYPE_INCONSISTENT: inconsistent}
+        raise PKCS11Error(codes.get(problem.rv, problem.rv), problem.reason) from None
+
+
+def _plain(target: Object, wrapping: Object) -> bytes:
+    attributes = target.attributes
+    if attributes[CKA.CLASS] not in (PRIVATE_KEY, SECRET_KEY):
+        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "only private and secret keys are wrapped")
+    if attributes.get(CKA.EXTRACTABLE) != TRUE:
+        raise PKCS11Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
+    if attributes.get(CKA.WRAP_WITH_TRUSTED) == TRUE and not wrapping.is_true(CKA.TRUSTED):
+        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "the key leaves under trusted keys only")
+    if attributes[CKA.CLASS] == SECRET_KEY:
+        return attributes[CKA.VALUE]
+    from keyfob.mechanisms.pkcs8 import private_key_info  # 2 ms of imports that only wrapping needs
+
+    return private_key_info(attributes)
+
+
+def C_UnwrapKey(
+    session: Session, mechanism: MechanismValue, unwrapping_key: int, wrapped: bytes, template: Template
+) -> int:
+    number_, parameter = chosen(mechanism)
+    row, make = offered(session, number_, CKF.UNWRAP)
+    unwrapping = _wrapping_key(session, unwrapping_key, row, CKF.UNWRAP)
+    asked = templates.read(template)
+    if CKA.CLASS not in asked:
+        raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_CLASS is missing")
+    objects = session.token.objects
+    private_default = objects.private_default(asked)
+    objects.may_write(session, _with_private(asked, private_default=private_default))
+    plain: bytes = make(unwrapping.key, parameter).unwrap(wrapped)
+    if number(asked[CKA.CLASS]) == CKO.PRIVATE_KEY:
+        made = _private_components(plain, asked)
+    elif number(asked[CKA.CLASS]) == CKO.SECRET_KEY:
+        made = {CKA.VALUE: _sized(plain, asked, CKR.WRAPPED_KEY_INVALID)}
+    else:
+        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "only private and secret keys are unwrapped")
+    attributes = templates.complete(asked, templates.UNWRAP, made=made, private_default=private_default)
+    return objects.add(session, attributes)[0]
+
+
+def _private_components(plain: bytes, asked: Attributes) -> Attributes:
+    from keyfob.mechanisms.pkcs8 import attributes_from_private_key_info
+
+    made = attributes_from_private_key_info(plain)
+    if asked.get(CKA.KEY_TYPE, made[CKA.KEY_TYPE]) != made[CKA.KEY_TYPE]:
+        raise PKCS11Error(
+            CKR.TEMPLATE_INCONSISTENT,
+            f"the wrapped key is of type {name_of('CKK', number(made[CKA.KEY_TYPE]))}, not what CKA_KEY_TYPE says",
+        )
+    return made
+
+
+def wanted_length(asked: Attributes) -> int | None:
+    """The length in bytes that a template asks of a secret: CKA_VALUE_LEN, or what its key type fixes; None: any."""
+    if CKA.VALUE_LEN in asked:
+        return number(asked[CKA.VALUE_LEN])
+    return FIXED_LENGTHS.get(number(asked[CKA.KEY_TYPE])) if CKA.KEY_TYPE in asked else None
+
+
+def _sized(value: bytes, asked: Attributes, otherwise: int) -> bytes:
+    """The leading bytes as long as asked (RSA_X_509 gives more than the key); too few are an error."""
+    length = wanted_length(asked)
+    if length is None or length == len(value):
+        return value
+    if length > len(value) or length == 0:
+        raise PKCS11Error(otherwise, "the secret has not the length that the template asks for")
+    return value[:length]
+
+
+def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, template: Template) -> int:
+    number_, parameter = chosen(mechanism)
+    row, derive = offered(session, number_, CKF.DERIVE)
+    base = usable_key(session, base_key, row, CKF.DERIVE)
+    asked = for_class(template, SECRET_KEY)
+    asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
+    objects = session.token.objects
+    private_default = objects.private_default(asked)
+    objects.may_write(session, _with_private(asked, private_default=private_default))
+    value: bytes = derive(base.key, parameter, wanted_length(asked))
+    made = {CKA.VALUE: _sized(value, asked, CKR.ATTRIBUTE_VALUE_INVALID)}
+    attributes = templates.complete(
+        asked, templates.DERIVE, made=made, private_default=private_default, base=base.attributes
+    )
+    return objects.add(session, attributes)[0]

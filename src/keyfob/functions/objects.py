@@ -1,0 +1,100 @@
+"""Object management (section 5.7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob.mechanisms import check_value
+from keyfob.spec.constants import CKA, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.token.object import CERTIFICATE, KEY_CLASSES, Object, number
+from keyfob.token.objects import SECRETS
+from keyfob.token.session import FIND
+from keyfob.token.templates import rows_of
+
+if TYPE_CHECKING:
+    from keyfob.token.session import Session
+
+Template = list[tuple[int, bytes]]
+
+OBJECT_OVERHEAD = 64
+
+
+def C_CreateObject(session: Session, template: Template) -> int:
+    return session.token.objects.create(session, template)
+
+
+def C_CopyObject(session: Session, handle: int, template: Template) -> int:
+    objects = session.token.objects
+    return objects.copy(session, objects.get(handle), template)
+
+
+def C_DestroyObject(session: Session, handle: int) -> None:
+    objects = session.token.objects
+    objects.destroy(session, objects.get(handle))
+
+
+def C_GetObjectSize(session: Session, handle: int) -> int:
+    """Bytes that the object's attributes take, about."""
+    attributes = session.token.objects.get(handle).attributes
+    return OBJECT_OVERHEAD + sum(16 + len(value) for value in attributes.values())
+
+
+def attribute_of(found: Object, attribute: int) -> bytes | int:
+    """The value, or the CKR_* code why there is none: ATTRIBUTE_SENSITIVE or ATTRIBUTE_TYPE_INVALID."""
+    if attribute in SECRETS and found.hides_secrets:
+        return CKR.ATTRIBUTE_SENSITIVE
+    value = found.attributes.get(attribute)
+    if value is not None:
+        return value
+    return _missing(found, attribute)
+
+
+def _missing(found: Object, attribute: int) -> bytes | int:
+    attributes = found.attributes
+    if attribute == CKA.CHECK_VALUE and attributes[CKA.CLASS] in (*KEY_CLASSES, CERTIFICATE):
+        computed = check_value(attributes)
+        if computed is not None:
+            return computed
+    object_class = number(attributes[CKA.CLASS])
+    key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
+    row = rows_of(object_class, key_type).get(attribute)
+    if row is not None and row[0] in ("bytes", "ulongs", "date"):
+        return b""  # an attribute that the object could have and has not: empty, as the standard's defaults are
+    return CKR.ATTRIBUTE_TYPE_INVALID
+
+
+def C_GetAttributeValue(session: Session, handle: int) -> Object:
+    """The object whose attributes abi/ then reads one by one, all of them even where some fail (P24)."""
+    return session.token.objects.get(handle)
+
+
+def C_SetAttributeValue(session: Session, handle: int, template: Template) -> None:
+    objects = session.token.objects
+    objects.change(session, objects.get(handle), template)
+
+
+def C_FindObjectsInit(session: Session, template: Template) -> None:
+    """The search is made here; what C_FindObjects gives is its result in parts."""
+    session.require_idle(FIND)
+    hits = session.token.objects.find(template)
+    hits.reverse()
+    session.begin(FIND, hits)
+
+
+def C_FindObjects(session: Session, count: int) -> list[int]:
+    """Up to `count` handles more; fewer only when no more are left (P23)."""
+    hits: list[int] | None = session.operations.get(FIND)
+    if hits is None:
+        raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no search is active in this session")
+    taken = hits[-count:] if count else []
+    del hits[len(hits) - len(taken) :]
+    taken.reverse()
+    return taken
+
+
+def C_FindObjectsFinal(session: Session) -> None:
+    if session.operations.pop(FIND, None) is None:
+        raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no search is active in this session")
+
+

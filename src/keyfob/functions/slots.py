@@ -1,0 +1,136 @@
+"""Slot and token management (section 5.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob import mechanisms
+from keyfob.functions.state import STATE, library
+from keyfob.spec.constants import CKF, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.token import kinds
+
+if TYPE_CHECKING:
+    from keyfob.token.session import Session
+    from keyfob.token.token import Token
+
+MODEL = "keyfob"
+TOKEN_FLAGS = CKF.RNG | CKF.DUAL_CRYPTO_OPERATIONS
+
+
+class TokenFacts:
+    """What CK_TOKEN_INFO holds beside the constants."""
+
+    __slots__ = ("flags", "label", "max_sessions", "read_write_sessions", "serial", "sessions")
+
+    def __init__(self, token: Token) -> None:
+        info = token.info
+        self.label = info.label if info else ""
+        self.serial = info.serial if info else ""
+        self.max_sessions = token.max_sessions
+        self.sessions = len(token.sessions)
+        self.read_write_sessions = sum(session.read_write for session in token.sessions.values())
+        self.flags = token_flags(token)
+
+
+def token_flags(token: Token) -> int:
+    """CKF_* of CK_TOKEN_INFO; LOGIN_REQUIRED and USER_PIN_INITIALIZED are the guide's table 1.1 (S12 to S15)."""
+    flags = TOKEN_FLAGS
+    info = token.info
+    if info is None:
+        return flags | CKF.LOGIN_REQUIRED
+    flags |= CKF.TOKEN_INITIALIZED
+    if info.login_required:
+        flags |= CKF.LOGIN_REQUIRED
+    if info.user_pin_set:
+        flags |= CKF.USER_PIN_INITIALIZED
+    if token.write_protected:
+        flags |= CKF.WRITE_PROTECTED
+    flags |= _counter_flags(
+        info.max_failures - info.failed_user,
+        info.max_failures,
+        CKF.USER_PIN_COUNT_LOW,
+        CKF.USER_PIN_FINAL_TRY,
+        CKF.USER_PIN_LOCKED,
+    )
+    return flags | _counter_flags(
+        info.max_failures - info.failed_so,
+        info.max_failures,
+        CKF.SO_PIN_COUNT_LOW,
+        CKF.SO_PIN_FINAL_TRY,
+        CKF.SO_PIN_LOCKED,
+    )
+
+
+def _counter_flags(left: int, allowed: int, low: int, final: int, locked: int) -> int:
+    if left <= 0:
+        return locked
+    if left == allowed:
+        return 0
+    return low | final if left == 1 else low
+
+
+def C_GetSlotList(*, refresh: bool) -> list[int]:
+    """Slot IDs. A size query refreshes the list, as the standard says; every slot has a token, `tokenPresent` or not."""
+    current = library()
+    if refresh:
+        current.rescan()
+    return list(current.tokens)
+
+
+def C_GetSlotInfo(slot_id: int) -> tuple[str, int]:
+    """(slotDescription, flags). Not removable, so always TOKEN_PRESENT (S6); never CKF_HW_SLOT (P35)."""
+    library().token(slot_id)
+    return f"keyfob slot {slot_id}", CKF.TOKEN_PRESENT
+
+
+def C_GetTokenInfo(slot_id: int) -> TokenFacts:
+    return TokenFacts(library().token(slot_id))
+
+
+def C_GetMechanismList(slot_id: int) -> list[int]:
+    """Every mechanism that the token's kind offers."""
+    kind = kinds.of(library().token(slot_id))
+    return [mechanism for mechanism in mechanisms.INDEX if kinds.flags_of(kind, mechanism)]
+
+
+def C_GetMechanismInfo(slot_id: int, mechanism: int) -> tuple[int, int, int]:
+    """(ulMinKeySize, ulMaxKeySize, flags)."""
+    flags = kinds.flags_of(kinds.of(library().token(slot_id)), mechanism)
+    if not flags:
+        raise PKCS11Error(CKR.MECHANISM_INVALID, f"mechanism 0x{mechanism:x} is not offered")
+    _, _, smallest, largest = mechanisms.INDEX[mechanism]
+    return smallest, largest, flags
+
+
+def C_InitToken(slot_id: int, pin: bytes | None, label: bytes) -> None:
+    """`label`: 32 bytes, padded with blanks (some clients pad with NUL)."""
+    current = library()
+    token = current.token(slot_id)
+    try:
+        text = label.rstrip(b" \0").decode()
+    except UnicodeDecodeError:
+        raise PKCS11Error(CKR.ARGUMENTS_BAD, "the label is not UTF-8") from None
+    current.check_label(text, slot_id)
+    token.initialise(pin, text)
+
+
+def C_InitPIN(session: Session, pin: bytes | None) -> None:
+    session.token.init_pin(session, pin)
+
+
+def C_SetPIN(session: Session, old_pin: bytes | None, new_pin: bytes | None) -> None:
+    session.token.set_pin(session, old_pin, new_pin)
+
+
+def C_WaitForSlotEvent(flags: int) -> int:
+    """The slot that changed. No slot is removable, so a blocking wait ends with C_Finalize only (P28)."""
+    library()
+    if flags & CKF.DONT_BLOCK:
+        raise PKCS11Error(CKR.NO_EVENT)
+    with STATE.event:
+        waited_for = STATE.library
+        STATE.event.wait_for(lambda: STATE.library is not waited_for)
+    raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
+
+

@@ -1,0 +1,165 @@
+"""What every family of mechanisms is made of: rows, keys and operations.
+
+A family is one file with three things: `MECHANISMS`, the rows; `KEYS`, the key classes by (CKO_*, CKK_*); and the
+operation classes that the rows name. The flags of C_GetMechanismInfo are derived from the operations that a row really
+has. An operation is built by the token for one C_*Init call and dies with it:
+
+    flag                                   operation built as            used through
+    CKF_SIGN, CKF_SIGN_RECOVER             cls(key, parameter)           Signer
+    CKF_VERIFY                             cls(key, parameter)           Verifier
+    CKF_VERIFY_RECOVER                     cls(key, parameter)           VerifyRecoverer
+    CKF_ENCRYPT, CKF_DECRYPT               cls(key, parameter)           Cipher
+    CKF_DIGEST                             cls(parameter)                Digester
+    CKF_WRAP, CKF_UNWRAP                   cls(key, parameter)           Wrapper, Unwrapper
+    CKF_DERIVE                             derive(key, parameter, length: int | None) -> bytes
+    CKF_GENERATE                           generate(parameter, template) -> attributes
+    CKF_GENERATE_KEY_PAIR                  generate_pair(parameter, public, private) -> (attributes, attributes)
+
+`parameter` is what the caller's CK_MECHANISM held: None, the raw bytes (an IV), or an object of spec.parameters.
+Attributes are a dict from CKA_* to the value's bytes as C sees them (CK_ULONG: 8 bytes in host order, CK_BBOOL: 1 byte).
+Whatever is wrong is said with PKCS11Error and the standard's code; the constructor checks everything it can, so that
+C_*Init fails rather than the call that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+
+Attributes = dict[int, bytes]
+
+
+class Key:
+    """A key as mechanisms see it. Subclasses add what their family needs and may hold the secret elsewhere.
+
+    `attributes` is the object's own dict, read-only here. `native` caches the library's key object.
+    """
+
+    __slots__ = ("attributes", "native_cache")
+
+    def __init__(self, attributes: Mapping[int, bytes]) -> None:
+        self.attributes = attributes
+        self.native_cache: Any = None
+
+    @classmethod
+    def complete(cls, attributes: Attributes) -> Attributes:
+        """Attributes that follow from those given (C_CreateObject, C_UnwrapKey, C_DeriveKey); raises when inconsistent.
+
+        Returns only what is to be added or replaced (e.g. CKA_MODULUS_BITS, a normalised CKA_EC_POINT, CKA_VALUE_LEN).
+        """
+        return {}
+
+    def public_value(self) -> bytes | None:
+        """What CKA_ID's default is the SHA-1 of (O10, N15): modulus, or the uncompressed point; None for secret keys."""
+        return None
+
+
+class Signer(Protocol):
+    """`output_size` is the exact length of the signature, known before it is made."""
+
+    output_size: int
+
+    def sign(self, data: bytes) -> bytes: ...
+    def update(self, part: bytes) -> None: ...
+    def final(self) -> bytes: ...
+
+
+class Verifier(Protocol):
+    """Return means valid; raises CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE."""
+
+    def verify(self, data: bytes, signature: bytes) -> None: ...
+    def update(self, part: bytes) -> None: ...
+    def final(self, signature: bytes) -> None: ...
+
+
+class VerifyRecoverer(Protocol):
+    output_size: int
+
+    def recover(self, signature: bytes) -> bytes: ...
+
+
+class Cipher(Protocol):
+    """Encryption or decryption. The three `*_size` give an upper bound and never perform anything.
+
+    `exact` says that `size(n)` is the exact length (so that a short buffer can be refused before the work is done).
+    """
+
+    exact: ClassVar[bool]
+
+    def run(self, data: bytes) -> bytes: ...
+    def size(self, length: int) -> int: ...
+    def update(self, part: bytes) -> bytes: ...
+    def update_size(self, length: int) -> int: ...
+    def final(self) -> bytes: ...
+    def final_size(self) -> int: ...
+
+
+class Digester(Protocol):
+    output_size: int
+
+    def update(self, part: bytes) -> None: ...
+    def final(self) -> bytes: ...
+    def copy(self) -> Digester: ...
+
+
+class Wrapper(Protocol):
+    def wrap(self, data: bytes) -> bytes: ...
+    def size(self, length: int) -> int: ...
+
+
+class Unwrapper(Protocol):
+    def unwrap(self, data: bytes) -> bytes: ...
+
+
+class SinglePart:
+    """Base of operations that take their data in one call: C_*Update is not theirs."""
+
+    def update(self, part: bytes) -> Any:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
+
+    def update_size(self, length: int) -> int:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
+
+    def final(self, *signature: bytes) -> Any:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
+
+    def final_size(self) -> int:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
+
+
+class Mechanism:
+    """A row: the mechanism, its operations by CKF_* flag, its key sizes (in the unit the standard gives: bits or bytes).
+
+    `key_types` are the CKK_* it takes (empty: no key); `makes` the CKK_* that generation gives, where it is fixed.
+    `extra_flags` are CKF_EC_* and the like, which describe and promise no operation.
+    """
+
+    __slots__ = ("extra_flags", "key_types", "makes", "max_key_size", "min_key_size", "operations", "type")
+
+    def __init__(
+        self,
+        type: int,
+        operations: Mapping[int, Callable[..., Any]],
+        *,
+        key_types: tuple[int, ...] = (),
+        makes: int | None = None,
+        sizes: tuple[int, int] = (0, 0),
+        extra_flags: int = 0,
+    ) -> None:
+        self.type = type
+        self.operations = operations
+        self.key_types = key_types
+        self.makes = makes
+        self.min_key_size, self.max_key_size = sizes
+        self.extra_flags = extra_flags
+
+    @property
+    def flags(self) -> int:
+        """CKF_* for C_GetMechanismInfo."""
+        result = self.extra_flags
+        for flag in self.operations:
+            result |= flag
+        return result

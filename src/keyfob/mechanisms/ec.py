@@ -1,0 +1,235 @@
+"""Elliptic curves in Weierstrass form (CKK_EC): key pairs, ECDSA and ECDH (PKCS #11 v3.2, section 6.3).
+
+An ECDSA signature is r || s, each of the length of the curve's order; the library speaks DER.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+
+from keyfob.mechanisms.agreement import ecdh_derive
+from keyfob.mechanisms.base import Mechanism, SinglePart
+from keyfob.mechanisms.curve_keys import CurveKey, EcPrivateKey, EcPublicKey, pair_generator
+from keyfob.mechanisms.curves import WeierstrassCurve
+from keyfob.mechanisms.hash_algorithms import HASHES
+from keyfob.spec.constants import CKF, CKK, CKM, CKO, CKR
+from keyfob.spec.errors import PKCS11Error
+
+# ECDSA over a value that was hashed elsewhere asks the hash for nothing but its length: SHAKE256 has any.
+RAW: dict[int, ec.ECDSA] = {size: ec.ECDSA(Prehashed(hashes.SHAKE256(size))) for size in range(1, 129)}
+# Input longer than any hash says that the caller means something else (the standard speaks of 1024 bits).
+LONGEST_HASH = max(RAW)
+
+
+class HashedEcdsa:
+    """ECDSA with one hash: over a whole message, and over its hash (after C_*Update)."""
+
+    __slots__ = ("algorithm", "over_hash", "over_message")
+
+    def __init__(self, algorithm: hashes.HashAlgorithm) -> None:
+        self.algorithm = algorithm
+        self.over_message = ec.ECDSA(algorithm)
+        self.over_hash = ec.ECDSA(Prehashed(algorithm))
+
+
+def signing_curve(key: CurveKey) -> WeierstrassCurve:
+    """The curve of a key that ECDSA can use; Curve25519 in CKK_EC, as NSS makes it, is for ECDH alone."""
+    curve = key.curve
+    if not isinstance(curve, WeierstrassCurve):
+        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "a key on this curve cannot sign")
+    return curve
+
+
+def check_no_parameter(parameter: Any) -> None:
+    if parameter:
+        raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "ECDSA takes no parameter")
+
+
+def to_raw(signature: bytes, size: int) -> bytes:
+    """DER SEQUENCE { r, s }, made by the library and therefore well-formed, as r || s of `size` bytes each."""
+    # The outer length has one byte below 128 and two above (P-521); both INTEGERs are shorter than 128 bytes.
+    start = 4 if signature[1] < 0x80 else 5
+    end = start + signature[start - 1]
+    r = signature[start:end]
+    s = signature[end + 2 :]
+    # A leading zero byte that only keeps the sign goes, a short number is padded; mostly neither is needed.
+    if len(r) != size:
+        r = r[-size:].rjust(size, b"\0")
+    if len(s) != size:
+        s = s[-size:].rjust(size, b"\0")
+    return r + s
+
+
+def to_der(signature: bytes, size: int) -> bytes:
+    """r || s, possibly shorter than 2 * size but of even length (section 6.3.1), as DER."""
+    length = len(signature)
+    if length & 1 or not 0 < length <= 2 * size:
+        raise PKCS11Error(CKR.SIGNATURE_LEN_RANGE, "an ECDSA signature has two numbers of the length of the order")
+    half = length // 2
+    return encode_dss_signature(
+        int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+    )
+
+
+def raw_algorithm(data: bytes) -> ec.ECDSA:
+    algorithm = RAW.get(len(data))
+    if algorithm is None:
+        raise PKCS11Error(CKR.DATA_LEN_RANGE, f"CKM_ECDSA takes a hash of 1 to {LONGEST_HASH} bytes")
+    return algorithm
+
+
+class EcdsaSign(SinglePart):
+    """CKM_ECDSA: a hash of any length, of which the leftmost bits count."""
+
+    __slots__ = ("native", "output_size", "size")
+
+    def __init__(self, key: EcPrivateKey, parameter: Any) -> None:
+        if parameter:
+            check_no_parameter(parameter)
+        self.size = signing_curve(key).order_size
+        self.output_size = 2 * self.size
+        self.native = key.native
+
+    def sign(self, data: bytes) -> bytes:
+        return to_raw(self.native.sign(data, raw_algorithm(data)), self.size)
+
+
+class EcdsaVerify(SinglePart):
+    """CKM_ECDSA."""
+
+    __slots__ = ("native", "size")
+
+    def __init__(self, key: EcPublicKey, parameter: Any) -> None:
+        check_no_parameter(parameter)
+        self.size = signing_curve(key).order_size
+        self.native = key.native
+
+    def verify(self, data: bytes, signature: bytes) -> None:
+        try:
+            self.native.verify(to_der(signature, self.size), data, raw_algorithm(data))
+        except InvalidSignature:
+            raise PKCS11Error(CKR.SIGNATURE_INVALID, "the ECDSA signature is not valid") from None
+
+
+class EcdsaHashSign:
+    """CKM_ECDSA_SHA*: the message in one call or in parts."""
+
+    __slots__ = ("hash", "native", "output_size", "scheme", "size")
+
+    def __init__(self, scheme: HashedEcdsa, key: EcPrivateKey, parameter: Any) -> None:
+        check_no_parameter(parameter)
+        self.size = signing_curve(key).order_size
+        self.output_size = 2 * self.size
+        self.native = key.native
+        self.scheme = scheme
+        self.hash: hashes.Hash | None = None
+
+    def sign(self, data: bytes) -> bytes:
+        return to_raw(self.native.sign(data, self.scheme.over_message), self.size)
+
+    def update(self, part: bytes) -> None:
+        if self.hash is None:
+            self.hash = hashes.Hash(self.scheme.algorithm)
+        self.hash.update(part)
+
+    def final(self) -> bytes:
+        if self.hash is None:
+            return self.sign(b"")
+        return to_raw(self.native.sign(self.hash.finalize(), self.scheme.over_hash), self.size)
+
+
+class EcdsaHashVerify:
+    """CKM_ECDSA_SHA*: the message in one call or in parts."""
+
+    __slots__ = ("hash", "native", "scheme", "size")
+
+    def __init__(self, scheme: HashedEcdsa, key: EcPublicKey, parameter: Any) -> None:
+        check_no_parameter(parameter)
+        self.size = signing_curve(key).order_size
+        self.native = key.native
+        self.scheme = scheme
+        self.hash: hashes.Hash | None = None
+
+    def verify(self, data: bytes, signature: bytes) -> None:
+        self._verify(data, signature, self.scheme.over_message)
+
+    def update(self, part: bytes) -> None:
+        if self.hash is None:
+            self.hash = hashes.Hash(self.scheme.algorithm)
+        self.hash.update(part)
+
+    def final(self, signature: bytes) -> None:
+        if self.hash is None:
+            self.verify(b"", signature)
+        else:
+            self._verify(self.hash.finalize(), signature, self.scheme.over_hash)
+
+    def _verify(self, data: bytes, signature: bytes, algorithm: ec.ECDSA) -> None:
+        try:
+            self.native.verify(to_der(signature, self.size), data, algorithm)
+        except InvalidSignature:
+            raise PKCS11Error(CKR.SIGNATURE_INVALID, "the ECDSA signature is not valid") from None
+
+
+# Bits of the field.
+SIZES = (192, 521)
+EC_FLAGS = CKF.EC_F_P | CKF.EC_OID | CKF.EC_CURVENAME | CKF.EC_UNCOMPRESS | CKF.EC_COMPRESS
+
+
+def _hashed_row(mechanism: int, digest: int) -> Mechanism:
+    scheme = HashedEcdsa(HASHES[digest])
+    operations = {CKF.SIGN: partial(EcdsaHashSign, scheme), CKF.VERIFY: partial(EcdsaHashVerify, scheme)}
+    return Mechanism(mechanism, operations, key_types=(CKK.EC,), sizes=SIZES, extra_flags=EC_FLAGS)
+
+
+MECHANISMS = (
+    Mechanism(
+        CKM.EC_KEY_PAIR_GEN,
+        {CKF.GENERATE_KEY_PAIR: pair_generator(CKK.EC)},
+        makes=CKK.EC,
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+    Mechanism(
+        CKM.ECDSA,
+        {CKF.SIGN: EcdsaSign, CKF.VERIFY: EcdsaVerify},
+        key_types=(CKK.EC,),
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+    _hashed_row(CKM.ECDSA_SHA1, CKM.SHA_1),
+    _hashed_row(CKM.ECDSA_SHA224, CKM.SHA224),
+    _hashed_row(CKM.ECDSA_SHA256, CKM.SHA256),
+    _hashed_row(CKM.ECDSA_SHA384, CKM.SHA384),
+    _hashed_row(CKM.ECDSA_SHA512, CKM.SHA512),
+    _hashed_row(CKM.ECDSA_SHA3_224, CKM.SHA3_224),
+    _hashed_row(CKM.ECDSA_SHA3_256, CKM.SHA3_256),
+    _hashed_row(CKM.ECDSA_SHA3_384, CKM.SHA3_384),
+    _hashed_row(CKM.ECDSA_SHA3_512, CKM.SHA3_512),
+    Mechanism(
+        CKM.ECDH1_DERIVE,
+        {CKF.DERIVE: ecdh_derive},
+        key_types=(CKK.EC, CKK.EC_MONTGOMERY),
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+    # Every curve here has cofactor 1, or (Curve25519) clears its cofactor by itself.
+    Mechanism(
+        CKM.ECDH1_COFACTOR_DERIVE,
+        {CKF.DERIVE: ecdh_derive},
+        key_types=(CKK.EC,),
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+)
+
+KEYS = {
+    (CKO.PRIVATE_KEY, CKK.EC): EcPrivateKey,
+    (CKO.PUBLIC_KEY, CKK.EC): EcPublicKey,
+}

@@ -1,0 +1,124 @@
+"""Edwards and Montgomery curves: EdDSA with Ed25519 and Ed448, key pairs for X25519 and X448 (PKCS #11 v3.2, 6.3).
+
+ECDH with Montgomery keys is the CKM_ECDH1_DERIVE row of ec.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+
+from keyfob.mechanisms.base import Mechanism
+from keyfob.mechanisms.curve_keys import (
+    EdwardsPrivateKey,
+    EdwardsPublicKey,
+    MontgomeryPrivateKey,
+    MontgomeryPublicKey,
+    pair_generator,
+)
+from keyfob.mechanisms.curves import RawCurve
+from keyfob.spec.constants import CKF, CKK, CKM, CKO, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.spec.parameters import EddsaParams
+
+
+def check_parameter(parameter: Any) -> None:
+    """Only pure EdDSA is here: no parameter, or one that asks for neither a prehash nor a context.
+
+    With it the standard would mean Ed25519ctx of an empty context on Ed25519, which RFC 8032 (8.5) advises against;
+    programs that fill the structure with nothing mean the pure scheme.
+    """
+    if parameter and not (
+        isinstance(parameter, EddsaParams) and not parameter.prehash and not parameter.context_data
+    ):
+        raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "EdDSA takes neither a prehash nor a context")
+
+
+def signature_size(key: EdwardsPrivateKey | EdwardsPublicKey) -> int:
+    curve = key.curve
+    if not isinstance(curve, RawCurve):
+        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "a key on this curve cannot sign with EdDSA")
+    return curve.signature_size
+
+
+class EddsaSign:
+    """CKM_EDDSA. EdDSA reads its message twice, so that parts are kept until the end."""
+
+    __slots__ = ("native", "output_size", "parts")
+
+    def __init__(self, key: EdwardsPrivateKey, parameter: Any) -> None:
+        check_parameter(parameter)
+        self.output_size = signature_size(key)
+        self.native = key.native
+        self.parts: list[bytes] = []
+
+    def sign(self, data: bytes) -> bytes:
+        return bytes(self.native.sign(data))
+
+    def update(self, part: bytes) -> None:
+        self.parts.append(part)
+
+    def final(self) -> bytes:
+        return self.sign(b"".join(self.parts))
+
+
+class EddsaVerify:
+    """CKM_EDDSA."""
+
+    __slots__ = ("native", "parts", "size")
+
+    def __init__(self, key: EdwardsPublicKey, parameter: Any) -> None:
+        check_parameter(parameter)
+        self.size = signature_size(key)
+        self.native = key.native
+        self.parts: list[bytes] = []
+
+    def verify(self, data: bytes, signature: bytes) -> None:
+        if len(signature) != self.size:
+            raise PKCS11Error(CKR.SIGNATURE_LEN_RANGE, f"an EdDSA signature of this curve has {self.size} bytes")
+        try:
+            self.native.verify(signature, data)
+        except InvalidSignature:
+            raise PKCS11Error(CKR.SIGNATURE_INVALID, "the EdDSA signature is not valid") from None
+
+    def update(self, part: bytes) -> None:
+        self.parts.append(part)
+
+    def final(self, signature: bytes) -> None:
+        self.verify(b"".join(self.parts), signature)
+
+
+SIZES = (255, 448)
+EC_FLAGS = CKF.EC_F_P | CKF.EC_OID | CKF.EC_CURVENAME | CKF.EC_COMPRESS
+
+MECHANISMS = (
+    Mechanism(
+        CKM.EC_EDWARDS_KEY_PAIR_GEN,
+        {CKF.GENERATE_KEY_PAIR: pair_generator(CKK.EC_EDWARDS)},
+        makes=CKK.EC_EDWARDS,
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+    Mechanism(
+        CKM.EDDSA,
+        {CKF.SIGN: EddsaSign, CKF.VERIFY: EddsaVerify},
+        key_types=(CKK.EC_EDWARDS,),
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+    Mechanism(
+        CKM.EC_MONTGOMERY_KEY_PAIR_GEN,
+        {CKF.GENERATE_KEY_PAIR: pair_generator(CKK.EC_MONTGOMERY)},
+        makes=CKK.EC_MONTGOMERY,
+        sizes=SIZES,
+        extra_flags=EC_FLAGS,
+    ),
+)
+
+KEYS = {
+    (CKO.PRIVATE_KEY, CKK.EC_EDWARDS): EdwardsPrivateKey,
+    (CKO.PUBLIC_KEY, CKK.EC_EDWARDS): EdwardsPublicKey,
+    (CKO.PRIVATE_KEY, CKK.EC_MONTGOMERY): MontgomeryPrivateKey,
+    (CKO.PUBLIC_KEY, CKK.EC_MONTGOMERY): MontgomeryPublicKey,
+}

@@ -1,0 +1,136 @@
+"""All slots of the process, between C_Initialize and C_Finalize.
+
+A token is one file of the tokens' folder, `slot-N.keyfob`, and N is its slot's ID: stable across runs and processes (P36)
+without a registry that could be lost. Without any token there is slot 1 with an uninitialised one, so that C_InitToken
+and NSS's first PIN work. Slots are never taken away (S2); a new file gives a new slot when the list is asked for anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keyfob import log
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import Hardening, SqliteStore
+from keyfob.token.session import SESSIONS
+from keyfob.token.token import Token
+
+if TYPE_CHECKING:
+    from keyfob.config import Config
+    from keyfob.store import Store
+
+FILE_NAME = re.compile(r"slot-([1-9][0-9]{0,8})\.keyfob")
+DEFAULT_LABEL = "keyfob"
+MAX_LABEL = 32
+
+
+class Library:
+    """`tokens`: by slot ID, in ascending order. `broken`: slots whose file could not be opened, with the reason."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.lock = threading.RLock()
+        self.tokens: dict[int, Token] = {}
+        self.process = os.getpid()
+        self.rescan()
+
+    def path_of(self, slot_id: int) -> Path:
+        return self.config.tokens / f"slot-{slot_id}.keyfob"
+
+    def rescan(self) -> None:
+        """Take up token files that came since; S2: never fewer slots than before."""
+        with self.lock:
+            for slot_id in self._numbers():
+                known = self.tokens.get(slot_id)
+                if known is None:
+                    self.tokens[slot_id] = self._token(slot_id, self._open(slot_id))
+                elif known.store is None:
+                    known.attach(self._open(slot_id))
+            if not self.tokens:
+                self.tokens[1] = self._token(1, None)
+            self.tokens = dict(sorted(self.tokens.items()))
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self.config.tokens)
+        except FileNotFoundError:
+            return []
+        except OSError as problem:
+            log.line("error", f"the folder of tokens cannot be read: {problem.strerror}")
+            return []
+        return sorted(int(match[1]) for name in names if (match := FILE_NAME.fullmatch(name)))
+
+    def _open(self, slot_id: int) -> Store | None:
+        """The slot's store; a token that cannot be opened leaves its slot there, unusable, and says why in the log."""
+        try:
+            return SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id))
+        except PKCS11Error as problem:
+            log.line("error", f"slot {slot_id}: the token cannot be opened: {problem}")
+            return None
+
+    @staticmethod
+    def _logger(slot_id: int) -> object:
+        return lambda text: log.line("warning", f"slot {slot_id}: {text}")
+
+    def _token(self, slot_id: int, store: Store | None) -> Token:
+        def make_store(label: str, so_pin: bytes) -> Store:
+            return self.make_store(slot_id, label, so_pin)
+
+        return Token(slot_id, store, make_store, self.config.max_sessions)
+
+    def make_store(self, slot_id: int, label: str, so_pin: bytes, kind: str = "multipurpose") -> Store:
+        """A new token file for the slot; another process that was first wins, and this call fails cleanly."""
+        label = label or DEFAULT_LABEL
+        self.check_label(label, slot_id)
+        self.config.make_folders()
+        hardening = Hardening(*self.config.hardening) if self.config.hardening else Hardening()
+        return SqliteStore.create(
+            self.path_of(slot_id),
+            label=label,
+            serial=os.urandom(8).hex(),
+            kind=kind,
+            so_pin=so_pin,
+            hardening=hardening,
+            log=self._logger(slot_id),
+        )
+
+    def check_label(self, label: str, slot_id: int) -> None:
+        """P17: NSS splits `token:nickname` at the first colon and finds tokens by their label."""
+        if ":" in label or not label.isprintable() or not 1 <= len(label.encode()) <= MAX_LABEL:
+            raise PKCS11Error(CKR.ARGUMENTS_BAD, "a label has 1 to 32 bytes of printable text without a colon")
+        for other in self.tokens.values():
+            info = other.info
+            if other.slot_id != slot_id and info is not None and info.label == label:
+                raise PKCS11Error(CKR.ARGUMENTS_BAD, f"slot {other.slot_id} has a token with this label already")
+
+    def next_slot(self) -> int:
+        """The ID that a further token gets."""
+        numbers = self._numbers()
+        return numbers[-1] + 1 if numbers else 1
+
+    def token(self, slot_id: int) -> Token:
+        found = self.tokens.get(slot_id)
+        if found is None:
+            raise PKCS11Error(CKR.SLOT_ID_INVALID, f"there is no slot {slot_id}")
+        return found
+
+    def close(self) -> None:
+        """C_Finalize: sessions end, stores close; no thread or lock stays behind."""
+        with self.lock:
+            for token in self.tokens.values():
+                token.close()
+            self.tokens = {}
+            SESSIONS.clear()
+
+    def abandon(self) -> None:
+        """In a forked child: forget everything without touching what the parent still uses (P39)."""
+        for token in self.tokens.values():
+            if token.store is not None:
+                token.store.abandon()
+        self.tokens = {}
+        SESSIONS.clear()

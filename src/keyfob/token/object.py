@@ -1,0 +1,76 @@
+"""An object of a token as the process sees it: its attributes, its handle, and its key made ready for use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob.mechanisms import load_key
+from keyfob.spec.constants import CKA, CKO
+
+if TYPE_CHECKING:
+    from keyfob.mechanisms.base import Key
+    from keyfob.token.token import Token
+
+TRUE = b"\x01"
+FALSE = b"\x00"
+
+
+def ulong(value: int) -> bytes:
+    """A CK_ULONG attribute value: 8 bytes, little-endian."""
+    return value.to_bytes(8, "little")
+
+
+def number(value: bytes) -> int:
+    """The int of a CK_ULONG attribute value."""
+    return int.from_bytes(value, "little")
+
+
+PRIVATE_KEY = ulong(CKO.PRIVATE_KEY)
+SECRET_KEY = ulong(CKO.SECRET_KEY)
+PUBLIC_KEY = ulong(CKO.PUBLIC_KEY)
+CERTIFICATE = ulong(CKO.CERTIFICATE)
+KEY_CLASSES = (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)
+
+
+class Object:
+    """`attributes` is never changed in place: a change makes a new dict and forgets the key made from the old one.
+
+    `owner` is the handle of the session that a session object dies with, 0 for token objects. `stored` is the object's
+    number in the token's store, 0 for session objects.
+    """
+
+    __slots__ = ("_key", "always_authenticate", "attributes", "checked_at", "handle", "owner", "private", "stored", "token")
+
+    def __init__(self, token: Token, handle: int, attributes: dict[int, bytes], *, owner: int = 0, stored: int = 0) -> None:
+        self.token = token
+        self.handle = handle
+        self.owner = owner
+        self.stored = stored
+        self.checked_at = -1  # the store's change counter when the attributes were last known to hold
+        self.replace(attributes)
+
+    def replace(self, attributes: dict[int, bytes]) -> None:
+        self.attributes = attributes
+        self.private = attributes.get(CKA.PRIVATE) == TRUE
+        self.always_authenticate = attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE
+        self._key: Key | None = None
+
+    @property
+    def key(self) -> Key:
+        """The key for mechanisms, made once and kept as long as the attributes hold."""
+        key = self._key
+        if key is None:
+            key = self._key = load_key(self.attributes)
+        return key
+
+    def is_true(self, attribute: int) -> bool:
+        return self.attributes.get(attribute) == TRUE
+
+    @property
+    def hides_secrets(self) -> bool:
+        """Footnote 7: sensitive or unextractable, so the secret components are not revealed."""
+        attributes = self.attributes
+        return (
+            attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY)
+            and (attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE)
+        )

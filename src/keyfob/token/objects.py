@@ -1,0 +1,297 @@
+"""The objects of one token: session objects in memory, token objects in its store, and the built-in profile object.
+
+Handles: a session object's handle counts up through the process; a token object's is its number in the store plus the
+token's base (a multiple of 2**32 that no other token of the process ever gets). So handles are the same in every session
+and thread, survive logins, and are never reused (P25), without a table that grows with the store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob.spec.constants import CKA, CKO, CKP, CKR
+from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token import templates
+from keyfob.token.certificate import NotDerError, element
+from keyfob.token.object import FALSE, TRUE, Object, ulong
+
+if TYPE_CHECKING:
+    from keyfob.store import Store
+    from keyfob.token.session import Session
+    from keyfob.token.token import Token
+
+Attributes = dict[int, bytes]
+Template = list[tuple[int, bytes]]
+
+BASE_STEP = 1 << 32
+CACHED_OBJECTS = 4096
+
+# Footnote 7 of any key: never compared in a search when the object hides them, or C_FindObjects would tell them.
+SECRETS = frozenset(
+    (
+        CKA.VALUE,
+        CKA.PRIVATE_EXPONENT,
+        CKA.PRIME_1,
+        CKA.PRIME_2,
+        CKA.EXPONENT_1,
+        CKA.EXPONENT_2,
+        CKA.COEFFICIENT,
+        CKA.SEED,
+    )
+)
+TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
+OCTET_STRING = 0x04
+
+_last_session_object = 0
+_bases: dict[str, int] = {}
+
+
+def base_of(identity: str) -> int:
+    """The handle base of a token's incarnation (serial number and epoch): the same whenever it is opened again."""
+    return _bases.setdefault(identity, (len(_bases) + 1) * BASE_STEP)
+
+
+def new_handle() -> int:
+    global _last_session_object  # handles of session objects count through the whole process
+    _last_session_object += 1
+    return _last_session_object
+
+
+class Objects:
+    """What C_CreateObject ... C_FindObjects work on. Visibility follows the token's login."""
+
+    __slots__ = ("_cache", "base", "built_in", "in_memory", "store", "token")
+
+    def __init__(self, token: Token, store: Store | None, identity: str) -> None:
+        self.token = token
+        self.store = store
+        self.base = base_of(identity)
+        self.in_memory: dict[int, Object] = {}
+        self._cache: dict[int, Object] = {}
+        self.built_in: dict[int, Object] = {}
+        if store is not None:
+            self._publish_profile(CKP.PUBLIC_CERTIFICATES_TOKEN)
+
+    def _publish_profile(self, profile: int) -> None:
+        """P7: NSS asks for this object before login and then lists certificates without asking for the PIN."""
+        handle = new_handle()
+        self.built_in[handle] = Object(
+            self.token,
+            handle,
+            {
+                CKA.CLASS: ulong(CKO.PROFILE),
+                CKA.TOKEN: TRUE,
+                CKA.PRIVATE: FALSE,
+                CKA.MODIFIABLE: FALSE,
+                CKA.COPYABLE: FALSE,
+                CKA.DESTROYABLE: FALSE,
+                CKA.LABEL: b"",
+                CKA.UNIQUE_ID: b"profile-%d" % profile,
+                CKA.PROFILE_ID: ulong(profile),
+            },
+        )
+
+    # Looking up
+
+    def get(self, handle: int) -> Object:
+        """The object, if the login of this moment lets it be seen; else CKR_OBJECT_HANDLE_INVALID."""
+        found = self._find(handle)
+        if found is None or (found.private and not self.token.sees_private):
+            raise PKCS11Error(CKR.OBJECT_HANDLE_INVALID, f"no object has the handle {handle}")
+        return found
+
+    def key(self, handle: int) -> Object:
+        """As `get`, for a key handle: CKR_KEY_HANDLE_INVALID."""
+        found = self._find(handle)
+        if found is None or (found.private and not self.token.sees_private) or CKA.KEY_TYPE not in found.attributes:
+            raise PKCS11Error(CKR.KEY_HANDLE_INVALID, f"no key has the handle {handle}")
+        return found
+
+    def _find(self, handle: int) -> Object | None:
+        stored = handle - self.base
+        if 0 < stored < BASE_STEP:
+            return self._stored(stored)
+        return self.in_memory.get(handle) or self.built_in.get(handle)
+
+    def _stored(self, stored: int) -> Object | None:
+        store = self.store
+        if store is None:
+            return None
+        cached = self._cache.get(stored)
+        counter = store.change_counter()
+        if cached is not None and cached.checked_at == counter:
+            return cached
+        attributes = store.get(stored)
+        if attributes is None:
+            if cached is not None and not (cached.private and not self.token.sees_private):
+                self._cache.pop(stored, None)
+            return None
+        if cached is None:
+            if len(self._cache) >= CACHED_OBJECTS:
+                self._cache.pop(next(iter(self._cache)), None)
+            cached = self._cache[stored] = Object(self.token, self.base + stored, attributes, stored=stored)
+        elif cached.attributes is not attributes and cached.attributes != attributes:
+            cached.replace(attributes)
+        cached.checked_at = counter
+        return cached
+
+    def find(self, template: Template) -> list[int]:
+        """Handles of every visible object that has all these attribute values (section 5.7.7)."""
+        wanted = []
+        for attribute, value in template:
+            try:
+                wanted.append((attribute, templates.checked(attribute, value)))
+            except PKCS11Error:
+                return []  # no object has such a value; NSS expects a search without hits, not an error (P23)
+        hits = self._find_exactly(wanted)
+        if not hits:
+            for i, (attribute, value) in enumerate(wanted):
+                if attribute == CKA.EC_POINT:  # P33: stored as DER, searched raw, or the other way round
+                    wanted[i] = (attribute, other_point_encoding(value))
+                    hits = self._find_exactly(wanted)
+        return hits
+
+    def _find_exactly(self, wanted: Template) -> list[int]:
+        sees_private = self.token.sees_private
+        asks_secrets = any(attribute in SECRETS for attribute, _ in wanted)
+        hits = []
+        if self.store is not None:
+            stored = self.store.find(wanted)
+            if asks_secrets:
+                objects = ((i, self._stored(i)) for i in stored)
+                stored = [i for i, found in objects if found is not None and not found.hides_secrets]
+            hits = [self.base + i for i in stored]
+        for table in (self.built_in, self.in_memory):
+            for handle, found in list(table.items()):
+                if found.private and not sees_private:
+                    continue
+                if asks_secrets and found.hides_secrets:
+                    continue
+                attributes = found.attributes
+                if all(attributes.get(attribute) == value for attribute, value in wanted):
+                    hits.append(handle)
+        return hits
+
+    # Changing
+
+    def may_write(self, session: Session, attributes: Attributes) -> None:
+        """Section 4.4's rules for making or changing an object with these attributes in this session."""
+        private = attributes.get(CKA.PRIVATE) == TRUE
+        if attributes.get(CKA.TOKEN) == TRUE:
+            if self.store is None:
+                raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
+            if self.token.write_protected:
+                raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, "the token is write-protected")
+            session.require_read_write()
+            # Trust decides whom every program believes: it is never written without the PIN.
+            if attributes.get(CKA.CLASS) in TRUST_CLASSES and not self.token.sees_private:
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects are written after login only")
+        if private and not self.token.sees_private:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
+
+    def add(self, session: Session, *objects: Attributes) -> list[int]:
+        """Keep complete new objects, all or none; returns their handles."""
+        for attributes in objects:
+            self.may_write(session, attributes)
+        handles: list[int] = []
+        stored = [attributes for attributes in objects if attributes[CKA.TOKEN] == TRUE]
+        if stored:
+            if self.store is None:
+                raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
+            replacing = [number for attributes in stored for number in self._replaced_by(attributes)]
+            numbers = iter(self.store.insert(stored, replacing=replacing))
+        for attributes in objects:
+            if attributes[CKA.TOKEN] == TRUE:
+                handles.append(self.base + next(numbers))
+            else:
+                handle = new_handle()
+                self.in_memory[handle] = Object(self.token, handle, attributes, owner=session.handle)
+                handles.append(handle)
+        return handles
+
+    def _replaced_by(self, attributes: Attributes) -> list[int]:
+        """P16: NSS writes a new trust object each time and never removes the old one."""
+        if attributes[CKA.CLASS] not in TRUST_CLASSES or self.store is None:
+            return []
+        same = (CKA.CLASS, CKA.ISSUER, CKA.SERIAL_NUMBER)
+        return self.store.find([(attribute, attributes[attribute]) for attribute in same])
+
+    def create(self, session: Session, template: Template) -> int:
+        """C_CreateObject."""
+        asked = templates.read(template)
+        attributes = templates.complete(asked, templates.CREATE, private_default=self.private_default(asked))
+        return self.add(session, attributes)[0]
+
+    def private_default(self, asked: Attributes) -> bool:
+        """CKA_PRIVATE when a template does not say: private where the login allows it, or where it must wait for one.
+
+        A session key made before login stays usable (O4: no login tricks).
+        """
+        return self.token.sees_private or asked.get(CKA.TOKEN) == TRUE
+
+    def copy(self, session: Session, source: Object, template: Template) -> int:
+        """C_CopyObject; an empty template is legal (P2)."""
+        if source.attributes.get(CKA.COPYABLE) == FALSE:
+            raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not copyable")
+        attributes = templates.changed(source.attributes, templates.read(template), copying=True)
+        attributes[CKA.UNIQUE_ID] = templates.unique_id()
+        return self.add(session, attributes)[0]
+
+    def change(self, session: Session, target: Object, template: Template) -> None:
+        """C_SetAttributeValue."""
+        self.may_write(session, target.attributes)
+        if target.attributes.get(CKA.MODIFIABLE) == FALSE:
+            raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
+        as_so = self.token.role == "so"
+        attributes = templates.changed(target.attributes, templates.read(template), as_so=as_so)
+        if target.stored and self.store is not None:
+            self.store.update(target.stored, attributes)
+        target.replace(attributes)
+
+    def destroy(self, session: Session, target: Object) -> None:
+        """C_DestroyObject."""
+        self.may_write(session, target.attributes)
+        if target.attributes.get(CKA.DESTROYABLE) == FALSE:
+            raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not destroyable")
+        if target.stored and self.store is not None:
+            self.store.delete([target.stored])
+            self._cache.pop(target.stored, None)
+        else:
+            self.in_memory.pop(target.handle, None)
+
+    # Ends of sessions and logins
+
+    def forget_session(self, owner: int) -> None:
+        for handle, found in list(self.in_memory.items()):
+            if found.owner == owner:
+                self.in_memory.pop(handle, None)
+
+    def forget_private(self) -> None:
+        """C_Logout: private session objects die, private token objects are no longer in memory."""
+        for table in (self.in_memory, self._cache):
+            for handle, found in list(table.items()):
+                if found.private:
+                    table.pop(handle, None)
+
+
+def other_point_encoding(value: bytes) -> bytes:
+    """An EC point raw for its DER OCTET STRING, and the other way round."""
+    try:
+        tag, start, end = element(value, 0)
+        if tag == OCTET_STRING and end == len(value):
+            return value[start:end]
+    except NotDerError:
+        pass
+    length = len(value)
+    header = bytes((OCTET_STRING, length)) if length < 0x80 else bytes((OCTET_STRING, 0x81, length & 0xFF))
+    return header + value
+
+
+def may_use(found: Object, usage: int, object_classes: tuple[bytes, ...], mechanism: int) -> None:
+    """CKR_KEY_FUNCTION_NOT_PERMITTED unless the key has the usage flag and allows the mechanism."""
+    if found.attributes[CKA.CLASS] not in object_classes:
+        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "the key is not of the class that this operation uses")
+    if found.attributes.get(usage) != TRUE:
+        raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, f"the key's {name_of('CKA', usage)} is false")
+    if not templates.mechanism_allowed(found.attributes, mechanism):
+        raise PKCS11Error(CKR.MECHANISM_INVALID, "the key's CKA_ALLOWED_MECHANISMS does not list the mechanism")

@@ -1,0 +1,112 @@
+"""Sessions and their operations: the state machine of one C_OpenSession ... C_CloseSession.
+
+A session has at most one active operation of each kind (section 5: C_*Init ... C_*Final). An operation is between
+C_*Init and the call that ends it; `started` tells that a part was taken, so that single-part calls are refused.
+
+    C_*Init          none -> active                       CKR_OPERATION_ACTIVE when one is active
+    C_*Update        active -> active, started
+    C_* single part  active (not started) -> none
+    C_*Final         active -> none
+    size query, CKR_BUFFER_TOO_SMALL                      no change
+    any other error                                       -> none (abi/answers.py)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keyfob.spec.constants import CKF, CKR, CKS
+from keyfob.spec.errors import PKCS11Error
+
+if TYPE_CHECKING:
+    from keyfob.token.object import Object
+    from keyfob.token.token import Token
+
+FIND, ENCRYPT, DECRYPT, DIGEST, SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER, VERIFY_SIGNATURE = (
+    "find",
+    "encrypt",
+    "decrypt",
+    "digest",
+    "sign",
+    "sign_recover",
+    "verify",
+    "verify_recover",
+    "verify_signature",
+)
+
+# Every open session of the process by its handle. Handles are never reused (SE10).
+SESSIONS: dict[int, Session] = {}
+_last_handle = 0
+
+
+class Operation:
+    """An active operation: what the mechanism made (`run`), the key it uses, and how far it has come.
+
+    `needs_login`: the key has CKA_ALWAYS_AUTHENTICATE and no CKU_CONTEXT_SPECIFIC login came yet.
+    `ready`: a finished result that the caller's buffer was too small for, with the input it belongs to.
+    """
+
+    __slots__ = ("key", "mechanism", "needs_login", "ready", "run", "started")
+
+    def __init__(self, run: Any, mechanism: int, key: Object | None = None) -> None:
+        self.run = run
+        self.mechanism = mechanism
+        self.key = key
+        self.started = False
+        self.needs_login = key is not None and key.always_authenticate
+        self.ready: tuple[bytes, bytes] | None = None
+
+
+class Session:
+    """One session: `read_write` and the token's login give its state."""
+
+    __slots__ = ("flags", "handle", "operations", "read_write", "token")
+
+    def __init__(self, token: Token, flags: int) -> None:
+        global _last_handle  # GIL-atomic enough: only C_OpenSession gets here, under the library's lock
+        _last_handle += 1
+        self.handle = _last_handle
+        self.token = token
+        self.flags = flags
+        self.read_write = bool(flags & CKF.RW_SESSION)
+        self.operations: dict[str, Any] = {}
+
+    @property
+    def state(self) -> int:
+        """CKS_* (section 5.6, figures 3 and 4): the same login for all sessions of the token (P11)."""
+        role = self.token.role
+        if role == "so":
+            return CKS.RW_SO_FUNCTIONS
+        if role == "user":
+            return CKS.RW_USER_FUNCTIONS if self.read_write else CKS.RO_USER_FUNCTIONS
+        return CKS.RW_PUBLIC_SESSION if self.read_write else CKS.RO_PUBLIC_SESSION
+
+    def begin(self, kind: str, operation: Any) -> None:
+        self.operations[kind] = operation
+
+    def require_idle(self, kind: str) -> None:
+        if kind in self.operations:
+            raise PKCS11Error(CKR.OPERATION_ACTIVE, f"a {kind} operation is active in this session")
+
+    def active(self, kind: str) -> Operation:
+        """The active operation, authenticated where its key asks for each use."""
+        operation: Operation | None = self.operations.get(kind)
+        if operation is None:
+            raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, f"no {kind} operation is active in this session")
+        if operation.needs_login:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the key asks for CKU_CONTEXT_SPECIFIC before each use")
+        return operation
+
+    def single(self, kind: str) -> Operation:
+        """The active operation for a call that takes all data at once."""
+        operation = self.active(kind)
+        if operation.started:
+            raise PKCS11Error(CKR.OPERATION_ACTIVE, f"the {kind} operation has already taken a part")
+        return operation
+
+    def end(self, kind: str) -> None:
+        self.operations.pop(kind, None)
+
+    def require_read_write(self) -> None:
+        if not self.read_write:
+            raise PKCS11Error(CKR.SESSION_READ_ONLY, "this needs a session opened with CKF_RW_SESSION")

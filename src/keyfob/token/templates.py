@@ -1,0 +1,351 @@
+"""The rules of templates, interpreted from the standard's attribute tables (spec/attributes.py) by footnote number.
+
+Beyond the standard NSS asks for some tolerance, each with its rule:
+- a duplicate attribute: the last one wins (P1);
+- every usage flag is accepted on every key; where the table has none it is dropped (P1, P21);
+- a usage left out is TRUE where the table has it (P12);
+- certificates complete themselves from CKA_VALUE (P3); CKA_ID defaults to the SHA-1 of the public value (N15);
+- CKA_EC_POINT on a private EC key (P33), and NSS's vendor attributes, are kept as they are.
+"""
+
+from __future__ import annotations
+
+import os
+
+from keyfob.mechanisms import key_class
+from keyfob.mechanisms.hashes import sha1
+from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
+from keyfob.spec.constants import CK, CKA, CKC, CKO, CKR
+from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token.certificate import attributes_of
+from keyfob.token.object import (
+    CERTIFICATE,
+    FALSE,
+    KEY_CLASSES,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    TRUE,
+    number,
+    ulong,
+)
+
+Attributes = dict[int, bytes]
+
+CREATE, GENERATE, UNWRAP, DERIVE = "create", "generate", "unwrap", "derive"
+REQUIRED = {CREATE: 1, GENERATE: 3, UNWRAP: 5}
+FORBIDDEN = {CREATE: 2, GENERATE: 4, UNWRAP: 6, DERIVE: 6}
+
+USAGES = (
+    CKA.ENCRYPT,
+    CKA.DECRYPT,
+    CKA.SIGN,
+    CKA.SIGN_RECOVER,
+    CKA.VERIFY,
+    CKA.VERIFY_RECOVER,
+    CKA.WRAP,
+    CKA.UNWRAP,
+    CKA.DERIVE,
+    CKA.ENCAPSULATE,
+    CKA.DECAPSULATE,
+)
+# Usages that only make sense for some keys; elsewhere they are not assumed.
+NOT_ASSUMED = (CKA.ENCAPSULATE, CKA.DECAPSULATE)
+VENDOR_NSS = 0xCE534350
+VENDOR_NSS_END = VENDOR_NSS + 0x3000
+
+# Not in the tables of a class, yet met in practice.
+EXTRA_ROWS: dict[int, Rows] = {
+    CKO.PRIVATE_KEY: {CKA.EC_POINT: ("bytes", ()), CKA.MODULUS_BITS: ("ulong", (2, 4, 6))},
+    CKO.CERTIFICATE: {},
+    CKO.NSS_TRUST: {CKA.ISSUER: ("bytes", (1,)), CKA.SERIAL_NUMBER: ("bytes", (1,))},
+    CKO.NSS_CRL: {CKA.SUBJECT: ("bytes", (1,)), CKA.VALUE: ("bytes", (1,))},
+    CKO.NSS_SMIME: {CKA.SUBJECT: ("bytes", ())},
+}
+CREATABLE = (*BY_CLASS, CKO.NSS_TRUST, CKO.NSS_CRL, CKO.NSS_SMIME)
+NOT_CREATABLE = (CKO.PROFILE,)
+# Attributes whose enforcement is not built: refused rather than stored and ignored.
+REFUSED = (
+    CKA.WRAP_TEMPLATE,
+    CKA.UNWRAP_TEMPLATE,
+    CKA.DERIVE_TEMPLATE,
+    CKA.ENCAPSULATE_TEMPLATE,
+    CKA.DECAPSULATE_TEMPLATE,
+)
+# X.509 certificates: "only CKA_ID, CKA_ISSUER and CKA_SERIAL_NUMBER may be modified"; NSS renames and re-subjects (P20).
+CHANGEABLE = {
+    CKO.CERTIFICATE: (CKA.ID, CKA.ISSUER, CKA.SERIAL_NUMBER, CKA.SUBJECT, CKA.URL),
+    CKO.DATA: (CKA.APPLICATION, CKA.OBJECT_ID, CKA.VALUE),
+    CKO.PUBLIC_KEY: (CKA.ALLOWED_MECHANISMS,),
+    CKO.PRIVATE_KEY: (CKA.ALLOWED_MECHANISMS,),
+    CKO.SECRET_KEY: (CKA.ALLOWED_MECHANISMS,),
+}
+ONLY_TRUE = (CKA.SENSITIVE, CKA.WRAP_WITH_TRUSTED)
+ONLY_FALSE = (CKA.EXTRACTABLE, CKA.COPYABLE, CKA.MODIFIABLE, CKA.DESTROYABLE)
+
+_rows_cache: dict[tuple[int, int | None], Rows] = {}
+
+
+def rows_of(object_class: int, key_type: int | None) -> Rows:
+    """Every attribute that an object of this class and key type may have."""
+    rows = _rows_cache.get((object_class, key_type))
+    if rows is None:
+        rows = dict(STORAGE)
+        rows.update(BY_CLASS.get(object_class, {}))
+        rows.update(EXTRA_ROWS.get(object_class, {}))
+        if key_type is not None:
+            fallback: Rows = {CKA.VALUE: ("bytes", (1, 4, 6, 7)), CKA.VALUE_LEN: ("ulong", (2, 3))}
+            rows.update(
+                BY_KEY_TYPE.get((object_class, key_type), fallback if object_class == CKO.SECRET_KEY else {})
+            )
+        for attribute in (CKA.PUBLIC_CRC64_VALUE, *REFUSED):
+            rows.pop(attribute, None)
+        _rows_cache[object_class, key_type] = rows
+    return rows
+
+
+def _kinds() -> dict[int, str]:
+    kinds: dict[int, str] = {}
+    for rows in (STORAGE, *BY_CLASS.values(), *BY_KEY_TYPE.values(), *EXTRA_ROWS.values()):
+        for attribute, (kind, _) in rows.items():
+            kinds.setdefault(attribute, kind)
+    kinds.update({CKA.NSS_TRUST_STEP_UP_APPROVED: "bool", CKA.ALLOWED_MECHANISMS: "ulongs"})
+    for attribute in range(CKA.NSS_TRUST_SERVER_AUTH, CKA.NSS_TRUST_EMAIL_PROTECTION + 1):
+        kinds[attribute] = "ulong"
+    return kinds
+
+
+KINDS = _kinds()
+
+
+def checked(attribute: int, value: bytes) -> bytes:
+    """The value in normal form, or CKR_ATTRIBUTE_VALUE_INVALID when its length is not of the attribute's type."""
+    kind = KINDS.get(attribute)
+    length = len(value)
+    if kind == "bool":
+        if length == 1:
+            return FALSE if value == FALSE else TRUE
+    elif kind == "ulong":
+        if length == 8:
+            return value
+    elif kind == "date":
+        if length in (0, 8):
+            return value
+    elif kind == "ulongs":
+        if length % 8 == 0:
+            return value
+    elif kind == "integer":
+        return value.lstrip(b"\0") or value[:1]
+    else:
+        return value
+    raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name_of('CKA', attribute)} cannot have {length} bytes")
+
+
+def read(template: list[tuple[int, bytes]]) -> Attributes:
+    """A caller's template as a dict, every value checked; of duplicates the last one wins (P1)."""
+    return {attribute: checked(attribute, value) for attribute, value in template}
+
+
+def is_vendor(attribute: int) -> bool:
+    return VENDOR_NSS <= attribute < VENDOR_NSS_END
+
+
+def complete(
+    template: Attributes,
+    origin: str,
+    *,
+    made: Attributes | None = None,
+    mechanism: int = CK.UNAVAILABLE_INFORMATION,
+    private_default: bool,
+    base: Attributes | None = None,
+) -> Attributes:
+    """The attributes of a new object, from what the caller asked for and what the token made itself.
+
+    `origin`: CREATE, GENERATE, UNWRAP or DERIVE. `made`: what a mechanism made (a key's components), trusted.
+    `private_default`: CKA_PRIVATE of a private or secret key that does not say. `base`: the key a DERIVE starts from.
+    """
+    made = made or {}
+    asked = dict(template)
+    asked.update({a: made[a] for a in (CKA.CLASS, CKA.KEY_TYPE) if a in made})
+    if CKA.CLASS not in asked:
+        raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_CLASS is missing")
+    object_class = number(asked[CKA.CLASS])
+    if object_class not in CREATABLE or object_class in NOT_CREATABLE:
+        raise PKCS11Error(
+            CKR.ATTRIBUTE_VALUE_INVALID, f"objects of class {name_of('CKO', object_class)} cannot be made"
+        )
+    is_key = asked[CKA.CLASS] in KEY_CLASSES
+    key_type = None
+    if is_key:
+        if CKA.KEY_TYPE not in asked:
+            raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_KEY_TYPE is missing")
+        key_type = number(asked[CKA.KEY_TYPE])
+        if (object_class, key_type) not in BY_KEY_TYPE and object_class != CKO.SECRET_KEY:
+            raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name_of('CKK', key_type)} keys are not supported")
+    rows = rows_of(object_class, key_type)
+    _drop_foreign_usages(asked, rows, is_key=is_key)
+    _check_rows(asked, rows, origin, made)
+    given = {**asked, **made}
+    if is_key and key_type is not None:
+        given.update(key_class(object_class, key_type).complete(given))
+    if asked[CKA.CLASS] == CERTIFICATE:
+        _complete_certificate(given, asked)
+    _defaults(given, rows, private_default=private_default)
+    if is_key:
+        _key_defaults(given, rows, origin, mechanism, base)
+    given[CKA.UNIQUE_ID] = unique_id()
+    return given
+
+
+def unique_id() -> bytes:
+    """CKA_UNIQUE_ID of a new object (v3.0, section 4.4)."""
+    return os.urandom(16).hex().encode()
+
+
+def _drop_foreign_usages(asked: Attributes, rows: Rows, *, is_key: bool) -> None:
+    if is_key:
+        for usage in USAGES:
+            if usage not in rows:
+                asked.pop(usage, None)
+
+
+def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) -> None:
+    forbidden, required = FORBIDDEN[origin], REQUIRED.get(origin)
+    for attribute in asked:
+        row = rows.get(attribute)
+        if row is None:
+            if not is_vendor(attribute):
+                raise PKCS11Error(
+                    CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object"
+                )
+        elif forbidden in row[1] and attribute not in made and not _repeats_the_obvious(attribute, asked):
+            raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be given here")
+        elif 10 in row[1] and asked[attribute] == TRUE:
+            raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"only the SO sets {name_of('CKA', attribute)}")
+    for attribute, (_, notes) in rows.items():
+        if required in notes and attribute not in asked and attribute not in made:
+            raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, f"{name_of('CKA', attribute)} is missing")
+
+
+def _repeats_the_obvious(attribute: int, asked: Attributes) -> bool:
+    """CKA_VALUE_LEN and CKA_MODULUS_BITS beside the value itself: many programs send them; harmless when true."""
+    if attribute == CKA.VALUE_LEN and CKA.VALUE in asked:
+        return number(asked[CKA.VALUE_LEN]) == len(asked[CKA.VALUE])
+    if attribute == CKA.MODULUS_BITS and CKA.MODULUS in asked:
+        return number(asked[CKA.MODULUS_BITS]) == int.from_bytes(asked[CKA.MODULUS], "big").bit_length()
+    return False
+
+
+def _complete_certificate(given: Attributes, asked: Attributes) -> None:
+    kind = number(asked.get(CKA.CERTIFICATE_TYPE, ulong(CKC.X_509)))
+    if kind == CKC.X_509 and given.get(CKA.VALUE):
+        for attribute, value in attributes_of(given[CKA.VALUE]).items():
+            if not given.get(attribute):
+                given[attribute] = value
+    elif not given.get(CKA.VALUE) and not given.get(CKA.URL):
+        raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "a certificate needs CKA_VALUE or CKA_URL")
+
+
+def _defaults(given: Attributes, rows: Rows, *, private_default: bool) -> None:
+    hidden = given[CKA.CLASS] in (PRIVATE_KEY, SECRET_KEY) and private_default
+    given.setdefault(CKA.TOKEN, FALSE)
+    given.setdefault(CKA.PRIVATE, TRUE if hidden else FALSE)
+    given.setdefault(CKA.MODIFIABLE, TRUE)
+    given.setdefault(CKA.COPYABLE, TRUE)
+    given.setdefault(CKA.DESTROYABLE, TRUE)
+    given.setdefault(CKA.LABEL, b"")
+    for attribute in (CKA.APPLICATION, CKA.OBJECT_ID, CKA.ID, CKA.SUBJECT, CKA.START_DATE, CKA.END_DATE):
+        if attribute in rows:
+            given.setdefault(attribute, b"")
+    if given[CKA.CLASS] == CERTIFICATE:
+        given.setdefault(CKA.ISSUER, b"")
+        given.setdefault(CKA.SERIAL_NUMBER, b"")
+        given.setdefault(CKA.TRUSTED, FALSE)
+    elif number(given[CKA.CLASS]) == CKO.DATA:
+        given.setdefault(CKA.VALUE, b"")
+
+
+def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, base: Attributes | None) -> None:
+    for usage in USAGES:
+        if usage in rows:
+            given.setdefault(usage, FALSE if usage in NOT_ASSUMED else TRUE)
+    given[CKA.LOCAL] = TRUE if origin == GENERATE else FALSE
+    given[CKA.KEY_GEN_MECHANISM] = ulong(mechanism if origin == GENERATE else CK.UNAVAILABLE_INFORMATION)
+    if not given[CKA.ID]:
+        public = key_class(number(given[CKA.CLASS]), number(given[CKA.KEY_TYPE]))(given).public_value()
+        given[CKA.ID] = sha1(public) if public else b""
+    if given[CKA.CLASS] == PUBLIC_KEY:
+        given.setdefault(CKA.TRUSTED, FALSE)
+        return
+    stays = given[CKA.CLASS] == PRIVATE_KEY or given[CKA.TOKEN] == TRUE
+    given.setdefault(CKA.SENSITIVE, TRUE if stays else FALSE)
+    # A key made here stays here unless asked for; one that came from outside may leave again, wrapped (P15).
+    given.setdefault(CKA.EXTRACTABLE, FALSE if origin == GENERATE and stays else TRUE)
+    given.setdefault(CKA.WRAP_WITH_TRUSTED, FALSE)
+    if given[CKA.CLASS] == PRIVATE_KEY:
+        given.setdefault(CKA.ALWAYS_AUTHENTICATE, FALSE)
+        if given[CKA.ALWAYS_AUTHENTICATE] == TRUE and given[CKA.PRIVATE] != TRUE:
+            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALWAYS_AUTHENTICATE needs CKA_PRIVATE")
+    else:
+        given.setdefault(CKA.TRUSTED, FALSE)
+    made_here = origin == GENERATE or base is not None
+    past = base or {CKA.ALWAYS_SENSITIVE: TRUE, CKA.NEVER_EXTRACTABLE: TRUE}
+    always = made_here and given[CKA.SENSITIVE] == TRUE and past.get(CKA.ALWAYS_SENSITIVE) == TRUE
+    never = made_here and given[CKA.EXTRACTABLE] == FALSE and past.get(CKA.NEVER_EXTRACTABLE) == TRUE
+    given[CKA.ALWAYS_SENSITIVE] = TRUE if always else FALSE
+    given[CKA.NEVER_EXTRACTABLE] = TRUE if never else FALSE
+
+
+def changed(attributes: Attributes, changes: Attributes, *, copying: bool = False, as_so: bool = False) -> Attributes:
+    """The attributes after C_SetAttributeValue (or C_CopyObject when `copying`); raises on what must not change."""
+    object_class = number(attributes[CKA.CLASS])
+    key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
+    rows = rows_of(object_class, key_type)
+    result = dict(attributes)
+    for attribute, value in changes.items():
+        row = rows.get(attribute)
+        if row is None:
+            if attribute in USAGES and attributes[CKA.CLASS] in KEY_CLASSES:
+                continue
+            if not is_vendor(attribute):
+                raise PKCS11Error(
+                    CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object"
+                )
+        elif attributes.get(attribute) != value:
+            _check_change(attribute, value, attributes, row[1], copying=copying, as_so=as_so)
+        result[attribute] = value
+    return result
+
+
+def _check_change(
+    attribute: int, value: bytes, attributes: Attributes, notes: tuple[int, ...], *, copying: bool, as_so: bool
+) -> None:
+    object_class = number(attributes[CKA.CLASS])
+    if attribute in ONLY_TRUE:
+        allowed = value == TRUE
+    elif attribute in ONLY_FALSE:
+        allowed = value == FALSE
+    elif attribute == CKA.TRUSTED:
+        allowed = value == FALSE or as_so
+    elif attribute == CKA.PRIVATE:
+        allowed = copying and value == TRUE
+    elif attribute == CKA.TOKEN:
+        allowed = copying
+    else:
+        allowed = (
+            attribute == CKA.LABEL
+            or 8 in notes
+            or attribute in CHANGEABLE.get(object_class, ())
+            or object_class in (CKO.TRUST, CKO.NSS_TRUST)
+            and attribute not in (CKA.CLASS, CKA.UNIQUE_ID)
+        )
+    if not allowed:
+        raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be changed to that value")
+
+
+def mechanism_allowed(attributes: Attributes, mechanism: int) -> bool:
+    """CKA_ALLOWED_MECHANISMS, where the key has a list."""
+    allowed = attributes.get(CKA.ALLOWED_MECHANISMS)
+    return not allowed or ulong(mechanism) in (allowed[i : i + 8] for i in range(0, len(allowed), 8))
+
+
