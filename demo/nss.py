@@ -1,13 +1,13 @@
-"""Run NSS's command-line tools: no terminal to ask on, a time limit on every one, and a record of what each was told and said.
+"""Run NSS's command-line tools: no terminal to ask on, a time limit on every one, and a record of what each said.
 
-All tools run in the demo's own folder, so that commands are short, file names are relative, and a kept folder (``--keep``)
-lets any command be repeated by hand. A tool that hangs is killed with everything it started and counts as failed.
+All tools run in the demo's own folder, so that commands are short, file names are relative, and a kept folder
+(``--keep``) lets any command be repeated by hand. A tool that hangs is killed with everything it started and counts as
+failed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pty
 import select
@@ -15,7 +15,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import termios
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,7 +53,7 @@ class Outcome:
     principal: bool = False  # the command that the account shows for its step
 
     def shown(self, hidden: Mapping[str, str]) -> str:
-        """Give the command as a person would type it in the folder, with each secret replaced by its variable's name."""
+        """Give the command as a person would type it in the folder; a secret is replaced by its variable's name."""
         words = (f"${hidden[word]}" if word in hidden else shlex.quote(word) for word in self.command)
         return " ".join(words)
 
@@ -114,7 +113,9 @@ class Tools:
         """Start a tool in a session of its own: it has no terminal to prompt on (or just the pseudo-terminal given)."""
         if shutil.which(command[0], path=self.environment["PATH"]) is None:
             raise StepFailedError(f"{command[0]} is not installed")
-        guard = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()  # it dies with us, even by kill -9
+        # It dies with this process, even by kill -9. NSS's tools prompt on /dev/tty: they get a terminal of their own, or
+        # none at all. (With one, setsid makes the session instead of Popen, because only it can take the terminal.)
+        guard = ("setpriv", "--pdeathsig", "KILL", *(("setsid", "--ctty") if terminal else ()))
         return subprocess.Popen(
             [*guard, *command],
             cwd=self.folder,
@@ -122,13 +123,19 @@ class Tools:
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=take_terminal if terminal else None,
+            start_new_session=not terminal,
         )
 
     def _judge(
-        self, command: Sequence[str], returned: int | None, output: bytes, start: float, code: int | None, principal: bool
+        self,
+        command: Sequence[str],
+        returned: int | None,
+        output: bytes,
+        start: float,
+        code: int | None,
+        principal: bool,
     ) -> Outcome:
+        """Record a finished run, and fail the step unless it ended by itself with the exit code expected."""
         seconds = time.monotonic() - start
         outcome = Outcome(tuple(command), returned, output.decode(errors="replace"), seconds, principal)
         self.transcript.append(outcome)
@@ -159,13 +166,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def take_terminal() -> None:
-    """Make standard input the controlling terminal, because NSS's tools open /dev/tty (runs in the child)."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 def converse(terminal: int, answer: bytes, deadline: float) -> tuple[bytes, bool]:
-    """Read a pseudo-terminal until the other side closes it, answering each prompt; also say whether it closed in time."""
+    """Read a pseudo-terminal until its other side is closed, answering prompts; also say whether that was in time."""
     output = b""
     answered = 0
     while (left := deadline - time.monotonic()) > 0:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+
 from demo.nss import Outcome, StepFailedError, Tools, require
 from demo.steps import Step, all_steps
-from demo.tokens import environment
+from demo.tokens import SO_PIN, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +52,8 @@ class Stage:
         self.tools.environment = self.token.environment
         self.steps = all_steps(self.token.kind)
         self.results: dict[str, Result] = {}
-        self.hidden = {self.token.pin: "PIN"}
+        self.facts: dict[str, str] = {}  # what a step found out and a later one needs, by the step's name
+        self.hidden = {self.token.pin: "PIN", SO_PIN: "SO_PIN"}
         self._serial = 100
         self.write_pins(self.token.pin)
         self.write(NOISE, bytes(range(256)) * 2)
@@ -74,6 +77,8 @@ class Stage:
                 evidence = step.function(self)
             except StepFailedError as error:
                 state, failure, culprit = "failed", str(error), error.outcome
+            except Exception as error:  # whatever a tool's strange answer sets off is this step's failure
+                state, failure = "failed", f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - start
         self.results[name] = Result(step, state, seconds, evidence, failure, outcomes, culprit)
         return self.results[name]
@@ -103,14 +108,18 @@ class Stage:
 
     # --- tools -----------------------------------------------------------------------------------------------------
 
-    def run(
-        self, *command: str, stdin: str | bytes = b"", code: int | None = 0, principal: bool = False
-    ) -> Outcome:
+    def run(self, *command: str, stdin: str | bytes = b"", code: int | None = 0, principal: bool = False) -> Outcome:
         """Run any tool to its end, within the time limit."""
         return self.tools.run(*command, stdin=stdin, code=code, principal=principal)
 
     def certutil(
-        self, action: str, *arguments: str, stdin: str = "", code: int | None = 0, principal: bool = False, pins: str = PINS
+        self,
+        action: str,
+        *arguments: str,
+        stdin: str = "",
+        code: int | None = 0,
+        principal: bool = False,
+        pins: str = PINS,
     ) -> Outcome:
         """Run certutil on the database, with the password file (``pins=""``: without)."""
         login = ("-f", pins) if pins else ()
@@ -134,7 +143,7 @@ class Stage:
         self._serial += 1
         return str(self._serial)
 
-    def keys(self, *, pins: str = PINS, principal: bool = False) -> dict[str, tuple[str, str]]:
+    def private_keys(self, *, pins: str = PINS, principal: bool = False) -> dict[str, tuple[str, str]]:
         """List the token's private keys as NSS sees them: CKA_ID in hex -> (type, name or "(orphan)").
 
         certutil answers 255 when there is no key at all.
@@ -152,10 +161,11 @@ class Stage:
         prefix = re.escape(self.token.label)
         return dict(re.findall(rf"^{prefix}:(.*?)\s+([a-zA-Z]*,[a-zA-Z]*,[a-zA-Z]*)\s*$", listing, re.MULTILINE))
 
-    def certificate(self, name: str) -> bytes:
-        """Give the DER of the token's certificate ``name``."""
-        pem = self.certutil("-L", "-n", self.nick(name), "-a", pins="").output
-        return self.write(f"{name}.pem", pem).encode() and pem.encode()
+    def certificate(self, name: str, *, principal: bool = False) -> x509.Certificate:
+        """Fetch the token's certificate ``name`` through NSS; also leaves it in the file ``name``.pem."""
+        pem = self.certutil("-L", "-n", self.nick(name), "-a", pins="", principal=principal).output
+        self.write(f"{name}.pem", pem)
+        return x509.load_pem_x509_certificate(pem.encode())
 
     def add_module(self, database: str, *, principal: bool = False) -> Outcome:
         """Register the module in an NSS database, under the name keyfob-demo."""

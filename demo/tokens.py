@@ -1,7 +1,7 @@
 """The tokens that the demo can work with: keyfob's, and those of its peers as a yardstick.
 
-A token's ``make`` writes everything it needs into the demo's folder, so that two demos at once never meet. ``limits`` names
-the steps that a peer is known to fail, and why (CLIENTS.md): the demo then expects exactly those failures. keyfob has none.
+A token's ``make`` writes everything it needs into the demo's folder, so that two demos at once never meet. ``limits``
+names the steps that a peer is known to fail, and why: the demo then expects those failures. keyfob has none.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ SOFTHSM_LIMITS = {
     "tls-load-rsa": NO_COPY,
 }
 SOFTOKEN_LIMITS = {
+    "secp256k1": "softoken: does not know the curve",
+    "trust-changed": "softoken: wants a login for trust, which certutil -M leaves out",
+    "export-refused": "softoken: every key is extractable",
     "ed25519": NO_PARAMETERS,
     "ed25519-in-nss": NO_PARAMETERS,
     "sensitive": NO_PARAMETERS,
@@ -100,7 +103,13 @@ def softhsm(folder: Path) -> Token:
     module = first_existing(SOFTHSM_MODULES, "softhsm2")
     surroundings = environment(folder, SOFTHSM2_CONF=str(folder / "softhsm2.conf"))
     return Token(
-        "softhsm", "SoftHSM 2", module, friendly=True, environment=surroundings, make=make_softhsm, limits=SOFTHSM_LIMITS
+        "softhsm",
+        "SoftHSM 2",
+        module,
+        friendly=True,
+        environment=surroundings,
+        make=make_softhsm,
+        limits=SOFTHSM_LIMITS,
     )
 
 
@@ -115,7 +124,7 @@ def make_softhsm(tools: Tools, token: Token) -> None:
 
 
 def softoken(folder: Path) -> Token:
-    """Give a token of NSS's own softoken, loaded a second time as if it were a foreign module (from a copy of its file).
+    """Give a token of NSS's own softoken, loaded a second time (from a copy of its file) as if it were foreign.
 
     It passes what NSS itself can do, and so tells a fault of a module from a fault of the demo.
     """
@@ -146,7 +155,7 @@ def make_softoken(tools: Tools, token: Token) -> None:
 
 
 def given(folder: Path, module: str, label: str, pin: str) -> Token:
-    """Give a token that exists already, of any module; it should be empty, and is left with what the demo puts there."""
+    """Give a token that exists already, of any module; it should be empty, and keeps what the demo puts there."""
     surroundings = {**os.environ, **{name: value for name, value in environment(folder).items() if name != "HOME"}}
     return Token("module", Path(module).name, str(Path(module).resolve()), label, pin, environment=surroundings)
 

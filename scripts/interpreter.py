@@ -2,16 +2,15 @@
 
     PYTHON scripts/interpreter.py          prints nothing and exits 0, or says what is missing and exits 1
 
-libkeyfob.so starts the very interpreter that built it, from its shared library. setup.py asks here before it compiles and
-writes the findings into loader_config.h; bootstrap.sh asks every Python that it finds. Any Python 3 can run this file, so
-that one that is too old gets a sentence, not a SyntaxError.
+libkeyfob.so starts the very interpreter that built it, from its shared library. setup.py asks here before it compiles,
+and writes the findings into loader_config.h; bootstrap.sh asks every Python that it finds. Python 3.7 can run this file
+too, so that one that is too old gets a sentence, not a SyntaxError.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import site
 import sys
 import sysconfig
@@ -21,12 +20,12 @@ OLDEST = (3, 11)
 
 def minor() -> str:
     """For example "3.11"."""
-    return "%d.%d" % sys.version_info[:2]
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def shared_library_name() -> str:
     """For example "libpython3.11.so.1.0", whether or not this Python has one."""
-    return "libpython{}.so.1.0".format(sysconfig.get_config_var("LDVERSION") or minor())
+    return f"libpython{sysconfig.get_config_var('LDVERSION') or minor()}.so.1.0"
 
 
 def shared_library() -> str | None:
@@ -81,29 +80,41 @@ def has_headers() -> bool:
 
 def problem() -> str | None:
     """Why this Python cannot carry keyfob, with the way out; None if it can."""
-    which = "{} ({} {})".format(sys.executable, platform.python_implementation(), platform.python_version())
+    return _unsuitable() or _incomplete()
+
+
+def _myself() -> str:
+    return f"{sys.executable} ({platform.python_implementation()} {platform.python_version()})"
+
+
+def _unsuitable() -> str | None:
     if sys.platform != "linux":
-        return "keyfob works on Linux; this is {}".format(sys.platform)
+        return f"keyfob works on Linux; this is {sys.platform}"
     if platform.python_implementation() != "CPython":
-        return "keyfob needs CPython; this is {}".format(which)
+        return f"keyfob needs CPython; this is {_myself()}"
     if sys.version_info < OLDEST:
-        return "keyfob needs Python {}.{} or later; this is {}".format(OLDEST[0], OLDEST[1], which)
+        return f"keyfob needs Python {OLDEST[0]}.{OLDEST[1]} or later; this is {_myself()}"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
-        return "keyfob needs a Python with the GIL; {} is a free-threaded build".format(which)
+        return f"keyfob needs a Python with the GIL; {_myself()} is a free-threaded build"
+    return None
+
+
+def _incomplete() -> str | None:
     if shared_library() is None:
         return (
-            "{which} has no shared library {name}, which libkeyfob.so starts inside other programs. Install it:\n"
-            "  Debian, Ubuntu   apt install libpython{minor}\n"
-            "  Fedora           dnf install python{minor}-libs, or python3-libs for the system's Python\n"
-            "  pyenv            PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {full}\n"
-            "  from source      ./configure --enable-shared"
-        ).format(which=which, name=shared_library_name(), minor=minor(), full=platform.python_version())
+            f"{_myself()} has no shared library {shared_library_name()}, which libkeyfob.so starts inside other programs."
+            f" Install it:\n"
+            f"  Debian, Ubuntu   apt install libpython{minor()}\n"
+            f"  Fedora           dnf install python{minor()}-libs, or python3-libs for the system's Python\n"
+            f"  pyenv            PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {platform.python_version()}\n"
+            f"  from source      ./configure --enable-shared"
+        )
     if not has_headers():
         return (
-            "{which} has no header files (Python.h). Install them:\n"
-            "  Debian, Ubuntu   apt install python{minor}-dev, or python3-dev for the system's Python\n"
-            "  Fedora           dnf install python{minor}-devel, or python3-devel for the system's Python"
-        ).format(which=which, minor=minor())
+            f"{_myself()} has no header files (Python.h). Install them:\n"
+            f"  Debian, Ubuntu   apt install python{minor()}-dev, or python3-dev for the system's Python\n"
+            f"  Fedora           dnf install python{minor()}-devel, or python3-devel for the system's Python"
+        )
     return None
 
 
@@ -120,8 +131,7 @@ def loader_config() -> str:
         "STANDARD_LIBRARY": _list(standard_library()),
         "SITE_FOLDERS": _list(site_folders()),
     }
-    lines = ["/* Written by setup.py for {}. */".format(re.sub(r"\*/", "", executable()))]
-    lines += ["#define KEYFOB_{} {}".format(name, value) for name, value in rows.items()]
+    lines = ["/* Written by setup.py. */"] + [f"#define KEYFOB_{name} {value}" for name, value in rows.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -131,12 +141,12 @@ def _exec_prefix() -> str:
 
 def _literal(text: str) -> str:
     """A C string literal with the bytes of a path. Octal escapes of three digits cannot swallow what follows."""
-    data = os.fsencode(text)
-    return '"{}"'.format("".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else "\\%03o" % b for b in data))
+    quoted = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in os.fsencode(text))
+    return f'"{quoted}"'
 
 
 def _list(texts: list[str]) -> str:
-    return "{{{}}}".format(", ".join([_literal(text) for text in texts] + ["0"]))
+    return "{" + ", ".join([_literal(text) for text in texts] + ["0"]) + "}"
 
 
 if __name__ == "__main__":

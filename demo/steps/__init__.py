@@ -1,7 +1,7 @@
 """The steps of the demo: what each shows, which rules of NSS.md it rests on, and what must have gone before.
 
 A step is a function that takes the :class:`~demo.stage.Stage`, drives real tools, raises
-:class:`~demo.nss.StepFailedError` when something is not as it should be, and returns one line of evidence for the account.
+:class:`~demo.nss.StepFailedError` when something is not as it should be, and returns one line of evidence.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def all_steps(kind: str = "") -> dict[str, Step]:
         registry: Registry = import_module(f"demo.steps.{chapter}").steps
         for step in registry.steps:
             if step.name in steps or not all(need in steps for need in step.needs):
-                raise ValueError(f"step {step.name}: its name is taken, or a step that it needs does not come before it")
+                raise ValueError(
+                    f"step {step.name}: its name is taken, or a step that it needs does not come before it"
+                )
             steps[step.name] = step
     if not kind:
         return steps

@@ -8,7 +8,9 @@ from keyfob._abi import ffi, lib
 from keyfob.abi.answers import answer, no_session
 from keyfob.abi.door import export
 from keyfob.abi.marshal import (
+    BYTES,
     MAX_DATA,
+    cast,
     give_handle,
     mechanism,
     memmove,
@@ -16,6 +18,7 @@ from keyfob.abi.marshal import (
     take,
     take_or_none,
     template,
+    unpack,
     wanted,
     words_of,
 )
@@ -23,6 +26,7 @@ from keyfob.config import VARIABLES
 from keyfob.functions import general, keys, objects, random, sessions, slots
 from keyfob.spec.constants import CK, CKR
 from keyfob.spec.errors import PKCS11Error
+from keyfob.token.objects import SECRETS
 from keyfob.token.session import SESSIONS
 from keyfob.token.token import MAX_PIN, MIN_PIN
 
@@ -239,31 +243,34 @@ def C_GetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: in
     if session is None:
         return no_session("C_GetAttributeValue", hSession)
     try:
-        words = words_of(pTemplate, ulCount)
-        if not words:
+        if not ulCount:
             raise PKCS11Error(CKR.ARGUMENTS_BAD, "the template is empty")
-        found = objects.C_GetAttributeValue(session, hObject)
-        attribute_of = objects.attribute_of
-        written = ffi.cast("CK_ULONG *", pTemplate)
+        written = words_of(pTemplate, ulCount)
+        words = unpack(written, 3 * ulCount)
+        found = session.token.objects.get(hObject)
+        attributes = found.attributes
         rv = CKR.OK
-        for i in range(0, len(words), 3):
-            value = attribute_of(found, words[i])
-            if type(value) is int:
-                written[i + 2] = UNAVAILABLE
-                rv = value if rv in (CKR.OK, CKR.BUFFER_TOO_SMALL) else rv
-                continue
-            size = len(value)  # type: ignore[arg-type]
+        for i in range(0, 3 * ulCount, 3):
+            attribute = words[i]
+            value = attributes.get(attribute)
+            if value is None or attribute in SECRETS:
+                value, problem = objects.attribute_of(found, attribute)
+                if problem:
+                    written[i + 2] = UNAVAILABLE
+                    rv = problem if rv in (CKR.OK, CKR.BUFFER_TOO_SMALL) else rv
+                    continue
+            size = len(value)
             address = words[i + 1]
             if address:
                 if words[i + 2] < size:
                     written[i + 2] = UNAVAILABLE
                     rv = rv or CKR.BUFFER_TOO_SMALL
                     continue
-                memmove(ffi.cast("char *", address), value, size)
+                memmove(cast(BYTES, address), value, size)
             written[i + 2] = size
         return rv
-    except BaseException as problem:
-        return answer("C_GetAttributeValue", problem, session)
+    except BaseException as error:
+        return answer("C_GetAttributeValue", error, session)
 
 
 @export

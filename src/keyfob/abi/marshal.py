@@ -25,6 +25,9 @@ cast = ffi.cast
 memmove = ffi.memmove
 unpack = ffi.unpack
 
+WORDS = ffi.typeof("CK_ULONG *")
+BYTES = ffi.typeof("char *")
+
 Data = Any  # a C pointer as cffi hands it over
 
 
@@ -82,23 +85,22 @@ def give_handle(handle: int, pointer: Data) -> int:
     return CKR.OK
 
 
-def words_of(pointer: Data, count: int) -> list[int]:
-    """A CK_ATTRIBUTE array as its machine words: type, address, length of the first, then of the second, ..."""
-    if not count:
-        return []
-    if not pointer:
+def words_of(pointer: Data, count: int) -> Data:
+    """A CK_ATTRIBUTE array as an array of its machine words: type, address, length of the first, then of the second."""
+    if not pointer and count:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a NULL template was given for {count} attributes")
     if count > MAX_ATTRIBUTES:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"{count} attributes are more than a template can have")
-    words: list[int] = unpack(cast("CK_ULONG *", pointer), 3 * count)
-    return words
+    return cast(WORDS, pointer)
 
 
 def template(pointer: Data, count: int) -> list[tuple[int, bytes]]:
     """An input template, in the caller's order."""
-    words = words_of(pointer, count)
+    if not count:
+        return []
+    words = unpack(words_of(pointer, count), 3 * count)
     result = []
-    for i in range(0, len(words), 3):
+    for i in range(0, 3 * count, 3):
         attribute, address, length = words[i], words[i + 1], words[i + 2]
         if not length:
             result.append((attribute, b""))
@@ -108,7 +110,7 @@ def template(pointer: Data, count: int) -> list[tuple[int, bytes]]:
                 CKR.ATTRIBUTE_VALUE_INVALID,
                 f"{name_of('CKA', attribute)} has {'no value' if not address else 'an impossible length'}",
             )
-        result.append((attribute, buffer(cast("char *", address), length)[:]))
+        result.append((attribute, buffer(cast(BYTES, address), length)[:]))
     return result
 
 
@@ -186,9 +188,9 @@ def _nested(pointer: Data, length: int) -> bytes:
 
 
 def _old_gcm(parameter: Data) -> GcmParams:
-    words = unpack(cast("CK_ULONG *", parameter), OLD_GCM_SIZE // 8)
-    iv = _nested(cast("char *", words[0]), words[1])
-    return GcmParams(iv, 8 * len(iv), _nested(cast("char *", words[2]), words[3]), words[4])
+    words = unpack(cast(WORDS, parameter), OLD_GCM_SIZE // 8)
+    iv = _nested(cast(BYTES, words[0]), words[1])
+    return GcmParams(iv, 8 * len(iv), _nested(cast(BYTES, words[2]), words[3]), words[4])
 
 
 def padded(text: str, size: int) -> bytes:

@@ -33,14 +33,21 @@ USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
 }
 
 
+_offered: dict[tuple[str, int, int], tuple[Mechanism, Callable[..., Any]]] = {}
+
+
 def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Callable[..., Any]]:
     """The mechanism's row and what it does for this function; CKR_MECHANISM_INVALID when this token has no such thing."""
-    if not kinds.flags_of(kinds.of(session.token), mechanism) & flag:
-        raise PKCS11Error(
-            CKR.MECHANISM_INVALID, f"{name_of('CKM', mechanism)} is not offered with {name_of('CKF', flag)}"
-        )
-    row = mechanisms.lookup(mechanism)
-    return row, row.operations[flag]
+    kind = session.token.kind
+    known = _offered.get((kind, mechanism, flag))
+    if known is None:
+        if not kinds.flags_of(kind, mechanism) & flag:
+            raise PKCS11Error(
+                CKR.MECHANISM_INVALID, f"{name_of('CKM', mechanism)} is not offered for {name_of('CKF', flag)}"
+            )
+        row = mechanisms.lookup(mechanism)
+        known = _offered[kind, mechanism, flag] = (row, row.operations[flag])
+    return known
 
 
 def usable_key(session: Session, handle: int, row: Mechanism, flag: int) -> Object:

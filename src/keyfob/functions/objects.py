@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from keyfob.mechanisms import check_value
 from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import CERTIFICATE, KEY_CLASSES, Object, number
+from keyfob.token.object import number
 from keyfob.token.objects import SECRETS
 from keyfob.token.session import FIND
 from keyfob.token.templates import rows_of
 
 if TYPE_CHECKING:
+    from keyfob.token.object import Object
     from keyfob.token.session import Session
 
 Template = list[tuple[int, bytes]]
@@ -40,33 +41,27 @@ def C_GetObjectSize(session: Session, handle: int) -> int:
     return OBJECT_OVERHEAD + sum(16 + len(value) for value in attributes.values())
 
 
-def attribute_of(found: Object, attribute: int) -> bytes | int:
-    """The value, or the CKR_* code why there is none: ATTRIBUTE_SENSITIVE or ATTRIBUTE_TYPE_INVALID."""
+def attribute_of(found: Object, attribute: int) -> tuple[bytes, int]:
+    """(value, 0), or (b"", why there is none: CKR_ATTRIBUTE_SENSITIVE or CKR_ATTRIBUTE_TYPE_INVALID).
+
+    abi/ reads the attributes of a C_GetAttributeValue one by one, all of them even where some fail (P24).
+    """
     if attribute in SECRETS and found.hides_secrets:
-        return CKR.ATTRIBUTE_SENSITIVE
-    value = found.attributes.get(attribute)
-    if value is not None:
-        return value
-    return _missing(found, attribute)
-
-
-def _missing(found: Object, attribute: int) -> bytes | int:
+        return b"", CKR.ATTRIBUTE_SENSITIVE
     attributes = found.attributes
-    if attribute == CKA.CHECK_VALUE and attributes[CKA.CLASS] in (*KEY_CLASSES, CERTIFICATE):
+    value = attributes.get(attribute)
+    if value is not None:
+        return value, CKR.OK
+    if attribute == CKA.CHECK_VALUE:
         computed = check_value(attributes)
         if computed is not None:
-            return computed
+            return computed, CKR.OK
     object_class = number(attributes[CKA.CLASS])
     key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
     row = rows_of(object_class, key_type).get(attribute)
     if row is not None and row[0] in ("bytes", "ulongs", "date"):
-        return b""  # an attribute that the object could have and has not: empty, as the standard's defaults are
-    return CKR.ATTRIBUTE_TYPE_INVALID
-
-
-def C_GetAttributeValue(session: Session, handle: int) -> Object:
-    """The object whose attributes abi/ then reads one by one, all of them even where some fail (P24)."""
-    return session.token.objects.get(handle)
+        return b"", CKR.OK  # an attribute that the object could have and has not is empty, as the standard's defaults are
+    return b"", CKR.ATTRIBUTE_TYPE_INVALID
 
 
 def C_SetAttributeValue(session: Session, handle: int, template: Template) -> None:

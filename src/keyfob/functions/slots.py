@@ -90,13 +90,13 @@ def C_GetTokenInfo(slot_id: int) -> TokenFacts:
 
 def C_GetMechanismList(slot_id: int) -> list[int]:
     """Every mechanism that the token's kind offers."""
-    kind = kinds.of(library().token(slot_id))
+    kind = library().token(slot_id).kind
     return [mechanism for mechanism in mechanisms.INDEX if kinds.flags_of(kind, mechanism)]
 
 
 def C_GetMechanismInfo(slot_id: int, mechanism: int) -> tuple[int, int, int]:
     """(ulMinKeySize, ulMaxKeySize, flags)."""
-    flags = kinds.flags_of(kinds.of(library().token(slot_id)), mechanism)
+    flags = kinds.flags_of(library().token(slot_id).kind, mechanism)
     if not flags:
         raise PKCS11Error(CKR.MECHANISM_INVALID, f"mechanism 0x{mechanism:x} is not offered")
     _, _, smallest, largest = mechanisms.INDEX[mechanism]

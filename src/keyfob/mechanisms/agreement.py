@@ -18,7 +18,7 @@ from keyfob.spec.constants import CKD, CKM, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.spec.parameters import Ecdh1DeriveParams
 
-KDFS: dict[int, tuple[type[X963KDF] | type[ConcatKDFHash], int]] = {
+KDFS: dict[int, tuple[type[X963KDF | ConcatKDFHash], int]] = {
     CKD.SHA1_KDF: (X963KDF, CKM.SHA_1),
     CKD.SHA224_KDF: (X963KDF, CKM.SHA224),
     CKD.SHA256_KDF: (X963KDF, CKM.SHA256),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from keyfob.mechanisms.base import Attributes, Key
 from keyfob.mechanisms.curves import Curve, curve_of, normal_params
 from keyfob.spec.constants import CKA, CKK, CKR
 from keyfob.spec.errors import PKCS11Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 def required(attributes: Mapping[int, bytes], attribute: int, name: str) -> bytes:
@@ -59,7 +61,7 @@ class CurvePrivateKey(CurveKey):
 
     @property
     def native(self) -> Any:
-        """The library's private key, loaded once. Not validated again: `complete` did, and our store is authenticated."""
+        """The library's private key, loaded once. Not checked again: `complete` did, and our store is authenticated."""
         native = self.native_cache
         if native is None:
             native = self.native_cache = self.curve.load_private(self.attributes[CKA.VALUE])
@@ -122,7 +124,9 @@ def pair_generator(key_type: int) -> Callable[[Any, Attributes, Attributes], tup
     """The `generate_pair` of a row: a new pair on the curve that the public template's CKA_EC_PARAMS names."""
 
     def generate_pair(
-        parameter: Any, public_template: Attributes, private_template: Attributes
+        parameter: Any,
+        public_template: Attributes,
+        private_template: Attributes,  # noqa: ARG001 - it has no say in the components
     ) -> tuple[Attributes, Attributes]:
         if parameter:
             raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "key pair generation takes no parameter")

@@ -5,10 +5,10 @@ CKK_EC_MONTGOMERY, and CKK_EC for NSS, section 3.12 of NSS.md). All have a cofac
 that is one, so that cofactor ECDH is plain ECDH here.
 
 CKA_EC_POINT (P33). On a Weierstrass curve the standard wants a DER OCTET STRING of the uncompressed point, and so do
-NSS (which guesses on raw ones) and OpenSC. For Edwards and Montgomery keys version 3.0 said DER too, but its errata, 3.1
-and 3.2 say the raw bytes of RFC 8032 / 7748. Raw is what we give: NSS takes those of Ed25519 and X25519 as they are when
-it makes a public key from a private one, and it searches for the raw value; current pkcs11-tool reads both. Every form
-is accepted on the way in.
+NSS (which guesses on raw ones) and OpenSC. For Edwards and Montgomery keys version 3.0 said DER too, but its errata and
+3.1 on say the raw bytes of RFC 8032 / 7748. Raw is what we give: NSS takes those of Ed25519 and X25519 as they are when
+it makes a public key from a private one, and it searches for the raw value; pkcs11-tool reads both (but 0.23 can export
+Ed25519 keys in DER only). Every form is accepted on the way in.
 """
 
 from __future__ import annotations
@@ -149,21 +149,11 @@ class WeierstrassCurve(Curve):
 class RawCurve(Curve):
     """A curve whose keys are plain strings of bytes: Edwards and Montgomery."""
 
-    __slots__ = ("private_class", "public_class", "signature_size")
+    __slots__ = ("private_class", "public_class")
 
-    def __init__(
-        self,
-        name: str,
-        oid: str,
-        bits: int,
-        size: int,
-        private_class: Any,
-        public_class: Any,
-    ) -> None:
+    def __init__(self, name: str, oid: str, bits: int, size: int, classes: tuple[Any, Any]) -> None:
         super().__init__(name, oid, bits, size, size)
-        self.private_class = private_class
-        self.public_class = public_class
-        self.signature_size = 2 * size
+        self.private_class, self.public_class = classes
 
     def generate(self) -> tuple[bytes, bytes]:
         private = self.private_class.generate()
@@ -176,12 +166,10 @@ class RawCurve(Curve):
         return self.public_class.from_public_bytes(point)
 
 
-ED25519 = RawCurve(
-    "edwards25519", "1.3.101.112", 255, 32, ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey
-)
-ED448 = RawCurve("edwards448", "1.3.101.113", 448, 57, ed448.Ed448PrivateKey, ed448.Ed448PublicKey)
-X25519 = RawCurve("curve25519", "1.3.101.110", 255, 32, x25519.X25519PrivateKey, x25519.X25519PublicKey)
-X448 = RawCurve("curve448", "1.3.101.111", 448, 56, x448.X448PrivateKey, x448.X448PublicKey)
+ED25519 = RawCurve("edwards25519", "1.3.101.112", 255, 32, (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey))
+ED448 = RawCurve("edwards448", "1.3.101.113", 448, 57, (ed448.Ed448PrivateKey, ed448.Ed448PublicKey))
+X25519 = RawCurve("curve25519", "1.3.101.110", 255, 32, (x25519.X25519PrivateKey, x25519.X25519PublicKey))
+X448 = RawCurve("curve448", "1.3.101.111", 448, 56, (x448.X448PrivateKey, x448.X448PublicKey))
 
 WEIERSTRASS = (
     WeierstrassCurve(ec.SECP192R1(), "1.2.840.10045.3.1.1"),
@@ -195,7 +183,7 @@ WEIERSTRASS = (
     WeierstrassCurve(ec.BrainpoolP512R1(), "1.3.36.3.3.2.8.1.1.13"),
 )
 
-# 1.3.6.1.4.1.11591.15.1 is Curve25519 to NSS (certutil -q curve25519) and Ed25519 to GnuPG: the key type tells them apart.
+# Curve25519 to NSS (certutil -q curve25519), Ed25519 to GnuPG: the key type tells them apart.
 CONTESTED_25519 = der.object_identifier("1.3.6.1.4.1.11591.15.1")
 GNUPG_CURVE25519 = der.object_identifier("1.3.6.1.4.1.3029.1.5.1")
 # pkcs11-tool up to 0.23 says 11 where the name has 10 letters.
@@ -240,7 +228,7 @@ def curve_of(key_type: int, params: bytes) -> Curve:
     if curve is not None:
         return curve
     if params[:1] in (b"\x06", b"\x13"):
-        raise PKCS11Error(CKR.CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS names a curve that is not supported for this key type")
+        raise PKCS11Error(CKR.CURVE_NOT_SUPPORTED, "keys of this type are not supported on the curve of CKA_EC_PARAMS")
     raise PKCS11Error(CKR.DOMAIN_PARAMS_INVALID, "CKA_EC_PARAMS must be the OID or the name of a curve")
 
 

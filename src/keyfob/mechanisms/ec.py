@@ -6,7 +6,7 @@ An ECDSA signature is r || s, each of the length of the curve's order; the libra
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -14,12 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
 from keyfob.mechanisms.agreement import ecdh_derive
-from keyfob.mechanisms.base import Mechanism, SinglePart
+from keyfob.mechanisms.base import Key, Mechanism, SinglePart
 from keyfob.mechanisms.curve_keys import CurveKey, EcPrivateKey, EcPublicKey, pair_generator
 from keyfob.mechanisms.curves import WeierstrassCurve
 from keyfob.mechanisms.hash_algorithms import HASHES
 from keyfob.spec.constants import CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # ECDSA over a value that was hashed elsewhere asks the hash for nothing but its length: SHAKE256 has any.
 RAW: dict[int, ec.ECDSA] = {size: ec.ECDSA(Prehashed(hashes.SHAKE256(size))) for size in range(1, 129)}
@@ -72,9 +75,7 @@ def to_der(signature: bytes, size: int) -> bytes:
     if length & 1 or not 0 < length <= 2 * size:
         raise PKCS11Error(CKR.SIGNATURE_LEN_RANGE, "an ECDSA signature has two numbers of the length of the order")
     half = length // 2
-    return encode_dss_signature(
-        int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
-    )
+    return encode_dss_signature(int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))
 
 
 def raw_algorithm(data: bytes) -> ec.ECDSA:
@@ -90,8 +91,7 @@ class EcdsaSign(SinglePart):
     __slots__ = ("native", "output_size", "size")
 
     def __init__(self, key: EcPrivateKey, parameter: Any) -> None:
-        if parameter:
-            check_no_parameter(parameter)
+        check_no_parameter(parameter)
         self.size = signing_curve(key).order_size
         self.output_size = 2 * self.size
         self.native = key.native
@@ -182,10 +182,15 @@ SIZES = (192, 521)
 EC_FLAGS = CKF.EC_F_P | CKF.EC_OID | CKF.EC_CURVENAME | CKF.EC_UNCOMPRESS | CKF.EC_COMPRESS
 
 
-def _hashed_row(mechanism: int, digest: int) -> Mechanism:
+def _row(mechanism: int, operations: dict[int, Callable[..., Any]], *key_types: int) -> Mechanism:
+    return Mechanism(mechanism, operations, key_types=key_types, sizes=SIZES, extra_flags=EC_FLAGS)
+
+
+def _hashing_row(mechanism: int, digest: int) -> Mechanism:
     scheme = HashedEcdsa(HASHES[digest])
-    operations = {CKF.SIGN: partial(EcdsaHashSign, scheme), CKF.VERIFY: partial(EcdsaHashVerify, scheme)}
-    return Mechanism(mechanism, operations, key_types=(CKK.EC,), sizes=SIZES, extra_flags=EC_FLAGS)
+    return _row(
+        mechanism, {CKF.SIGN: partial(EcdsaHashSign, scheme), CKF.VERIFY: partial(EcdsaHashVerify, scheme)}, CKK.EC
+    )
 
 
 MECHANISMS = (
@@ -196,40 +201,22 @@ MECHANISMS = (
         sizes=SIZES,
         extra_flags=EC_FLAGS,
     ),
-    Mechanism(
-        CKM.ECDSA,
-        {CKF.SIGN: EcdsaSign, CKF.VERIFY: EcdsaVerify},
-        key_types=(CKK.EC,),
-        sizes=SIZES,
-        extra_flags=EC_FLAGS,
-    ),
-    _hashed_row(CKM.ECDSA_SHA1, CKM.SHA_1),
-    _hashed_row(CKM.ECDSA_SHA224, CKM.SHA224),
-    _hashed_row(CKM.ECDSA_SHA256, CKM.SHA256),
-    _hashed_row(CKM.ECDSA_SHA384, CKM.SHA384),
-    _hashed_row(CKM.ECDSA_SHA512, CKM.SHA512),
-    _hashed_row(CKM.ECDSA_SHA3_224, CKM.SHA3_224),
-    _hashed_row(CKM.ECDSA_SHA3_256, CKM.SHA3_256),
-    _hashed_row(CKM.ECDSA_SHA3_384, CKM.SHA3_384),
-    _hashed_row(CKM.ECDSA_SHA3_512, CKM.SHA3_512),
-    Mechanism(
-        CKM.ECDH1_DERIVE,
-        {CKF.DERIVE: ecdh_derive},
-        key_types=(CKK.EC, CKK.EC_MONTGOMERY),
-        sizes=SIZES,
-        extra_flags=EC_FLAGS,
-    ),
+    _row(CKM.ECDSA, {CKF.SIGN: EcdsaSign, CKF.VERIFY: EcdsaVerify}, CKK.EC),
+    _hashing_row(CKM.ECDSA_SHA1, CKM.SHA_1),
+    _hashing_row(CKM.ECDSA_SHA224, CKM.SHA224),
+    _hashing_row(CKM.ECDSA_SHA256, CKM.SHA256),
+    _hashing_row(CKM.ECDSA_SHA384, CKM.SHA384),
+    _hashing_row(CKM.ECDSA_SHA512, CKM.SHA512),
+    _hashing_row(CKM.ECDSA_SHA3_224, CKM.SHA3_224),
+    _hashing_row(CKM.ECDSA_SHA3_256, CKM.SHA3_256),
+    _hashing_row(CKM.ECDSA_SHA3_384, CKM.SHA3_384),
+    _hashing_row(CKM.ECDSA_SHA3_512, CKM.SHA3_512),
+    _row(CKM.ECDH1_DERIVE, {CKF.DERIVE: ecdh_derive}, CKK.EC, CKK.EC_MONTGOMERY),
     # Every curve here has cofactor 1, or (Curve25519) clears its cofactor by itself.
-    Mechanism(
-        CKM.ECDH1_COFACTOR_DERIVE,
-        {CKF.DERIVE: ecdh_derive},
-        key_types=(CKK.EC,),
-        sizes=SIZES,
-        extra_flags=EC_FLAGS,
-    ),
+    _row(CKM.ECDH1_COFACTOR_DERIVE, {CKF.DERIVE: ecdh_derive}, CKK.EC),
 )
 
-KEYS = {
+KEYS: dict[tuple[int, int], type[Key]] = {
     (CKO.PRIVATE_KEY, CKK.EC): EcPrivateKey,
     (CKO.PUBLIC_KEY, CKK.EC): EcPublicKey,
 }

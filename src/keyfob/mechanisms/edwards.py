@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from keyfob.mechanisms.base import Mechanism
+from keyfob.mechanisms.base import Key, Mechanism
 from keyfob.mechanisms.curve_keys import (
     EdwardsPrivateKey,
     EdwardsPublicKey,
@@ -17,7 +17,6 @@ from keyfob.mechanisms.curve_keys import (
     MontgomeryPublicKey,
     pair_generator,
 )
-from keyfob.mechanisms.curves import RawCurve
 from keyfob.spec.constants import CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.spec.parameters import EddsaParams
@@ -29,17 +28,8 @@ def check_parameter(parameter: Any) -> None:
     With it the standard would mean Ed25519ctx of an empty context on Ed25519, which RFC 8032 (8.5) advises against;
     programs that fill the structure with nothing mean the pure scheme.
     """
-    if parameter and not (
-        isinstance(parameter, EddsaParams) and not parameter.prehash and not parameter.context_data
-    ):
+    if parameter and not (isinstance(parameter, EddsaParams) and not parameter.prehash and not parameter.context_data):
         raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "EdDSA takes neither a prehash nor a context")
-
-
-def signature_size(key: EdwardsPrivateKey | EdwardsPublicKey) -> int:
-    curve = key.curve
-    if not isinstance(curve, RawCurve):
-        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "a key on this curve cannot sign with EdDSA")
-    return curve.signature_size
 
 
 class EddsaSign:
@@ -49,7 +39,7 @@ class EddsaSign:
 
     def __init__(self, key: EdwardsPrivateKey, parameter: Any) -> None:
         check_parameter(parameter)
-        self.output_size = signature_size(key)
+        self.output_size = 2 * key.curve.point_size
         self.native = key.native
         self.parts: list[bytes] = []
 
@@ -70,7 +60,7 @@ class EddsaVerify:
 
     def __init__(self, key: EdwardsPublicKey, parameter: Any) -> None:
         check_parameter(parameter)
-        self.size = signature_size(key)
+        self.size = 2 * key.curve.point_size
         self.native = key.native
         self.parts: list[bytes] = []
 
@@ -116,7 +106,7 @@ MECHANISMS = (
     ),
 )
 
-KEYS = {
+KEYS: dict[tuple[int, int], type[Key]] = {
     (CKO.PRIVATE_KEY, CKK.EC_EDWARDS): EdwardsPrivateKey,
     (CKO.PUBLIC_KEY, CKK.EC_EDWARDS): EdwardsPublicKey,
     (CKO.PRIVATE_KEY, CKK.EC_MONTGOMERY): MontgomeryPrivateKey,

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from keyfob.spec.constants import CKM
 
 HASHES: dict[int, hashes.HashAlgorithm] = {
-    CKM.MD5: hashes.MD5(),
-    CKM.SHA_1: hashes.SHA1(),
+    CKM.MD5: hashes.MD5(),  # noqa: S303 - CKM_MD5_RSA_PKCS, for old signatures
+    CKM.SHA_1: hashes.SHA1(),  # noqa: S303 - the standard's SHA-1 mechanisms, OAEP's default
     CKM.SHA224: hashes.SHA224(),
     CKM.SHA256: hashes.SHA256(),
     CKM.SHA384: hashes.SHA384(),

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from keyfob.mechanisms import INDEX
 from keyfob.spec.constants import CKF
-
-if TYPE_CHECKING:
-    from keyfob.token.token import Token
 
 MULTIPURPOSE, SIGNING, SIGNING_DECRYPTION, KEY_DISTRIBUTION = (
     "multipurpose",
@@ -36,11 +31,6 @@ OFFERED = {
     SIGNING_DECRYPTION: CKF.SIGN | CKF.DECRYPT | CKF.UNWRAP | CKF.DERIVE | CKF.GENERATE_KEY_PAIR,
     KEY_DISTRIBUTION: CKF.SIGN | CKF.DECRYPT | CKF.UNWRAP | CKF.GENERATE_KEY_PAIR,
 }
-
-
-def of(token: Token) -> str:
-    info = token.info
-    return info.kind if info is not None else MULTIPURPOSE
 
 
 def flags_of(kind: str, mechanism: int) -> int:

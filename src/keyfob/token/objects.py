@@ -117,8 +117,8 @@ class Objects:
         store = self.store
         if store is None:
             return None
-        cached = self._cache.get(stored)
         counter = store.change_counter()
+        cached = self._cache.get(stored)
         if cached is not None and cached.checked_at == counter:
             return cached
         attributes = store.get(stored)
@@ -156,7 +156,8 @@ class Objects:
         asks_secrets = any(attribute in SECRETS for attribute, _ in wanted)
         hits = []
         if self.store is not None:
-            stored = self.store.find(wanted)
+            # The SO's login opens the store as well, but private objects are not the SO's to see.
+            stored = self.store.find(wanted if sees_private else [*wanted, (CKA.PRIVATE, FALSE)])
             if asks_secrets:
                 objects = ((i, self._stored(i)) for i in stored)
                 stored = [i for i, found in objects if found is not None and not found.hides_secrets]

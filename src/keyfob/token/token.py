@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from keyfob import log
 from keyfob.spec.constants import CKF, CKR, CKU
 from keyfob.spec.errors import PKCS11Error
+from keyfob.token import kinds
 from keyfob.token.objects import Objects
 from keyfob.token.session import FIND, SESSIONS, Session
 
@@ -30,6 +31,7 @@ class Token:
     __slots__ = (
         "_login_lock",
         "general_access",
+        "kind",
         "lock",
         "make_store",
         "max_sessions",
@@ -59,11 +61,13 @@ class Token:
         self.role = None
         self.general_access = False
         self.write_protected = False
+        self.kind = kinds.MULTIPURPOSE
         identity = f"slot {self.slot_id}"
         if store is not None:
             info = store.info()
             identity = f"{info.serial} {info.epoch}"
             self.general_access = info.general_access
+            self.kind = info.kind
             self.write_protected = store.read_only
         self.objects = Objects(self, store, identity)
 

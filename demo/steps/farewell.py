@@ -1,0 +1,26 @@
+"""The end: NSS lets go of the module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from demo.nss import require
+from demo.steps import Registry
+
+if TYPE_CHECKING:
+    from demo.stage import Stage
+
+steps = Registry("farewell")
+
+
+@steps.step("delete-module", "modutil takes the module out of a database again", rules="G3 §3.19")
+def delete_module(stage: Stage) -> str:
+    """In a database of its own, so that a kept folder stays usable."""
+    (stage.folder / "last-db").mkdir(exist_ok=True)
+    database = "sql:last-db"
+    stage.run("certutil", "-N", "-d", database, "--empty-password")
+    stage.add_module(database)
+    stage.run("modutil", "-dbdir", database, "-delete", "keyfob-demo", "-force", principal=True)
+    listing = stage.run("modutil", "-dbdir", database, "-list")
+    require("keyfob-demo" not in listing.output, "the module is still listed", listing)
+    return "no longer listed"

@@ -1,0 +1,171 @@
+"""Key and certificate files: PEM, DER, PKCS #8 (RFC 5958), PKCS #12 (RFC 7292)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+from cryptography.hazmat.primitives.padding import PKCS7
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from keyfob.cli.errors import Refusal
+from keyfob.mechanisms import der
+
+Passphrase = Callable[[], bytes]
+
+PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+CERTIFICATE_BLOCKS = (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE")
+# PBKDF2-HMAC-SHA-256 rounds under the passphrase of a file that holds a key.
+ROUNDS = 600_000
+
+PBES2 = der.object_identifier("1.2.840.113549.1.5.13")
+PBKDF2 = der.object_identifier("1.2.840.113549.1.5.12")
+HMAC_SHA256 = der.object_identifier("1.2.840.113549.2.9")
+AES_256_CBC = der.object_identifier("2.16.840.1.101.3.4.1.42")
+
+
+class Bundle:
+    """What a file holds: `keys` as (friendly name, PrivateKeyInfo), `certificates` as (friendly name, DER)."""
+
+    __slots__ = ("certificates", "keys")
+
+    def __init__(self) -> None:
+        self.keys: list[tuple[str, bytes]] = []
+        self.certificates: list[tuple[str, bytes]] = []
+
+
+def certificates(data: bytes) -> list[bytes]:
+    """The DER of every certificate in a PEM or DER file; other PEM blocks are passed over."""
+    if b"-----BEGIN" in data:
+        blocks = [match[0] for match in PEM_BLOCK.finditer(data) if match[1] in CERTIFICATE_BLOCKS]
+        try:
+            return [x509.load_pem_x509_certificate(block).public_bytes(serialization.Encoding.DER) for block in blocks]
+        except (ValueError, x509.InvalidVersion):
+            raise Refusal("a certificate of the file is damaged") from None
+    try:
+        return [x509.load_der_x509_certificate(data).public_bytes(serialization.Encoding.DER)]
+    except (ValueError, x509.InvalidVersion):
+        return []
+
+
+def bundle(data: bytes, passphrase: Passphrase) -> Bundle:
+    """Keys and certificates of a PEM bundle, a DER key or certificate, or PKCS #12; `passphrase` is asked when needed."""
+    result = Bundle()
+    result.certificates = [("", found) for found in certificates(data)]
+    if b"-----BEGIN" in data:
+        for match in PEM_BLOCK.finditer(data):
+            if match[1].endswith(b"PRIVATE KEY"):
+                load = serialization.load_pem_private_key
+                if match[1] == b"OPENSSH PRIVATE KEY":
+                    load = serialization.load_ssh_private_key  # type: ignore[assignment]  # takes the same first two
+                result.keys.append(("", _info(_loaded(load, match[0], passphrase))))
+    elif not result.certificates:
+        if _is_pkcs12(data):
+            _read_pkcs12(data, passphrase, result)
+        else:
+            result.keys.append(("", _info(_loaded(serialization.load_der_private_key, data, passphrase))))
+    return result
+
+
+def _loaded(load: Callable[..., Any], data: bytes, passphrase: Passphrase) -> Any:
+    try:
+        return load(data, None)
+    except TypeError:
+        pass  # it is encrypted
+    except (ValueError, serialization.UnsupportedAlgorithm):
+        raise Refusal("the file holds no key, certificate or PKCS #12 that can be read") from None
+    try:
+        return load(data, passphrase())
+    except (ValueError, TypeError, serialization.UnsupportedAlgorithm):
+        raise Refusal("the key does not open: the passphrase is wrong, or the file is damaged") from None
+
+
+def _info(key: Any) -> bytes:
+    """PrivateKeyInfo in DER; our own reader says which key types the token takes."""
+    try:
+        info: bytes = key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    except (ValueError, AttributeError):
+        raise Refusal("the file holds a key of a type that PKCS #8 does not carry") from None
+    return info
+
+
+def _is_pkcs12(data: bytes) -> bool:
+    """PFX ::= SEQUENCE { version INTEGER 3, authSafe SEQUENCE ... }, also in BER as Windows writes it."""
+    return data[:1] == b"\x30" and b"\x02\x01\x03\x30" in data[1:12]
+
+
+def _read_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
+    try:
+        found = pkcs12.load_pkcs12(data, passphrase() or None)
+    except (ValueError, TypeError, serialization.UnsupportedAlgorithm):
+        raise Refusal("the PKCS #12 file does not open: the passphrase is wrong, or the file is damaged") from None
+    key_name = ""
+    for certificate in (found.cert, *found.additional_certs):
+        if certificate is not None:
+            name = (certificate.friendly_name or b"").decode(errors="replace")
+            if certificate is found.cert:
+                key_name = name
+            result.certificates.append((name, certificate.certificate.public_bytes(serialization.Encoding.DER)))
+    if found.key is not None:
+        result.keys.append((key_name, _info(found.key)))
+
+
+def pem(label: str, value: bytes) -> bytes:
+    """A PEM block (RFC 7468)."""
+    import base64
+
+    text = base64.b64encode(value)
+    lines = [text[i : i + 64] for i in range(0, len(text), 64)]
+    return b"\n".join((f"-----BEGIN {label}-----".encode(), *lines, f"-----END {label}-----".encode(), b""))
+
+
+def encrypted_pkcs8(info: bytes, passphrase: bytes) -> bytes:
+    """EncryptedPrivateKeyInfo: PBES2 with PBKDF2-HMAC-SHA-256 and AES-256-CBC (RFC 8018).
+
+    Made here, since the library's own has 2048 rounds and no way to ask for more.
+    """
+    salt, iv = os.urandom(16), os.urandom(16)
+    key = PBKDF2HMAC(algorithm=hashes.SHA256(), length=32, salt=salt, iterations=ROUNDS).derive(passphrase)
+    padder = PKCS7(128).padder()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+    sealed = encryptor.update(padder.update(info) + padder.finalize()) + encryptor.finalize()
+    derivation = der.element(
+        der.SEQUENCE,
+        der.element(der.OCTET_STRING, salt),
+        der.integer(ROUNDS),
+        der.element(der.SEQUENCE, HMAC_SHA256, der.element(der.NULL)),
+    )
+    scheme = der.element(
+        der.SEQUENCE,
+        der.element(der.SEQUENCE, PBKDF2, derivation),
+        der.element(der.SEQUENCE, AES_256_CBC, der.element(der.OCTET_STRING, iv)),
+    )
+    return der.element(der.SEQUENCE, der.element(der.SEQUENCE, PBES2, scheme), der.element(der.OCTET_STRING, sealed))
+
+
+def pkcs12_file(name: str, info: bytes, chain: list[x509.Certificate], passphrase: bytes) -> bytes:
+    """A PKCS #12 file of a key, its certificate (the first of the chain) and those above it."""
+    key: Any = serialization.load_der_private_key(info, None)
+    encryption = (
+        serialization.PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(ROUNDS)
+        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(hashes.SHA256())
+        .build(passphrase)
+    )
+    try:
+        return pkcs12.serialize_key_and_certificates(
+            name.encode(), key, chain[0] if chain else None, chain[1:] or None, encryption
+        )
+    except TypeError:
+        raise Refusal("PKCS #12 files hold no keys of this type: use --format pkcs8") from None
+    except ValueError as problem:
+        raise Refusal(f"no PKCS #12 file can be made of this: {problem}") from None

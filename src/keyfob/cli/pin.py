@@ -1,0 +1,74 @@
+"""`keyfob pin`: change the PINs of a token, or set a new one when it is locked."""
+
+from __future__ import annotations
+
+import click
+
+from keyfob.cli import tokens
+from keyfob.cli.errors import Refusal
+from keyfob.cli.pins import Secret, secret_option
+from keyfob.functions.slots import C_InitPIN, C_SetPIN
+from keyfob.spec.constants import CKU
+from keyfob.spec.errors import PKCS11Error
+from keyfob.token.token import check_pin
+
+CHANGE_EPILOG = """\b
+Examples:
+  keyfob pin change work
+  keyfob pin change work --so
+  keyfob pin change work --pin-file old.txt --new-pin-file new.txt"""
+
+UNBLOCK_EPILOG = """\b
+Example:
+  keyfob pin unblock work --so-pin-file so-pin.txt"""
+
+
+@click.group()
+def pin() -> None:
+    """Change a PIN, or unblock a locked one."""
+
+
+@pin.command(epilog=CHANGE_EPILOG)
+@click.argument("label")
+@click.option("--so", is_flag=True, help="Change the SO PIN; --pin is then the SO PIN of now.")
+@secret_option("pin", "present PIN")
+@secret_option("new-pin", "new PIN")
+def change(label: str, so: bool, pin: Secret, new_pin: Secret) -> None:  # the option's name, not the group's
+    """Change the user PIN (or, with --so, the SO PIN) of the token LABEL."""
+    user_type = CKU.SO if so else CKU.USER
+    with tokens.library() as library:
+        token = tokens.find(library, label)
+        refuse_general_access(token.general_access and not so, label)
+        if token.write_protected:
+            raise Refusal(f"{label!r} can only be read: its file or the file's folder is write-protected")
+        session = token.open_session(tokens.READ_WRITE)
+        old = pin.read()
+        try:
+            token.login(session, user_type, old)
+        except PKCS11Error as problem:
+            raise Refusal(tokens.login_refused(token, problem, user_type)) from None
+        C_SetPIN(session, old, check_pin(new_pin.read(new=True)))
+    click.echo(f"Changed the {'SO PIN' if so else 'PIN'} of {label!r}.")
+
+
+@pin.command(epilog=UNBLOCK_EPILOG)
+@click.argument("label")
+@secret_option("so-pin", "SO PIN")
+@secret_option("new-pin", "new user PIN")
+def unblock(label: str, so_pin: Secret, new_pin: Secret) -> None:
+    """Set a new user PIN with the SO PIN: when the user PIN is locked, forgotten, or was never set.
+
+    The keys stay as they are.
+    """
+    with tokens.library() as library:
+        token = tokens.find(library, label)
+        refuse_general_access(token.general_access, label)
+        session = token.open_session(tokens.READ_WRITE)
+        tokens.login(session, so_pin, user_type=CKU.SO)
+        C_InitPIN(session, check_pin(new_pin.read(new=True)))
+    click.echo(f"Set a new PIN for {label!r}.")
+
+
+def refuse_general_access(general: bool, label: str) -> None:
+    if general:
+        raise Refusal(f"{label!r} has no user PIN: it is open to every program of its user (--no-pin)")

@@ -1,0 +1,363 @@
+"""The one place that talks to SQLite: opening, transactions, and errors as PKCS11Error.
+
+Through apsw, which carries its own SQLite into whatever host loads us. A connection is used by the process that opened it
+and by nobody else: after a fork it is neither used nor closed (sqlite.org/howtocorrupt.html, 2.6).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apsw
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import schema
+from keyfob.store.watch import FileStatus, SharedHeader, Unknown
+
+BUSY_TIMEOUT_MS = 10_000
+WAL_HEADER = 32  # a WAL file that is not longer holds no commit
+
+Row = tuple[Any, ...]
+Watcher = SharedHeader | FileStatus | Unknown
+
+# (kind of SQLite's error, what a caller of PKCS #11 is told), the first that fits.
+ANSWERS: tuple[tuple[type[Exception], int], ...] = (
+    (apsw.FullError, CKR.DEVICE_MEMORY),
+    (apsw.ReadOnlyError, CKR.TOKEN_WRITE_PROTECTED),
+    (apsw.NoMemError, CKR.HOST_MEMORY),
+    (apsw.BusyError, CKR.FUNCTION_FAILED),
+    (apsw.Error, CKR.DEVICE_ERROR),
+)
+# An I/O error that means a full disk: SQLite reserves the WAL index in advance.
+FULL = apsw.SQLITE_IOERR_SHMSIZE
+
+# Connections inherited by a fork: kept for ever, because dropping one would close it.
+_inherited: list[apsw.Connection] = []
+
+
+def answer(problem: Exception, path: str) -> PKCS11Error:
+    """What to say for an error of SQLite's. Its texts name tables and files, never values."""
+    if isinstance(problem, PKCS11Error):
+        return problem
+    name = os.path.basename(path)
+    if isinstance(problem, (UnicodeDecodeError, OverflowError)):  # damage turned a BLOB into TEXT
+        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: damaged: a value has the wrong type")
+    if isinstance(problem, apsw.Error) and problem.extendedresult == FULL:
+        return PKCS11Error(CKR.DEVICE_MEMORY, f"{name}: no space left on the device")
+    if isinstance(problem, apsw.ReadOnlyError) and problem.extendedresult == apsw.SQLITE_READONLY_DBMOVED:
+        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
+    rv = next((rv for kind, rv in ANSWERS if isinstance(problem, kind)), CKR.DEVICE_ERROR)
+    return PKCS11Error(rv, f"{name}: {problem}")
+
+
+class Database:
+    """One connection, with what it knows about changes by others.
+
+    `changed` is called (within whatever call notices it) when the content is no longer what was read before. `counter`
+    grows with each such change and with each commit of our own.
+    """
+
+    __slots__ = ("_changed", "_connection", "_seen", "_version", "counter", "path", "process", "read_only", "watcher")
+
+    def __init__(self, connection: apsw.Connection, path: str, *, read_only: bool, watcher: Watcher) -> None:
+        self._connection: apsw.Connection | None = connection
+        self.path = path
+        self.process = os.getpid()
+        self.read_only = read_only
+        self.watcher = watcher
+        self.counter = 1
+        self._seen: bytes | None = None
+        self._version = connection.data_version()
+        self._changed: Callable[[], None] = _nothing
+
+    @classmethod
+    def in_memory(cls) -> Database:
+        """An empty database without a file, to build a token's image in."""
+        return cls(apsw.Connection(":memory:"), ":memory:", read_only=False, watcher=Unknown())
+
+    @classmethod
+    def open(cls, path: str, *, read_only: bool) -> Database:
+        """An existing token of our schema or an older one, which is migrated."""
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            raise PKCS11Error(CKR.TOKEN_NOT_PRESENT, f"there is no token at {path}") from None
+        except OSError as problem:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
+        try:
+            return cls._open(path, read_only=read_only)
+        except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.IOError, apsw.FullError) as problem:
+            if isinstance(problem, apsw.IOError) and problem.extendedresult != FULL:
+                raise answer(problem, path) from None
+            return cls._open_immutable(path, problem)
+        except (apsw.Error, UnicodeDecodeError) as problem:
+            raise answer(problem, path) from None
+
+    @classmethod
+    def _open(cls, path: str, *, read_only: bool) -> Database:
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        connection = apsw.Connection(path, flags=flags)
+        try:
+            _configure(connection)
+            _recognise(connection, path)
+            refuses_writing = connection.readonly("main")
+            if not refuses_writing:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            try:
+                watcher: Watcher = SharedHeader(path)
+            except (OSError, ValueError):
+                watcher = Unknown()
+            database = cls(connection, path, read_only=refuses_writing, watcher=watcher)
+            database._accept_schema()
+        except BaseException:
+            connection.close(True)
+            raise
+        return database
+
+    @classmethod
+    def _open_immutable(cls, path: str, reason: apsw.Error) -> Database:
+        """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
+
+        Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
+        """
+        if not os.access(path, os.R_OK):  # asked without opening it: see watch.py on closing descriptors
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
+        if _size(path + "-wal") > WAL_HEADER:
+            text = f"{path}: its last changes wait in {os.path.basename(path)}-wal; make its folder writable once"
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{text} ({reason})") from None
+        watcher = FileStatus(path)
+        try:
+            connection = _connect_immutable(path)
+            database = cls(connection, path, read_only=True, watcher=watcher)
+            database._accept_schema()
+        except (apsw.Error, UnicodeDecodeError) as problem:
+            raise answer(problem, path) from None
+        return database
+
+    def _accept_schema(self) -> None:
+        found = self.number("PRAGMA user_version")
+        if found < schema.VERSION:
+            if self.read_only:
+                raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{self.path}: an older schema, and it cannot be rewritten")
+            schema.migrate(self, found)
+        wrong = schema.differences(self)
+        if wrong:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{self.path}: {wrong[0]}")
+
+    # Statements
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The connection, for the process that opened it."""
+        if self._connection is None or self.process != os.getpid():
+            raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED, "the store is closed, or another process opened it")
+        return self._connection
+
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[Row]:
+        """Row by row, so that a long answer need not fit into memory."""
+        try:
+            yield from self.connection.execute(sql, values)
+        except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
+            raise answer(problem, self.path) from None
+
+    def row(self, sql: str, values: tuple[Any, ...] = ()) -> Row | None:
+        """The only row, or None."""
+        try:
+            found = self.connection.execute(sql, values).fetchall()
+        except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
+            raise answer(problem, self.path) from None
+        return found[0] if found else None
+
+    def number(self, sql: str, values: tuple[Any, ...] = ()) -> int:
+        """The only row's only number; 0 where there is none."""
+        row = self.row(sql, values)
+        return row[0] if row is not None and isinstance(row[0], int) else 0
+
+    def run(self, sql: str, values: tuple[Any, ...] = ()) -> int:
+        """A statement without an answer; the number of rows it changed."""
+        try:
+            self.connection.execute(sql, values).fetchall()
+            return self.connection.changes()
+        except (apsw.Error, OverflowError) as problem:
+            raise answer(problem, self.path) from None
+
+    def run_each(self, sql: str, values: list[tuple[Any, ...]]) -> None:
+        try:
+            self.connection.executemany(sql, values).fetchall()
+        except (apsw.Error, OverflowError) as problem:
+            raise answer(problem, self.path) from None
+
+    # Transactions and changes
+
+    def writing(self) -> Writing:
+        """`with database.writing(): ...` is one durable transaction, or nothing when it raises."""
+        return Writing(self)
+
+    def call_when_changed(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def refresh(self) -> None:
+        """Notice what other processes have committed so far."""
+        header = self.watcher.read()
+        if header is not None and header == self._seen:
+            return
+        if isinstance(self.watcher, FileStatus):
+            self._reopen_immutable(header)
+            return
+        self.number("SELECT 1 FROM meta LIMIT 1")  # only a read brings data_version up to date
+        self.notice()
+        self._seen = header
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nobody has committed since `refresh`; needs no lock, touches no file."""
+        header = self.watcher.read()
+        return header is not None and header == self._seen
+
+    def notice(self) -> None:
+        """Within or right after a transaction: compare the version it saw with the last one."""
+        version = self.connection.data_version()
+        if version != self._version:
+            self._version = version
+            self.counter += 1
+            self._changed()
+
+    def _reopen_immutable(self, header: bytes | None) -> None:
+        if header is None:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{self.path} is gone")
+        if self._seen is not None:
+            self.connection.close(True)
+            self._connection = None
+            try:
+                self._connection = _connect_immutable(self.path)
+            except apsw.Error as problem:
+                raise answer(problem, self.path) from None
+            self.counter += 1
+            self._changed()
+        self._seen = header
+
+    def committed(self) -> None:
+        """After a commit of our own: it is no news to us."""
+        self._version = self.connection.data_version()
+        self.counter += 1
+
+    def checkpoint(self) -> None:
+        """Empty the WAL, so that what was overwritten in the database (secure_delete) is gone there too; best effort."""
+        try:
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error:
+            return
+
+    def image(self) -> bytes:
+        """The whole database as the bytes of a file."""
+        return self.connection.serialize("main")
+
+    # The end
+
+    def close(self) -> None:
+        """Close; the last one out leaves a single file. After a fork: forget."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self.process != os.getpid():
+            self.abandon()
+            return
+        self._connection = None
+        try:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            connection.close(True)
+        except apsw.Error as problem:
+            raise answer(problem, self.path) from None
+
+    def abandon(self) -> None:
+        """In a forked child: forget the connection without touching it."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            self._connection = None
+        self.watcher = Unknown()
+
+
+class Writing:
+    """A write transaction: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when the block raises."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        database = self._database
+        if database.read_only:
+            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
+        database.run("BEGIN IMMEDIATE")
+        try:
+            database.notice()
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self._database.run("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            self._database.committed()
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        connection = self._database.connection
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except apsw.Error:  # SQLite has rolled back by itself on a full disk or an I/O error
+                return
+
+
+def _configure(connection: apsw.Connection) -> None:
+    """Durable commits, no leftovers, and nothing in a prepared file that runs by itself."""
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    # No checkpoint by chance: not in a child that inherited the connection, nor on a store that we are about to refuse.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
+    for setting in ("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+
+
+def _recognise(connection: apsw.Connection, path: str) -> None:
+    """Refuse what is not ours or is newer, before anything is written."""
+    application = connection.execute("PRAGMA application_id").fetchall()[0][0]
+    if application != schema.APPLICATION_ID:
+        raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, f"{path} is not a keyfob token")
+    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    if not 1 <= version <= schema.VERSION:
+        text = f"{path} has schema {version}, this keyfob knows up to {schema.VERSION}: use a newer keyfob"
+        raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
+
+
+def _connect_immutable(path: str) -> apsw.Connection:
+    quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)
+    _configure(connection)
+    _recognise(connection, path)
+    return connection
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

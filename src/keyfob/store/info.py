@@ -1,0 +1,65 @@
+"""What anybody may know of a token without a PIN."""
+
+from __future__ import annotations
+
+MIN_PIN, MAX_PIN = 4, 255  # bytes of UTF-8
+DEFAULT_MAX_FAILURES = 10
+
+
+class TokenInfo:
+    """A snapshot; `settings` is for the rooms above, by name.
+
+    `epoch` grows with each C_InitToken: (serial, epoch) names one incarnation of the token. `failed_user` and `failed_so`
+    count wrong PINs since the last right one and attempts that are under way or were cut short. `created` is in seconds
+    since 1970. `so_pin_set` is False where nobody can log in as SO (see SqliteStore.set_pin on empty SO PINs).
+    """
+
+    __slots__ = (
+        "created",
+        "epoch",
+        "failed_so",
+        "failed_user",
+        "general_access",
+        "kind",
+        "label",
+        "login_required",
+        "max_failures",
+        "max_pin",
+        "min_pin",
+        "serial",
+        "settings",
+        "so_pin_set",
+        "user_pin_set",
+    )
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        serial: str,
+        kind: str,
+        epoch: int,
+        created: int,
+        general_access: bool,
+        user_pin_set: bool,
+        so_pin_set: bool,
+        failed_user: int,
+        failed_so: int,
+        max_failures: int,
+        settings: dict[str, str],
+    ) -> None:
+        self.label = label
+        self.serial = serial
+        self.kind = kind
+        self.epoch = epoch
+        self.created = created
+        self.general_access = general_access
+        self.login_required = not general_access
+        self.user_pin_set = user_pin_set
+        self.so_pin_set = so_pin_set
+        self.failed_user = failed_user
+        self.failed_so = failed_so
+        self.max_failures = max_failures
+        self.min_pin = MIN_PIN
+        self.max_pin = MAX_PIN
+        self.settings = settings

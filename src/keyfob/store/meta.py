@@ -1,0 +1,194 @@
+"""The facts about a token: one row of the meta table each, guarded like objects, and the counters beside them.
+
+Each row has its own checksum and its own MAC over its name and value, so that damage is named and what is undamaged stays
+usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that a removed
+row is noticed too. The row `counters` alone has no MAC: it changes without login.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from struct import Struct
+from struct import error as _StructError
+from typing import TYPE_CHECKING
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store.counters import MOST_VERSIONS, ROLES, Counters
+from keyfob.store.hardening import Hardening
+from keyfob.store.info import DEFAULT_MAX_FAILURES, TokenInfo
+from keyfob.store.integrity import META_CHECKSUM, same_digest, tag_of_meta
+from keyfob.store.record import decode, encode
+
+if TYPE_CHECKING:
+    from keyfob.store.database import Database
+    from keyfob.store.seal import Keys
+
+COUNTERS = "counters"
+WRAPPING_OF = {"user": "user_wrapping", "so": "so_wrapping", "file": "file_wrapping"}
+
+# What each row holds. Numbers are 8 bytes little-endian, texts UTF-8.
+GUARDED = (
+    "adopted",  # rows without a MAC are accepted only if their version is above this (rows.py)
+    "created",
+    "epoch",  # grows with each C_InitToken
+    "file_wrapping",
+    "hardening",  # for the next PIN: memory in KiB, iterations, lanes
+    "key_file",  # where the key of a token without PIN is, relative to the token's folder if it is in there
+    "key_id",
+    "kind",
+    "label",
+    "max_failures",
+    "serial",
+    "settings",
+    "so_wrapping",
+    "user_wrapping",
+)
+
+NUMBER = Struct("<Q")
+HARDENING = Struct("<QQQ")
+
+
+class Meta:
+    """All rows as they were at one moment. `problems` names the rows that cannot be believed, with the reason."""
+
+    __slots__ = ("_info", "_values", "counters", "problems")
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+        self.problems: dict[str, str] = {}
+        self.counters = Counters()
+        self._info: TokenInfo | None = None
+
+    @classmethod
+    def load(cls, database: Database, keys: Keys | None) -> Meta:
+        """Read and check every row: its checksum, and with keys its MAC."""
+        meta = cls()
+        for encoded, value, checksum, mac in database.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta"):
+            name = encoded.decode(errors="backslashreplace")
+            reason = _check(name, value, checksum, mac, keys)
+            if reason is None:
+                meta._values[name] = value
+            else:
+                meta.problems[name] = reason
+        for name in (*GUARDED, COUNTERS):
+            if name not in meta._values:
+                meta.problems.setdefault(name, "missing")
+        meta._read_counters(database)
+        return meta
+
+    def _read_counters(self, database: Database) -> None:
+        try:
+            self.counters = Counters.decode(self.value(COUNTERS))
+        except (PKCS11Error, ValueError):
+            # Assume the worst that still lets the right PIN in, and go on counting above every row.
+            self.problems.setdefault(COUNTERS, "not understood")
+            self.counters = Counters(database.number("SELECT max(version) FROM object"))
+            self.counters.failed = dict.fromkeys(ROLES, self.max_failures - 1)
+        self.counters.version = max(self.counters.version, self.adopted if "adopted" in self._values else 0)
+
+    def value(self, name: str) -> bytes:
+        """The row's value; CKR_DEVICE_ERROR when it is damaged or was tampered with."""
+        value = self._values.get(name)
+        if value is None:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {name}: {self.problems.get(name, 'missing')}")
+        return value
+
+    def number(self, name: str) -> int:
+        value = self.value(name)
+        if len(value) != NUMBER.size:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {name}: not a number")
+        number: int = NUMBER.unpack(value)[0]
+        return number
+
+    def text(self, name: str) -> str:
+        try:
+            return self.value(name).decode()
+        except UnicodeDecodeError:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {name}: not a text") from None
+
+    @property
+    def adopted(self) -> int:
+        """As the row says; where it cannot be believed, no row without a MAC can be either."""
+        return self.number("adopted") if "adopted" in self._values else MOST_VERSIONS
+
+    @property
+    def max_failures(self) -> int:
+        return self.number("max_failures") if "max_failures" in self._values else DEFAULT_MAX_FAILURES
+
+    @property
+    def hardening(self) -> Hardening:
+        try:
+            return Hardening.stored(*HARDENING.unpack(self.value("hardening")))
+        except _StructError:
+            raise PKCS11Error(CKR.DEVICE_ERROR, "meta hardening: not understood") from None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        try:
+            numbered = decode(self.value("settings"))
+            return {numbered[i].decode(): numbered[i + 1].decode() for i in range(0, len(numbered), 2)}
+        except (ValueError, KeyError):
+            raise PKCS11Error(CKR.DEVICE_ERROR, "meta settings: not understood") from None
+
+    def info(self) -> TokenInfo:
+        """What is told to everybody; CKR_DEVICE_ERROR when any of it cannot be believed."""
+        if self._info is None:
+            self._info = self._make_info()
+        return self._info
+
+    def _make_info(self) -> TokenInfo:
+        counters = self.counters
+        return TokenInfo(
+            label=self.text("label"),
+            serial=self.text("serial"),
+            kind=self.text("kind"),
+            epoch=self.number("epoch"),
+            created=self.number("created"),
+            general_access=bool(self.value("file_wrapping")),
+            user_pin_set=bool(self.value("user_wrapping")),
+            so_pin_set=bool(self.value("so_wrapping")),
+            failed_user=counters.failed["user"] + counters.pending["user"],
+            failed_so=counters.failed["so"] + counters.pending["so"],
+            max_failures=self.number("max_failures"),
+            settings=self.settings,
+        )
+
+
+def encode_settings(settings: Mapping[str, str]) -> bytes:
+    """Names and values in turn, as a record."""
+    texts = [text for name in sorted(settings) for text in (name, settings[name])]
+    return encode({i: text.encode() for i, text in enumerate(texts)})
+
+
+def write(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
+    """Set guarded rows, within the caller's transaction."""
+    database.run_each(
+        "INSERT OR REPLACE INTO meta (name, value, checksum, mac) VALUES (?, ?, ?, ?)",
+        [
+            (name, value, tag_of_meta(META_CHECKSUM, name, value), tag_of_meta(keys.mac_meta, name, value))
+            for name, value in values.items()
+        ],
+    )
+
+
+def write_counters(database: Database, counters: Counters) -> None:
+    """Set the counters, within the caller's transaction."""
+    value = counters.encode()
+    database.run(
+        "INSERT OR REPLACE INTO meta (name, value, checksum, mac) VALUES (?, ?, ?, NULL)",
+        (COUNTERS, value, tag_of_meta(META_CHECKSUM, COUNTERS, value)),
+    )
+
+
+def _check(name: str, value: object, checksum: object, mac: object, keys: Keys | None) -> str | None:
+    if not isinstance(value, bytes) or not isinstance(checksum, bytes):
+        return "a value of the wrong type"
+    if name not in GUARDED and name != COUNTERS:
+        return "not a name of this schema"
+    if not same_digest(tag_of_meta(META_CHECKSUM, name, value), checksum):
+        return "the checksum does not fit"
+    if keys is not None and name != COUNTERS:
+        if not isinstance(mac, bytes) or not same_digest(tag_of_meta(keys.mac_meta, name, value), mac):
+            return "the MAC does not fit: it was tampered with"
+    return None

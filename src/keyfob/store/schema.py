@@ -1,0 +1,59 @@
+"""The tables of a token, and the way from each schema to the next.
+
+    meta     one row per fact about the token, by name (meta.py)
+    object   one row per object. id: never used again. version: the token's counter of writes when the row was written.
+             private: 1 where the record is sealed. checksum: of all that, against accidents. mac: the same under a key
+             that only the PIN opens, against attackers; NULL where the row was written without login (public objects)
+    lookup   from the digest of an attribute to the objects that have it
+
+A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are one
+transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keyfob.store.database import Database
+
+APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
+VERSION = 1
+
+TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, mac BLOB) STRICT, WITHOUT ROWID",
+    "CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, private INTEGER NOT NULL,"
+    " record BLOB NOT NULL, checksum BLOB NOT NULL, mac BLOB) STRICT",
+    "CREATE INDEX object_without_mac ON object (version) WHERE mac IS NULL",
+    "CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID",
+)
+
+# MIGRATIONS[n - 1]: the statements that make schema n + 1 of schema n.
+MIGRATIONS: tuple[tuple[str, ...], ...] = ()
+
+
+def create_tables(database: Database) -> None:
+    """Make an empty token in an empty database, within the caller's transaction."""
+    for statement in TABLES:
+        database.run(statement)
+    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.run(f"PRAGMA user_version = {VERSION}")
+
+
+def migrate(database: Database, found: int) -> None:
+    """Take an older schema to ours, step by step."""
+    for step in range(found, VERSION):
+        with database.writing():
+            if database.number("PRAGMA user_version") != step:
+                continue  # another process was faster
+            for statement in MIGRATIONS[step - 1]:
+                database.run(statement)
+            database.run(f"PRAGMA user_version = {step + 1}")
+
+
+def differences(database: Database) -> list[str]:
+    """What the file's schema has that ours has not, or the other way round: a trigger slipped in, a damaged definition."""
+    found = {sql for (sql,) in database.rows("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")}
+    return [f"schema: missing: {sql}" for sql in TABLES if sql not in found] + [
+        f"schema: not ours: {sql}" for sql in sorted(found - set(TABLES))
+    ]

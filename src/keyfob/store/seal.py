@@ -1,0 +1,129 @@
+"""From PIN to master key, and what the master key seals. Imported when a PIN is used, not before.
+
+    PIN --Argon2id, salt--> wrapping key --AES-256-GCM--> master key (32 random bytes, new with each C_InitToken)
+    master key --keyed BLAKE2b, one purpose each--> seal key     AES-256-GCM of private objects' records
+                                                    MAC key      over every object and every fact about the token
+                                                    index key    look-up digests of private objects
+                                                    key ID       tells whether another process has changed the master key
+
+The master key is wrapped once for each way in (user PIN, SO PIN, key file), each with a salt of its own, so a PIN changes
+without touching any object. The associated data name the way in, so that one wrapping cannot stand in for another; what
+it opens must then have the token's key ID, so a wrapping of another token is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store.hardening import Hardening
+from keyfob.store.integrity import Hasher, keyed
+
+KEY_SIZE = 32
+NONCE_SIZE = 12
+SEALED = 0x81  # first byte of a sealed record; a plain one starts with record.FORMAT
+WRAPPING = Struct("<III16s12s48s")  # memory in KiB, iterations, lanes; salt; nonce; master key and tag
+PLACE = Struct("<QQ")
+WRAP_CONTEXT = b"keyfob wrap 1 "
+SEAL_CONTEXT = b"keyfob object 1 "
+OVERHEAD = 1 + NONCE_SIZE + 16
+
+
+class Keys:
+    """The master key and what follows from it, between login and logout."""
+
+    __slots__ = ("_aead", "index", "key_id", "mac", "mac_meta", "master")
+
+    def __init__(self, master: bytes) -> None:
+        self.master = bytearray(master)
+        self._aead = AESGCM(keyed(b"keyfob seal", self.master))
+        mac_key = keyed(b"keyfob mac", self.master)
+        self.mac = Hasher(b"keyfob object", mac_key)
+        self.mac_meta = Hasher(b"keyfob meta", mac_key)
+        self.index = Hasher(b"keyfob index", keyed(b"keyfob index", self.master))
+        self.key_id = keyed(b"keyfob key id", self.master, 16)
+
+    @classmethod
+    def generate(cls) -> Keys:
+        return cls(os.urandom(KEY_SIZE))
+
+    def seal(self, object_id: int, version: int, record: bytes) -> bytes:
+        """Seal a private record for its place: in another row, or as another version, it does not open.
+
+        One key and random nonces: their collision is worth a thought after 2**32 writes, and each write is a durable
+        commit. A nonce counted from the row's version would repeat when an older copy of the file is put back.
+        """
+        nonce = os.urandom(NONCE_SIZE)
+        context = SEAL_CONTEXT + PLACE.pack(object_id, version)
+        return bytes((SEALED,)) + nonce + self._aead.encrypt(nonce, record, context)
+
+    def open(self, object_id: int, version: int, sealed: bytes) -> bytes:
+        """The record again; ValueError when it was not sealed by this key for this place."""
+        if len(sealed) < OVERHEAD or sealed[0] != SEALED:
+            raise ValueError("the record is not a sealed one")
+        context = SEAL_CONTEXT + PLACE.pack(object_id, version)
+        try:
+            return self._aead.decrypt(sealed[1 : 1 + NONCE_SIZE], sealed[1 + NONCE_SIZE :], context)
+        except InvalidTag:
+            raise ValueError("the sealed record does not open") from None
+
+    def wipe(self) -> None:
+        """Overwrite what can be overwritten; the rest of Python's copies die with their references."""
+        self.master[:] = bytes(len(self.master))
+
+
+def harden(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
+    """The wrapping key of a PIN (Argon2id, RFC 9106). Takes its time, with the GIL released."""
+    try:
+        return Argon2id(
+            salt=salt,
+            length=KEY_SIZE,
+            iterations=hardening.iterations,
+            lanes=hardening.lanes,
+            memory_cost=hardening.memory_kib,
+        ).derive(pin)
+    except MemoryError:
+        raise PKCS11Error(CKR.HOST_MEMORY, f"no {hardening.memory_kib} KiB of memory to check a PIN") from None
+
+
+def wrap(master: bytes | bytearray, role: str, pin: bytes, hardening: Hardening) -> bytes:
+    """The master key wrapped under a PIN, with the parameters and salt that unwrapping needs."""
+    salt, nonce = os.urandom(16), os.urandom(NONCE_SIZE)
+    sealed = AESGCM(harden(pin, salt, hardening)).encrypt(nonce, bytes(master), WRAP_CONTEXT + role.encode())
+    return WRAPPING.pack(hardening.memory_kib, hardening.iterations, hardening.lanes, salt, nonce, sealed)
+
+
+def unwrap(wrapping: bytes, role: str, pin: bytes) -> bytes | None:
+    """The master key, or None when the PIN is wrong; ValueError when this is no wrapping at all."""
+    if len(wrapping) != WRAPPING.size:
+        raise ValueError("the wrapped master key has the wrong length")
+    memory_kib, iterations, lanes, salt, nonce, sealed = WRAPPING.unpack(wrapping)
+    try:
+        hardening = Hardening.stored(memory_kib, iterations, lanes)
+    except PKCS11Error as problem:
+        raise ValueError(problem.reason) from None
+    return _opened(harden(pin, salt, hardening), nonce, sealed, role)
+
+
+def wrap_with_key(master: bytes | bytearray, role: str, key: bytes) -> bytes:
+    """The master key wrapped under a random key of 32 bytes: nothing to harden."""
+    nonce = os.urandom(NONCE_SIZE)
+    return nonce + AESGCM(key).encrypt(nonce, bytes(master), WRAP_CONTEXT + role.encode())
+
+
+def unwrap_with_key(wrapping: bytes, role: str, key: bytes) -> bytes | None:
+    """The master key, or None when the key is another one."""
+    return _opened(key, wrapping[:NONCE_SIZE], wrapping[NONCE_SIZE:], role)
+
+
+def _opened(key: bytes, nonce: bytes, sealed: bytes, role: str) -> bytes | None:
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, WRAP_CONTEXT + role.encode())
+    except (InvalidTag, ValueError):  # ValueError: a nonce or key of impossible length, put there by somebody
+        return None

@@ -1,0 +1,90 @@
+"""Finding objects by template: one indexed look-up gives candidates, each of which is then compared as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from keyfob.spec.constants import CKA, CKO
+from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, index_digest
+from keyfob.store.rows import COLUMNS, FALSE, TRUE
+
+if TYPE_CHECKING:
+    from keyfob.store.database import Database, Row
+    from keyfob.store.record import Attributes
+    from keyfob.store.seal import Keys
+
+CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
+QUALIFIED = ", ".join(f"object.{column}" for column in COLUMNS.split(", "))
+BY_ATTRIBUTE = f"SELECT {QUALIFIED} FROM lookup JOIN object ON object.id = lookup.object WHERE lookup.digest"
+BY_DIGEST = f"{BY_ATTRIBUTE} = ?"
+BY_EITHER = f"{BY_ATTRIBUTE} IN (?, ?)"
+ALL = f"SELECT {COLUMNS} FROM object ORDER BY id"
+
+
+def wanted(template: Sequence[tuple[int, bytes]]) -> dict[int, bytes] | None:
+    """What is left to compare; None where nothing stored can match: another CKA_TOKEN than true, two values for one."""
+    values: dict[int, bytes] = {}
+    for attribute, value in template:
+        if values.setdefault(attribute, value) != value:
+            return None
+    if values.pop(CKA.TOKEN, TRUE) != TRUE:
+        return None
+    return values
+
+
+def start(values: dict[int, bytes]) -> int | None:
+    """The attribute to look up: the most telling indexed one, an empty value (every unnamed object has it) only at need."""
+    empty = None
+    for attribute in INDEXED:
+        value = values.get(attribute)
+        if value is None or (attribute == CKA.VALUE and values.get(CKA.CLASS) != CERTIFICATE):
+            continue
+        if value:
+            return attribute
+        if empty is None:
+            empty = attribute
+    return empty
+
+
+def candidates(database: Database, values: dict[int, bytes], keys: Keys | None) -> Iterator[Row]:
+    """Rows that may match, private ones only with `keys`."""
+    attribute = start(values)
+    if attribute is None:
+        return database.rows(ALL)
+    digests: list[bytes] = []
+    private = values.get(CKA.PRIVATE)
+    if private != TRUE:
+        digests.append(index_digest(PUBLIC_INDEX, attribute, values[attribute]))
+    if keys is not None and private != FALSE:
+        digests.append(index_digest(keys.index, attribute, values[attribute]))
+    if not digests:
+        return iter(())
+    return database.rows(BY_DIGEST if len(digests) == 1 else BY_EITHER, tuple(digests))
+
+
+def matches(values: dict[int, bytes], attributes: Attributes) -> bool:
+    """Whether the object has every one of these values, byte for byte."""
+    get = attributes.get
+    return all(get(attribute) == value for attribute, value in values.items())
+
+
+def find(
+    database: Database,
+    template: Sequence[tuple[int, bytes]],
+    keys: Keys | None,
+    attributes_of: Callable[[Row], Attributes | None],
+) -> list[int]:
+    """The numbers of all objects that match, ascending. `attributes_of` reads a row, None when it is to be left out."""
+    values = wanted(template)
+    if values is None:
+        return []
+    hits = []
+    for row in candidates(database, values, keys):
+        if row[2] and keys is None:
+            continue
+        attributes = attributes_of(row)
+        if attributes is not None and matches(values, attributes):
+            hits.append(row[0])
+    hits.sort()
+    return hits

@@ -1,0 +1,78 @@
+"""Noticing at once, and for almost nothing, that some process has changed a token.
+
+SQLite's own answer, PRAGMA data_version, needs a read transaction: file locks and 4 us. (`Connection.data_version()`
+without one is fast but repeats what the connection knew.) Every commit in WAL mode rewrites the header of the WAL index,
+48 bytes at the start of the file -shm that all processes map (sqlite.org/walformat.html, 2.3); it holds a change counter
+and checksums. So a store maps it too, read-only, and compares: 0.2 us. Whatever it sees there, it only ever *asks* SQLite
+when the header is another than before; the header itself is believed in nothing.
+
+The descriptors of a mapping are never closed while the file lives: closing any descriptor of a file drops all POSIX locks
+that the process has on it, SQLite's among them. One mapping per file is shared by all stores of the process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+HEADER_SIZE = 48
+
+_maps: dict[tuple[int, int], tuple[int, mmap.mmap]] = {}
+
+
+class SharedHeader:
+    """The header of one database's WAL index."""
+
+    __slots__ = ("_map",)
+
+    def __init__(self, path: str) -> None:
+        """`path`: the database's, with a connection open on it; OSError or ValueError where -shm cannot be mapped."""
+        _forget_deleted_files()
+        name = path + "-shm"
+        status = os.stat(name)
+        identity = (status.st_dev, status.st_ino)
+        if identity not in _maps:
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            _maps[identity] = (descriptor, mmap.mmap(descriptor, HEADER_SIZE, access=mmap.ACCESS_READ))
+        self._map = _maps[identity][1]
+
+    def read(self) -> bytes | None:
+        return self._map[:HEADER_SIZE]
+
+
+class FileStatus:
+    """For a database read without a WAL index: what the file system says of it, 3 us."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> bytes | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        try:
+            pending = os.stat(self._path + "-wal").st_size
+        except OSError:
+            pending = 0
+        return b"%d %d %d %d" % (status.st_ino, status.st_size, status.st_mtime_ns, pending)
+
+
+class Unknown:
+    """Where nothing can be observed: assume a change each time."""
+
+    __slots__ = ()
+
+    def read(self) -> bytes | None:
+        return None
+
+
+def _forget_deleted_files() -> None:
+    """SQLite deletes -shm when the last connection of all closes; then no lock on it matters any more."""
+    for identity, (descriptor, mapped) in list(_maps.items()):
+        if os.fstat(descriptor).st_nlink == 0:
+            del _maps[identity]
+            mapped.close()
+            os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Fixtures of the loader's tests: hosts in C, and modules with a stub behind the loader."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.abi.stub_module import compile_loader, compiler, make_package
+
+Host = Callable[..., "subprocess.CompletedProcess[str]"]
+HOST_SOURCE = Path(__file__).resolve().parent / "loader_host.c"
+
+
+@pytest.fixture(scope="session")
+def host_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("host") / "loader_host"
+    command = [compiler(), "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, HOST_SOURCE, "-ldl", "-pthread"]
+    subprocess.run(command, check=True)
+    return program
+
+
+@pytest.fixture
+def host(host_program: Path) -> Host:
+    """host(scenario, module, *more, **environment) runs loader_host; exit status 0 is demanded, a hang is not one."""
+
+    def run(scenario: str, module: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [host_program, scenario, module, *more],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{scenario} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The loader as setup.py would configure it for this Python."""
+    return compile_loader(tmp_path_factory.mktemp("loader"))
+
+
+@pytest.fixture
+def stub(tmp_path: Path, loader: Path) -> Path:
+    """A module whose start is quick and fine."""
+    return make_package(tmp_path / "stub", loader)

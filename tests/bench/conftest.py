@@ -1,0 +1,6 @@
+"""The benchmark is a package at the top of the repository, not an installed one."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

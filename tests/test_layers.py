@@ -1,0 +1,85 @@
+"""Imports go one way: spec < (mechanisms | store) < token < functions < abi; nss knows spec only; cli sits on top."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "keyfob"
+ROOMS = {
+    "spec": set(),
+    "mechanisms": {"spec"},
+    "store": {"spec"},
+    "token": {"spec", "mechanisms", "store"},
+    "functions": {"spec", "mechanisms", "token"},
+    "abi": {"spec", "token", "functions", "_abi"},
+    "nss": {"spec"},
+    "cli": {"spec", "mechanisms", "store", "token", "functions", "nss"},
+}
+# At the foot of the house, open to every room.
+FOUNDATION = {"log", "config", "__init__"}
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] != "keyfob":
+        return None
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "keyfob":
+                found.update(f"keyfob.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    allowed = ROOMS[room] | FOUNDATION | {room}
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {module}"
+        for path in sorted((SOURCE / room).rglob("*.py"))
+        for module in imports(path)
+        if (target := room_of(module)) is not None and target not in allowed and (SOURCE / target).exists()
+    ]
+    assert not wrong
+
+
+def test_the_foundation_imports_no_room() -> None:
+    wrong = [
+        f"{name}.py imports {module}"
+        for name in ("log", "config")
+        for module in imports(SOURCE / f"{name}.py")
+        if room_of(module) not in FOUNDATION | {None}
+    ]
+    assert not wrong
+
+
+def test_only_abi_touches_cffi() -> None:
+    wrong = [
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if path.parent.name != "abi" and imports(path) & {"cffi", "keyfob._abi", "_cffi_backend"}
+    ]
+    assert not wrong
+
+
+def test_the_modules_path_avoids_slow_imports() -> None:
+    """HOUSE fact 10: what C_Initialize imports stays clear of what costs tens of milliseconds."""
+    slow = {"dataclasses", "enum", "logging", "cryptography.x509", "click", "rich", "typing_extensions"}
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {module}"
+        for room in ("spec", "mechanisms", "store", "token", "functions", "abi")
+        for path in sorted((SOURCE / room).rglob("*.py"))
+        for module in imports(path)
+        if module in slow
+    ]
+    assert not wrong
