@@ -17,7 +17,6 @@
  * decimal. A failure is answered with {"error": call, "rv": number}; the program goes on. It knows no module by name. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -36,7 +36,7 @@ NEEDED = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; gives the exit code: 0 all passed, 1 a step failed, 2 it could not begin."""
     options = parse(arguments)
-    steps = all_steps()
+    steps = all_steps(kind_of(options))
     if options.list:
         for step in steps.values():
             print(f"{step.name:<20} {step.sentence}")
@@ -93,6 +93,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep the folder, to repeat commands by hand")
     parser.add_argument("--brief", action="store_true", help="one line for each step that passes")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results as JSON")
+    parser.add_argument("--spy", metavar="FILE", type=Path, help="record every call into the module there (with PINs)")
     parser.add_argument("--keyfob", metavar="COMMAND", default="", help="keyfob's command, if not beside this Python")
     peer = parser.add_mutually_exclusive_group()
     peer.add_argument("--softhsm", action="store_true", help="use SoftHSM 2 instead, as a yardstick")
@@ -103,8 +104,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def kind_of(options: argparse.Namespace) -> str:
+    """Give the kind of token that the options ask for."""
+    chosen = {"softhsm": options.softhsm, "softoken": options.softoken, "module": options.module}
+    return next((kind for kind, wanted in chosen.items() if wanted), "keyfob")
+
+
 def token_maker(options: argparse.Namespace) -> Callable[[Path, Tools], tokens.Token]:
     """Give the function that makes the token which the options ask for."""
+    if options.spy:
+        make = unspied_maker(options)
+        return lambda folder, tools: tokens.spied(make(folder, tools), options.spy.resolve())
+    return unspied_maker(options)
+
+
+def unspied_maker(options: argparse.Namespace) -> Callable[[Path, Tools], tokens.Token]:
+    """The same, whatever --spy says."""
     if options.softhsm:
         return lambda folder, _: tokens.softhsm(folder)
     if options.softoken:
@@ -125,7 +140,8 @@ def with_needs(steps: dict[str, Step], names: Sequence[str]) -> list[Step]:
 
 def again(options: argparse.Namespace) -> str:
     """Give the command that runs the demo on the same kind of token."""
-    peer = "--softhsm" if options.softhsm else "--softoken" if options.softoken else ""
+    kind = kind_of(options)
+    peer = "" if kind == "keyfob" else f"--{kind}"
     if options.module:
         peer = shlex.join(["--module", options.module, "--token", options.token])
     return " ".join(word for word in (Path(sys.executable).name, "-m demo", peer) if word)

@@ -113,8 +113,8 @@ class Tools:
         """Start a tool in a session of its own: it has no terminal to prompt on (or just the pseudo-terminal given)."""
         if shutil.which(command[0], path=self.environment["PATH"]) is None:
             raise StepFailedError(f"{command[0]} is not installed")
-        # It dies with this process, even by kill -9. NSS's tools prompt on /dev/tty: they get a terminal of their own, or
-        # none at all. (With one, setsid makes the session instead of Popen, because only it can take the terminal.)
+        # It dies with this process, even by kill -9. NSS's tools prompt on /dev/tty: they get a terminal of their own,
+        # or none. (With one, setsid makes the session instead of Popen, because only it can take the terminal.)
         guard = ("setpriv", "--pdeathsig", "KILL", *(("setsid", "--ctty") if terminal else ()))
         return subprocess.Popen(
             [*guard, *command],

@@ -26,6 +26,7 @@ SO_PIN = "demo-so-pin-7"
 
 SOFTHSM_MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
 SOFTOKEN_MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/x86_64-linux-gnu/nss/libsoftokn3.so")
+SPY_MODULES = ("/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/x86_64-linux-gnu/pkcs11/pkcs11-spy.so")
 
 NO_WRAP = "SoftHSM: C_WrapKey knows no CKM_AES_CBC_PAD or CKM_DES3_CBC_PAD for private keys"
 NO_COPY = "SoftHSM: C_CopyObject refuses an empty template, so selfserv cannot start with an RSA key"
@@ -33,7 +34,7 @@ NO_TRUST = "SoftHSM: refuses NSS's trust objects; NSS keeps the trust in its own
 NO_PARAMETERS = "softoken: pkcs11-tool cannot hand it the parameters that it needs"
 
 SOFTHSM_LIMITS = {
-    "curve25519": "SoftHSM: does not know the curve by the name that NSS sends",
+    "curve25519": "SoftHSM: does not know the curve by the OID that NSS sends",
     "trust": NO_TRUST,
     "trust-changed": NO_TRUST,
     "export-aes": NO_WRAP,
@@ -158,6 +159,13 @@ def given(folder: Path, module: str, label: str, pin: str) -> Token:
     """Give a token that exists already, of any module; it should be empty, and keeps what the demo puts there."""
     surroundings = {**os.environ, **{name: value for name, value in environment(folder).items() if name != "HOME"}}
     return Token("module", Path(module).name, str(Path(module).resolve()), label, pin, environment=surroundings)
+
+
+def spied(token: Token, record: Path) -> Token:
+    """Put OpenSC's pkcs11-spy between the clients and the module: it appends every call to the file ``record``."""
+    token.environment |= {"PKCS11SPY": token.module, "PKCS11SPY_OUTPUT": str(record)}
+    token.module = first_existing(SPY_MODULES, "opensc-pkcs11")
+    return token
 
 
 def first_existing(candidates: tuple[str, ...], package: str) -> str:

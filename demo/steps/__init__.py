@@ -27,7 +27,7 @@ CHAPTERS: Mapping[str, str] = {
     "files": "Signed files",
     "tls": "TLS",
     "pkcs12": "PKCS #12",
-    "farewell": "The end",
+    "farewell": "Coming and going",
 }
 
 

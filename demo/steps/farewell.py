@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 steps = Registry("farewell")
 
 
+@steps.step(
+    "install-nss", "keyfob install nss does the same, and undoes it", rules="I1 §3.19", needs="token", only="keyfob"
+)
+def install_nss(stage: Stage) -> str:
+    """The command-line tool writes what modutil writes: NSS's tools see the token through it."""
+    command = stage.token.command
+    stage.run(command, "install", "nss", "cli-db", "--create", principal=True)
+    login = ("-d", "sql:cli-db", "-h", stage.token.label)
+    stage.run("certutil", "-L", *login)
+    stage.run(command, "uninstall", "nss", "cli-db")
+    listing = stage.run("modutil", "-dbdir", "sql:cli-db", "-list")
+    require(stage.token.module not in listing.output, "the module is still listed", listing)
+    return "the token was there, and is gone from the database"
+
+
 @steps.step("delete-module", "modutil takes the module out of a database again", rules="G3 §3.19")
 def delete_module(stage: Stage) -> str:
     """In a database of its own, so that a kept folder stays usable."""

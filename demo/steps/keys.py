@@ -69,11 +69,11 @@ def curve25519(stage: Stage) -> str:
 @steps.step("ed25519", "An Ed25519 key; it signs, and cryptography verifies", rules="§3.6")
 def ed25519(stage: Stage) -> str:
     """certutil of NSS 3.87 cannot make it: keyfob's own tool does (pkcs11-tool for other modules)."""
-    identity = ("--label", EDWARDS_LABEL, "--id", EDWARDS_ID)
     if stage.token.command:
-        label = ("--token", stage.token.label, "--pin", stage.token.pin)
-        stage.run(stage.token.command, "key", "generate", "ed25519", *label, *identity)
+        generate_with_cli = ("key", "generate", stage.token.label, "--type", "ed25519", "--pin", stage.token.pin)
+        stage.run(stage.token.command, *generate_with_cli, "--name", EDWARDS_LABEL, "--id", EDWARDS_ID)
     else:
+        identity = ("--label", EDWARDS_LABEL, "--id", EDWARDS_ID)
         stage.pkcs11_tool("--keypairgen", "--key-type", "EC:edwards25519", *identity)
     message = stage.write("message-ed25519", "signed by a key that never leaves its token\n")
     files = ("--input-file", message, "--output-file", "signature-ed25519")

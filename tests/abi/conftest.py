@@ -15,6 +15,11 @@ Host = Callable[..., "subprocess.CompletedProcess[str]"]
 HOST_SOURCE = Path(__file__).resolve().parent / "loader_host.c"
 
 
+def without_python_variables() -> dict[str, str]:
+    """The environment of the tests without PYTHONPATH and the like, which could bring another keyfob into a host."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 @pytest.fixture(scope="session")
 def host_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("host") / "loader_host"
@@ -30,7 +35,7 @@ def host(host_program: Path) -> Host:
     def run(scenario: str, module: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [host_program, scenario, module, *more],
-            env={**os.environ, **environment},
+            env=without_python_variables() | environment,
             capture_output=True,
             text=True,
             timeout=60,

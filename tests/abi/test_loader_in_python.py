@@ -14,9 +14,12 @@ from tests.abi.stub_module import START, library_of_python, make_package
 
 
 def python_host(source: str, *arguments: str | Path, executable: str = sys.executable) -> tuple[str, str]:
-    """Standard output and error of a Python program with `module`, `library` (its CDLL) and `rv` (the first call)."""
+    """Standard output and error of a Python program that has `module` (a path) and `library` (its CDLL).
+
+    It runs without site-packages, where an installed keyfob would stand in for the stub.
+    """
     prologue = "import ctypes, os, sys, threading\nmodule = sys.argv[1]\nlibrary = ctypes.CDLL(module)\n"
-    command = [executable, "-c", prologue + source, *map(str, arguments)]
+    command = [executable, "-I", "-S", "-c", prologue + source, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
@@ -121,7 +124,7 @@ def test_another_build_of_the_same_version_is_shared(stub: Path) -> None:
 
 @pytest.mark.parametrize("scenario", ["with-python", "with-idle-python"])
 def test_a_libpython_that_the_host_loaded_for_itself_is_used(host: Host, stub: Path, scenario: str) -> None:
-    done = host(scenario, stub, str(library_of_python()))
+    done = host(scenario, stub, str(library_of_python()), PYTHONHOME=sys.base_prefix)
     assert done.stdout == "0\ninitialized 1\n"
     assert done.stderr == ""
 

@@ -41,8 +41,3 @@ def blank(module: Module, tmp_path: Path) -> Token:
 def tool(token: Token, tmp_path_factory: pytest.TempPathFactory) -> Pkcs11Tool:
     """`pkcs11-tool` on the token of this test file."""
     return Pkcs11Tool(token, tmp_path_factory.mktemp("pkcs11-tool"))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker that these tests use, for runs from wherever this file is found."""
-    config.addinivalue_line("markers", "firefox: starts Firefox ESR; about ten seconds a test")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.interop.tokens import Token
 
+pytestmark = pytest.mark.interop
+
 NEW_PIN = "Changed-4410"
 FAILURE_SIGNS = ("ERR", "warning:", "Warning:", "failed", "CKR_")
 """What pkcs11-tool prints beside an exit status of 0 when something went wrong."""

@@ -7,6 +7,7 @@ Its files have two shapes: NIST's "NAME = value" records under [section] headers
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,8 @@ Item = TypeVar("Item")
 
 ROWS: dict[int, Mechanism] = {row.type: row for family in (rsa, ec, edwards) for row in family.MECHANISMS}
 KEYS: dict[tuple[int, int], type[Key]] = {**rsa.KEYS, **ec.KEYS, **edwards.KEYS}
+# DER before a SHA-1 value in a DigestInfo.
+DIGEST_INFO_SHA1 = bytes.fromhex("3021300906052b0e03021a05000414")
 HASH_NAMES = {
     "SHA1": CKM.SHA_1,
     "SHA224": CKM.SHA224,
@@ -176,3 +179,27 @@ def rv_of(call: Callable[..., Any], *arguments: Any) -> int:
     with pytest.raises(PKCS11Error) as caught:
         call(*arguments)
     return caught.value.rv
+
+
+@cache
+def rsa_pair(bits: int = 2048) -> tuple[Any, Any]:
+    """(public, private) RSA key, the same for the whole run."""
+    return generated(CKM.RSA_PKCS_KEY_PAIR_GEN, CKK.RSA, {CKA.MODULUS_BITS: ulong(bits)})
+
+
+@cache
+def ec_pair(name: str = "secp256r1") -> tuple[Any, Any]:
+    """(public, private) key on a Weierstrass curve, the same for the whole run."""
+    return generated(CKM.EC_KEY_PAIR_GEN, CKK.EC, {CKA.EC_PARAMS: CURVE_BY_NAME[name].params})
+
+
+@cache
+def labs_key(components: tuple[tuple[int, bytes], ...]) -> tuple[Any, Any]:
+    """(public, private) key of a vector file, fully checked once."""
+    attributes = dict(components)
+    public = {a: attributes[a] for a in (CKA.MODULUS, CKA.PUBLIC_EXPONENT)}
+    return public_key(CKK.RSA, public), private_key(CKK.RSA, attributes)
+
+
+def labs_pair(attributes: Attributes) -> tuple[Any, Any]:
+    return labs_key(tuple(sorted(attributes.items())))

@@ -25,7 +25,7 @@ Record = dict[str, str]
 def records(path: str, first: str = "COUNT") -> tuple[Record, ...]:
     """The records of a file of NIST's format, in its order; names in upper case.
 
-    A record begins at a line named `first` and has all values given since the last section's head; a bare word is a name
+    A record begins at a line named `first` and has all values given in its section's head; a bare word is a name
     without value, and the section's name, if it is one word, is SECTION.
     """
     result: list[Record] = []
@@ -59,7 +59,8 @@ def sample(items: Sequence[Record], count: int) -> list[Record]:
 
 
 def data(record: Record, *names: str) -> list[bytes]:
-    return [bytes.fromhex(record.get(name, "")) for name in names]
+    """The values of these names; a name that the record has not is an error in the test."""
+    return [bytes.fromhex(record[name]) for name in names]
 
 
 def ulong(value: int) -> bytes:
@@ -67,9 +68,7 @@ def ulong(value: int) -> bytes:
 
 
 def secret_key(value: bytes, key_type: int = CKK.AES) -> Key:
-    return mechanisms.load_key(
-        {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(key_type), CKA.VALUE: value}
-    )
+    return mechanisms.load_key({CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(key_type), CKA.VALUE: value})
 
 
 def begin(mechanism: int, flag: int, *arguments: object) -> Any:

@@ -36,7 +36,7 @@ def test_unwrapping_gives_the_known_answers_and_refuses_the_forged_ones(kind: st
     mechanism, initial_value = KINDS[kind]
     forged = 0
     for record in sample(records(f"keywrap/kwtestvectors/{kind}_AD_{size}.txt"), 40):
-        value, plain, wrapped = data(record, "K", "P", "C")
+        value, wrapped = data(record, "K", "C")
         key = secret_key(value)
         if "FAIL" in record:
             forged += 1
@@ -45,6 +45,7 @@ def test_unwrapping_gives_the_known_answers_and_refuses_the_forged_ones(kind: st
             with refused(CKR.WRAPPED_KEY_INVALID):
                 begin(mechanism, CKF.UNWRAP, key, None).unwrap(wrapped)
         else:
+            (plain,) = data(record, "P")
             assert begin(mechanism, CKF.DECRYPT, key, None).run(wrapped) == plain
             assert begin(mechanism, CKF.UNWRAP, key, initial_value).unwrap(wrapped) == plain
     assert forged

@@ -1,38 +1,31 @@
-"""RSA: known answers from RSA Laboratories and NIST (CAVP), completion of keys, and what is refused."""
+"""RSA with padding: known answers from RSA Laboratories and NIST (CAVP), and what is refused."""
 
 from __future__ import annotations
 
 import hashlib
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from keyfob.mechanisms import rsa_keys, rsa_raw
 from keyfob.spec.constants import CKA, CKF, CKG, CKK, CKM, CKR, CKZ
 from keyfob.spec.errors import PKCS11Error
 from keyfob.spec.parameters import RsaPkcsOaepParams, RsaPkcsPssParams
 from tests.mechanisms.asymmetric_vectors import (
+    DIGEST_INFO_SHA1,
     HASH_NAMES,
     ROWS,
     Record,
-    generated,
     hexed,
+    labs_pair,
     operation,
-    private_key,
     public_key,
     records,
     rsa_examples,
+    rsa_pair,
     rv_of,
     sample,
-    ulong,
 )
 
-if TYPE_CHECKING:
-    from keyfob.mechanisms.base import Attributes
-
-DIGEST_INFO_SHA1 = bytes.fromhex("3021300906052b0e03021a05000414")
 PKCS1_MECHANISMS = {
     "SHA1": CKM.SHA1_RSA_PKCS,
     "SHA224": CKM.SHA224_RSA_PKCS,
@@ -54,35 +47,8 @@ MGFS = {
     "SHA384": CKG.MGF1_SHA384,
     "SHA512": CKG.MGF1_SHA512,
 }
-COMPONENTS = (
-    CKA.MODULUS,
-    CKA.PUBLIC_EXPONENT,
-    CKA.PRIVATE_EXPONENT,
-    CKA.PRIME_1,
-    CKA.PRIME_2,
-    CKA.EXPONENT_1,
-    CKA.EXPONENT_2,
-    CKA.COEFFICIENT,
-)
 OAEP_SHA1 = RsaPkcsOaepParams(CKM.SHA_1, CKG.MGF1_SHA1, CKZ.DATA_SPECIFIED, b"")
 PSS_SHA256 = RsaPkcsPssParams(CKM.SHA256, CKG.MGF1_SHA256, 32)
-
-
-@cache
-def pair(bits: int = 2048) -> tuple[Any, Any]:
-    return generated(CKM.RSA_PKCS_KEY_PAIR_GEN, CKK.RSA, {CKA.MODULUS_BITS: ulong(bits)})
-
-
-@cache
-def labs_key(components: tuple[tuple[int, bytes], ...]) -> tuple[Any, Any]:
-    """(public, private) key of a vector file, fully checked once."""
-    attributes = dict(components)
-    public = {a: attributes[a] for a in (CKA.MODULUS, CKA.PUBLIC_EXPONENT)}
-    return public_key(CKK.RSA, public), private_key(CKK.RSA, attributes)
-
-
-def key_of(attributes: Attributes) -> tuple[Any, Any]:
-    return labs_key(tuple(sorted(attributes.items())))
 
 
 # Known answers
@@ -93,7 +59,7 @@ def test_pkcs1_signatures_of_rsa_laboratories() -> None:
     examples = list(rsa_examples("RSA/pkcs1v15sign-vectors.txt", first="Message to be signed", last="Signature"))
     assert len(examples) == 300
     for attributes, example in sample(examples, 40):
-        public, private = key_of(attributes)
+        public, private = labs_pair(attributes)
         message, signature = example["Message to be signed"], example["Signature"]
         info = DIGEST_INFO_SHA1 + hashlib.sha1(message).digest()
         assert operation(CKM.RSA_PKCS, CKF.SIGN)(private, None).sign(info) == signature
@@ -108,28 +74,12 @@ def test_pkcs1_signatures_of_rsa_laboratories() -> None:
         operation(CKM.SHA1_RSA_PKCS, CKF.VERIFY)(public, None).verify(message, signature)
 
 
-def test_raw_rsa_agrees_with_the_pkcs1_signatures() -> None:
-    """15 of 300, one for each key: raw RSA of the padded block is the PKCS #1 signature, and back."""
-    examples = list(rsa_examples("RSA/pkcs1v15sign-vectors.txt", first="Message to be signed", last="Signature"))
-    for attributes, example in examples[::20]:
-        public, private = key_of(attributes)
-        info = DIGEST_INFO_SHA1 + hashlib.sha1(example["Message to be signed"]).digest()
-        size = private.size
-        block = b"\0\1" + b"\xff" * (size - 3 - len(info)) + b"\0" + info
-        signature = example["Signature"]
-        assert operation(CKM.RSA_X_509, CKF.SIGN)(private, None).sign(block) == signature
-        assert operation(CKM.RSA_X_509, CKF.DECRYPT)(private, None).run(block) == signature
-        assert operation(CKM.RSA_X_509, CKF.VERIFY_RECOVER)(public, None).recover(signature) == block
-        assert operation(CKM.RSA_X_509, CKF.ENCRYPT)(public, None).run(signature) == block
-        operation(CKM.RSA_X_509, CKF.VERIFY)(public, None).verify(block.lstrip(b"\0"), signature)
-
-
 def test_pkcs1_decryption_of_rsa_laboratories() -> None:
     """60 of 300."""
     examples = list(rsa_examples("RSA/pkcs1v15crypt-vectors.txt", first="Message", last="Encryption"))
     assert len(examples) == 300
     for attributes, example in sample(examples, 60):
-        _, private = key_of(attributes)
+        _, private = labs_pair(attributes)
         ciphertext = example["Encryption"].rjust(private.size, b"\0")
         assert operation(CKM.RSA_PKCS, CKF.DECRYPT)(private, None).run(ciphertext) == example["Message"]
         assert operation(CKM.RSA_PKCS, CKF.UNWRAP)(private, None).unwrap(ciphertext) == example["Message"]
@@ -140,7 +90,7 @@ def test_oaep_decryption_of_rsa_laboratories() -> None:
     examples = list(rsa_examples("RSA/pkcs-1v2-1d2-vec/oaep-vect.txt", first="Message", last="Encryption"))
     assert len(examples) == 60
     for attributes, example in examples:
-        _, private = key_of(attributes)
+        _, private = labs_pair(attributes)
         ciphertext = example["Encryption"].rjust(private.size, b"\0")
         message = operation(CKM.RSA_PKCS_OAEP, CKF.DECRYPT)(private, OAEP_SHA1).run(ciphertext)
         assert message == example["Message"]
@@ -155,7 +105,7 @@ def test_oaep_with_every_pair_of_hashes(mgf: str, digest: str) -> None:
     examples = list(rsa_examples(name, first="Message", last="Encryption"))
     parameter = RsaPkcsOaepParams(HASH_NAMES[digest], MGFS[mgf], CKZ.DATA_SPECIFIED, b"")
     for attributes, example in sample(examples, 4):
-        _, private = key_of(attributes)
+        _, private = labs_pair(attributes)
         ciphertext = example["Encryption"].rjust(private.size, b"\0")
         assert operation(CKM.RSA_PKCS_OAEP, CKF.DECRYPT)(private, parameter).run(ciphertext) == example["Message"]
         assert operation(CKM.RSA_PKCS_OAEP, CKF.UNWRAP)(private, parameter).unwrap(ciphertext) == example["Message"]
@@ -167,7 +117,7 @@ def test_pss_verification_of_rsa_laboratories() -> None:
     assert len(examples) == 60
     parameter = RsaPkcsPssParams(CKM.SHA_1, CKG.MGF1_SHA1, 20)
     for attributes, example in examples:
-        public, _ = key_of(attributes)
+        public, _ = labs_pair(attributes)
         message, signature = example["Message to be signed"], example["Signature"]
         prehashed = operation(CKM.RSA_PKCS_PSS, CKF.VERIFY)(public, parameter)
         prehashed.verify(hashlib.sha1(message).digest(), signature)
@@ -232,7 +182,7 @@ SIGNING_ROWS = [row for row in ROWS.values() if CKK.RSA in row.key_types and CKF
 
 @pytest.mark.parametrize("row", SIGNING_ROWS, ids=lambda row: hex(row.type))
 def test_every_signing_row_signs_what_it_verifies(row: Any) -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     parameter: Any = None
     data = b"the whole message"
     if row.type in PSS_PARAMETERS:
@@ -274,7 +224,7 @@ def test_flags_are_those_of_table_1_2() -> None:
 
 
 def test_pkcs1_signs_any_bytes_up_to_the_room() -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     for data in (b"", b"\0", b"x" * 36, b"y" * 245):
         signature = operation(CKM.RSA_PKCS, CKF.SIGN)(private, None).sign(data)
         operation(CKM.RSA_PKCS, CKF.VERIFY)(public, None).verify(data, signature)
@@ -285,14 +235,14 @@ def test_pkcs1_signs_any_bytes_up_to_the_room() -> None:
 
 
 def test_final_without_update_signs_the_empty_message() -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     signature = operation(CKM.SHA256_RSA_PKCS, CKF.SIGN)(private, None).final()
     operation(CKM.SHA256_RSA_PKCS, CKF.VERIFY)(public, None).final(signature)
     operation(CKM.SHA256_RSA_PKCS, CKF.VERIFY)(public, None).verify(b"", signature)
 
 
 def test_single_part_mechanisms_refuse_update() -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     assert rv_of(operation(CKM.RSA_PKCS, CKF.SIGN)(private, None).update, b"x") == CKR.FUNCTION_NOT_SUPPORTED
     assert rv_of(operation(CKM.RSA_PKCS_PSS, CKF.SIGN)(private, PSS_SHA256).update, b"x") == CKR.FUNCTION_NOT_SUPPORTED
     assert rv_of(operation(CKM.RSA_X_509, CKF.ENCRYPT)(public, None).update, b"x") == CKR.FUNCTION_NOT_SUPPORTED
@@ -300,7 +250,7 @@ def test_single_part_mechanisms_refuse_update() -> None:
 
 @pytest.mark.parametrize("mechanism", [CKM.RSA_PKCS, CKM.RSA_PKCS_OAEP])
 def test_encryption_and_wrapping(mechanism: int) -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     parameter = OAEP_SHA1 if mechanism == CKM.RSA_PKCS_OAEP else None
     longest = 256 - 42 if mechanism == CKM.RSA_PKCS_OAEP else 256 - 11
     encrypt = operation(mechanism, CKF.ENCRYPT)(public, parameter)
@@ -326,7 +276,7 @@ def test_encryption_and_wrapping(mechanism: int) -> None:
 
 
 def test_oaep_takes_a_label() -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     labelled = RsaPkcsOaepParams(CKM.SHA256, CKG.MGF1_SHA256, CKZ.DATA_SPECIFIED, b"label")
     other = RsaPkcsOaepParams(CKM.SHA256, CKG.MGF1_SHA256, CKZ.DATA_SPECIFIED, b"other")
     ciphertext = operation(CKM.RSA_PKCS_OAEP, CKF.ENCRYPT)(public, labelled).run(b"secret")
@@ -346,7 +296,7 @@ def test_oaep_takes_a_label() -> None:
     ],
 )
 def test_bad_oaep_parameters_are_refused_at_init(digest: int, mgf: int, source: int, label: bytes) -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     parameter = RsaPkcsOaepParams(digest, mgf, source, label)
     for flag, key in ((CKF.ENCRYPT, public), (CKF.DECRYPT, private), (CKF.WRAP, public), (CKF.UNWRAP, private)):
         assert rv_of(operation(CKM.RSA_PKCS_OAEP, flag), key, parameter) == CKR.MECHANISM_PARAM_INVALID
@@ -354,7 +304,7 @@ def test_bad_oaep_parameters_are_refused_at_init(digest: int, mgf: int, source: 
 
 
 def test_bad_pss_parameters_are_refused_at_init() -> None:
-    _, private = pair()
+    _, private = rsa_pair()
     sign = operation(CKM.RSA_PKCS_PSS, CKF.SIGN)
     hashed = operation(CKM.SHA256_RSA_PKCS_PSS, CKF.SIGN)
     for parameter in (
@@ -376,7 +326,7 @@ def test_bad_pss_parameters_are_refused_at_init() -> None:
 
 @pytest.mark.parametrize("mechanism", [CKM.RSA_PKCS, CKM.RSA_X_509, CKM.SHA256_RSA_PKCS])
 def test_an_unasked_parameter_is_refused(mechanism: int) -> None:
-    public, private = pair()
+    public, private = rsa_pair()
     assert rv_of(operation(mechanism, CKF.SIGN), private, b"x") == CKR.MECHANISM_PARAM_INVALID
     assert rv_of(operation(mechanism, CKF.VERIFY), public, b"x") == CKR.MECHANISM_PARAM_INVALID
 
@@ -391,241 +341,3 @@ def test_small_moduli_are_refused_for_big_hashes() -> None:
     oaep = RsaPkcsOaepParams(CKM.SHA256, CKG.MGF1_SHA256, CKZ.DATA_SPECIFIED, b"")
     assert rv_of(operation(CKM.RSA_PKCS_OAEP, CKF.ENCRYPT), public, oaep) == CKR.KEY_SIZE_RANGE
     assert operation(CKM.SHA256_RSA_PKCS, CKF.VERIFY)(public, None).size == 64
-
-
-# No oracles
-
-
-def test_bad_pkcs1_padding_gives_the_same_junk_again() -> None:
-    """Implicit rejection: no error, nothing of the block, the same answer to the same ciphertext."""
-    public, private = pair()
-    block = b"\0\3" + b"\x55" * 220 + b"\0" + b"planted plaintext, not to be seen"
-    ciphertext = operation(CKM.RSA_X_509, CKF.ENCRYPT)(public, None).run(block)
-    junk = operation(CKM.RSA_PKCS, CKF.DECRYPT)(private, None).run(ciphertext)
-    assert junk == operation(CKM.RSA_PKCS, CKF.DECRYPT)(private, None).run(ciphertext)
-    assert b"planted" not in junk
-
-
-def test_unwrapping_of_known_length_never_tells_bad_padding() -> None:
-    """Bleichenbacher through C_UnwrapKey: good, misfit and badly padded keys all unwrap to a value of the length."""
-    public, private = pair()
-    wrap, unwrap = operation(CKM.RSA_PKCS, CKF.WRAP)(public, None), operation(CKM.RSA_PKCS, CKF.UNWRAP)(private, None)
-    raw = operation(CKM.RSA_X_509, CKF.ENCRYPT)(public, None)
-    assert unwrap.unwrap(wrap.wrap(b"k" * 32), 32) == b"k" * 32
-    misfit = wrap.wrap(b"k" * 31)
-    bad = raw.run(b"\0\3" + b"\x55" * 254)
-    for wrapped in (misfit, bad):
-        value = unwrap.unwrap(wrapped, 32)
-        assert len(value) == 32
-        assert value == unwrap.unwrap(wrapped, 32)
-        assert b"k" * 31 not in value
-    assert unwrap.unwrap(misfit, 32) != unwrap.unwrap(bad, 32)
-    for length in (0, 246, 2**64 - 1):
-        assert rv_of(unwrap.unwrap, misfit, length) == CKR.WRAPPED_KEY_LEN_RANGE
-
-
-# Raw RSA
-
-
-def test_raw_rsa_pads_short_input_and_refuses_big_numbers() -> None:
-    public, private = pair()
-    modulus = private.attributes[CKA.MODULUS]
-    size = private.size
-    for data in (b"", b"\0", b"\1", b"short", (int.from_bytes(modulus, "big") - 1).to_bytes(size, "big")):
-        signature = operation(CKM.RSA_X_509, CKF.SIGN)(private, None).sign(data)
-        operation(CKM.RSA_X_509, CKF.VERIFY)(public, None).verify(data, signature)
-        decrypted = operation(CKM.RSA_X_509, CKF.DECRYPT)(private, None).run(
-            operation(CKM.RSA_X_509, CKF.ENCRYPT)(public, None).run(data)
-        )
-        assert decrypted == data.rjust(size, b"\0")
-    assert rv_of(operation(CKM.RSA_X_509, CKF.SIGN)(private, None).sign, modulus) == CKR.DATA_INVALID
-    assert rv_of(operation(CKM.RSA_X_509, CKF.SIGN)(private, None).sign, bytes(size + 1)) == CKR.DATA_LEN_RANGE
-    assert rv_of(operation(CKM.RSA_X_509, CKF.ENCRYPT)(public, None).run, modulus) == CKR.DATA_INVALID
-    assert rv_of(operation(CKM.RSA_X_509, CKF.DECRYPT)(private, None).run, modulus) == CKR.ENCRYPTED_DATA_INVALID
-    assert rv_of(operation(CKM.RSA_X_509, CKF.DECRYPT)(private, None).run, b"x") == CKR.ENCRYPTED_DATA_LEN_RANGE
-    assert rv_of(operation(CKM.RSA_X_509, CKF.VERIFY_RECOVER)(public, None).recover, modulus) == CKR.SIGNATURE_INVALID
-
-
-def test_raw_unwrapping_takes_the_key_from_the_end() -> None:
-    public, private = pair()
-    wrapped = operation(CKM.RSA_X_509, CKF.WRAP)(public, None).wrap(b"sixteen bytes...")
-    unwrap = operation(CKM.RSA_X_509, CKF.UNWRAP)(private, None)
-    assert unwrap.unwrap(wrapped, 16) == b"sixteen bytes..."
-    assert unwrap.unwrap(wrapped) == b"sixteen bytes...".rjust(256, b"\0")
-    assert rv_of(unwrap.unwrap, b"short") == CKR.WRAPPED_KEY_LEN_RANGE
-    for length in (0, 257):
-        assert rv_of(unwrap.unwrap, wrapped, length) == CKR.WRAPPED_KEY_LEN_RANGE
-
-
-def test_a_faulty_private_operation_gives_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One wrong CRT half would give the primes away (Boneh, DeMillo, Lipton)."""
-    _, private = pair()
-    calls = []
-
-    def faulty(base: int, exponent: int, modulus: int) -> int:
-        calls.append(modulus)
-        return (pow(base, exponent, modulus) + (len(calls) == 1)) % modulus
-
-    monkeypatch.setattr(rsa_raw, "secret_power", faulty)
-    assert rv_of(operation(CKM.RSA_X_509, CKF.SIGN)(private, None).sign, b"data") == CKR.DEVICE_ERROR
-
-
-def test_raw_rsa_never_repeats_base_or_exponent(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, private = pair()
-    seen: list[tuple[int, int]] = []
-
-    def watched(base: int, exponent: int, modulus: int) -> int:
-        seen.append((base, exponent))
-        return pow(base, exponent, modulus)
-
-    monkeypatch.setattr(rsa_raw, "secret_power", watched)
-    results = {operation(CKM.RSA_X_509, CKF.SIGN)(private, None).sign(b"the same") for _ in range(3)}
-    assert len(results) == 1
-    assert len({base for base, _ in seen}) == len({exponent for _, exponent in seen}) == 6
-
-
-# Keys
-
-
-def test_generated_pair_is_complete_and_works() -> None:
-    """N9, N10, P22: all eight components, the public ones on the private key too; CKA_PUBLIC_KEY_INFO on both."""
-    public, private = pair()
-    for attribute in COMPONENTS:
-        assert private.attributes[attribute][0] != 0
-        assert type(private.attributes[attribute]) is bytes
-    assert private.attributes[CKA.PUBLIC_EXPONENT] == b"\1\0\1"
-    assert public.attributes[CKA.MODULUS] == private.attributes[CKA.MODULUS]
-    assert public.attributes[CKA.MODULUS_BITS] == ulong(2048)
-    info = public.native.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert public.attributes[CKA.PUBLIC_KEY_INFO] == private.attributes[CKA.PUBLIC_KEY_INFO] == info
-    assert public.public_value() == private.public_value() == private.attributes[CKA.MODULUS]
-
-
-@pytest.mark.parametrize("exponent", [3, 17, 65537, 2**33 + 1])
-def test_generation_with_other_public_exponents(exponent: int) -> None:
-    """certutil -y offers 3, 17 and 65537."""
-    template = {CKA.MODULUS_BITS: ulong(1024), CKA.PUBLIC_EXPONENT: exponent.to_bytes(6, "big")}
-    public, private = generated(CKM.RSA_PKCS_KEY_PAIR_GEN, CKK.RSA, template)
-    assert int.from_bytes(public.attributes[CKA.PUBLIC_EXPONENT], "big") == exponent
-    private_key(CKK.RSA, {a: bytes(private.attributes[a]) for a in COMPONENTS})
-    signature = operation(CKM.SHA256_RSA_PKCS, CKF.SIGN)(private, None).sign(b"message")
-    operation(CKM.SHA256_RSA_PKCS, CKF.VERIFY)(public, None).verify(b"message", signature)
-
-
-@pytest.mark.parametrize(
-    ("template", "rv"),
-    [
-        ({}, CKR.TEMPLATE_INCOMPLETE),
-        ({CKA.MODULUS_BITS: b"\0\4\0\0"}, CKR.ATTRIBUTE_VALUE_INVALID),
-        ({CKA.MODULUS_BITS: ulong(1023)}, CKR.KEY_SIZE_RANGE),
-        ({CKA.MODULUS_BITS: ulong(16385)}, CKR.KEY_SIZE_RANGE),
-        ({CKA.MODULUS_BITS: ulong(1024), CKA.PUBLIC_EXPONENT: b"\1"}, CKR.TEMPLATE_INCONSISTENT),
-        ({CKA.MODULUS_BITS: ulong(1024), CKA.PUBLIC_EXPONENT: b"\4"}, CKR.TEMPLATE_INCONSISTENT),
-        ({CKA.MODULUS_BITS: ulong(1024), CKA.PUBLIC_EXPONENT: b""}, CKR.TEMPLATE_INCONSISTENT),
-        ({CKA.MODULUS_BITS: ulong(1024), CKA.PUBLIC_EXPONENT: b"\1" * 9}, CKR.TEMPLATE_INCONSISTENT),
-    ],
-)
-def test_generation_refuses_bad_templates(template: Attributes, rv: int) -> None:
-    assert rv_of(operation(CKM.RSA_PKCS_KEY_PAIR_GEN, CKF.GENERATE_KEY_PAIR), None, template, {}) == rv
-
-
-def components(bits: int = 1024) -> Attributes:
-    return {a: bytes(pair(bits)[1].attributes[a]) for a in COMPONENTS}
-
-
-@pytest.mark.parametrize(
-    "kept",
-    [
-        COMPONENTS[:3],
-        COMPONENTS[:5],
-        COMPONENTS[:4],
-        (*COMPONENTS[:3], CKA.PRIME_2),
-        COMPONENTS,
-        (*COMPONENTS[:3], CKA.COEFFICIENT),
-    ],
-)
-def test_missing_components_are_derived(kept: tuple[int, ...]) -> None:
-    full = components()
-    key = private_key(CKK.RSA, {a: b"\0\0" + full[a] for a in kept})
-    primes = {key.attributes[CKA.PRIME_1], key.attributes[CKA.PRIME_2]}
-    assert primes == {full[CKA.PRIME_1], full[CKA.PRIME_2]}
-    assert all(key.attributes[a][0] for a in COMPONENTS)
-    signature = operation(CKM.SHA256_RSA_PKCS, CKF.SIGN)(key, None).sign(b"message")
-    operation(CKM.SHA256_RSA_PKCS, CKF.VERIFY)(pair(1024)[0], None).verify(b"message", signature)
-    assert operation(CKM.RSA_X_509, CKF.SIGN)(key, None).sign(b"x")
-
-
-@pytest.mark.parametrize("changed", COMPONENTS)
-def test_a_changed_component_is_refused(changed: int) -> None:
-    attributes = components()
-    value = bytearray(attributes[changed])
-    value[-1] ^= 2
-    attributes[changed] = bytes(value)
-    assert rv_of(private_key, CKK.RSA, attributes) in (CKR.TEMPLATE_INCONSISTENT, CKR.ATTRIBUTE_VALUE_INVALID)
-
-
-def test_composite_primes_are_refused() -> None:
-    """p and q that fit together in every equation, but p is no prime."""
-    p, q, e = 3 * 5 * 7 * 11 * (2**521 - 1), 2**607 - 1, 65537
-    d = pow(e, -1, (p - 1) * (q - 1))
-    attributes = {
-        CKA.MODULUS: rsa_keys.unsigned(p * q),
-        CKA.PUBLIC_EXPONENT: rsa_keys.unsigned(e),
-        CKA.PRIVATE_EXPONENT: rsa_keys.unsigned(d),
-        CKA.PRIME_1: rsa_keys.unsigned(p),
-        CKA.PRIME_2: rsa_keys.unsigned(q),
-    }
-    assert rv_of(private_key, CKK.RSA, attributes) == CKR.TEMPLATE_INCONSISTENT
-
-
-def test_a_prime_modulus_is_refused() -> None:
-    n = 2**521 - 1
-    d = pow(65537, -1, n - 1)
-    attributes = {
-        CKA.MODULUS: rsa_keys.unsigned(n),
-        CKA.PUBLIC_EXPONENT: b"\1\0\1",
-        CKA.PRIVATE_EXPONENT: rsa_keys.unsigned(d),
-    }
-    assert rv_of(private_key, CKK.RSA, attributes) == CKR.TEMPLATE_INCONSISTENT
-
-
-@pytest.mark.parametrize("missing", [CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PRIVATE_EXPONENT])
-def test_a_private_key_without_its_numbers_is_incomplete(missing: int) -> None:
-    attributes = {a: v for a, v in components().items() if a != missing}
-    assert rv_of(private_key, CKK.RSA, attributes) == CKR.TEMPLATE_INCOMPLETE
-
-
-@pytest.mark.parametrize(
-    ("modulus", "exponent", "rv"),
-    [
-        (b"", b"\3", CKR.TEMPLATE_INCOMPLETE),
-        (b"\xc1" + b"\xa7" * 63, b"", CKR.TEMPLATE_INCOMPLETE),
-        (b"\x41" + b"\xa7" * 63, b"\3", CKR.KEY_SIZE_RANGE),
-        (b"\1" + b"\xa7" * 2048, b"\3", CKR.KEY_SIZE_RANGE),
-        (b"\xc1" + b"\xa6" * 63, b"\3", CKR.ATTRIBUTE_VALUE_INVALID),
-        (b"\xc1" + b"\xa7" * 63, b"\1", CKR.ATTRIBUTE_VALUE_INVALID),
-        (b"\xc1" + b"\xa7" * 63, b"\4", CKR.ATTRIBUTE_VALUE_INVALID),
-        (b"\xc1" + b"\xa7" * 63, b"\xff" * 64, CKR.ATTRIBUTE_VALUE_INVALID),
-        (b"\xc1" + b"\xa7" * 511, b"\1" * 9, CKR.ATTRIBUTE_VALUE_INVALID),
-    ],
-)
-def test_bad_public_keys_are_refused(modulus: bytes, exponent: bytes, rv: int) -> None:
-    assert rv_of(public_key, CKK.RSA, {CKA.MODULUS: modulus, CKA.PUBLIC_EXPONENT: exponent}) == rv
-
-
-def test_odd_sizes_of_moduli_count_their_bits() -> None:
-    public = public_key(CKK.RSA, {CKA.MODULUS: b"\0\1" + b"\xa7" * 128, CKA.PUBLIC_EXPONENT: b"\0\3"})
-    assert public.attributes[CKA.MODULUS_BITS] == ulong(1025)
-    assert (public.size, public.bits) == (129, 1025)
-    assert public.attributes[CKA.PUBLIC_EXPONENT] == b"\3"
-
-
-def test_no_secret_is_in_errors() -> None:
-    attributes = components()
-    attributes[CKA.PRIME_1] = attributes[CKA.PRIME_2]
-    with pytest.raises(Exception) as caught:  # noqa: PT011
-        private_key(CKK.RSA, attributes)
-    text = repr(caught.value) + repr(caught.value.__cause__)
-    for attribute in COMPONENTS[2:]:
-        assert str(int.from_bytes(attributes[attribute], "big"))[:20] not in text
-        assert attributes[attribute].hex()[:20] not in text

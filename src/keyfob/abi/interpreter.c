@@ -220,7 +220,8 @@ static const char hand_over[] =
     "        import keyfob.abi.start\n"
     "    tables = keyfob.abi.start.tables()\n"
     "except BaseException as error:\n"
-    "    reason = ' '.join(f'{type(error).__name__}: {error}'.split())\n";
+    "    where = [*getattr(sys.modules.get('keyfob'), '__path__', folders)][0]\n"
+    "    reason = ' '.join(f'from {where}: {type(error).__name__}: {error}'.split())\n";
 
 /*
  * Runs in our own interpreter. A child inherits only the thread that forks: a module that another thread is importing
@@ -296,7 +297,7 @@ static int import_keyfob(const char *package_folder, struct tables *tables)
     if (address != NULL)
         *tables = *address;
     else
-        complain("cannot import keyfob from %s: %s", package_folder, reason != NULL ? reason : "no tables came back");
+        complain("cannot import keyfob %s", reason != NULL ? reason : "as its start gave no tables");
     python.PyErr_Clear();
     python.Py_DecRef(folders);
     python.Py_DecRef(names);

@@ -40,8 +40,8 @@ A first token, with a key, for Firefox or any other program on NSS:
   keyfob key generate work --type ec:p256 --name me
   keyfob install nss ~/.mozilla/firefox/PROFILE
 
-Tokens are kept below ~/.local/share/keyfob, or below $KEYFOB_HOME where that is set. PINs are asked for on the terminal;
-scripts give them with --pin-file."""
+Tokens are kept below ~/.local/share/keyfob, or below $KEYFOB_HOME where that is set. PINs are asked for on the
+terminal; scripts give them with --pin-file."""
 
 
 class Commands(click.Group):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +11,9 @@ from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option
 from keyfob.functions.objects import C_CreateObject
 from keyfob.spec.constants import CKA, CKO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PURPOSES = ("server", "client", "email", "code")
 DAY_LIMIT = 36_525
@@ -51,7 +53,7 @@ def cert() -> None:
 def import_(label: str, file: Any, name: str | None, pin: Secret) -> None:
     """Put the certificates of FILE (PEM or DER, -: standard input) on the token LABEL.
 
-    Certificates are public, so the PIN is not needed; a certificate gets the ID of its key, by which programs find both.
+    Certificates are public, so the PIN is not needed. A certificate gets the ID of its key: so programs find both.
     """
     from keyfob.cli import certificates, formats  # X.509 and key formats: 60 ms
 
@@ -68,7 +70,7 @@ def import_(label: str, file: Any, name: str | None, pin: Secret) -> None:
                 click.echo(f"{label!r} has {certificates.common_name(certificates.load(der))!r} already.")
                 continue
             made = session.token.objects.get(C_CreateObject(session, template))
-            click.echo(f"Put {objects.label_of(made)!r} on {label!r}, ID {objects.id_of(made)}.")
+            click.echo(f"Put {objects.label_of(made)!r}{objects.with_id(made)} on {label!r}.")
 
 
 @cert.command(epilog="\b\nExample:\n  keyfob cert export work mary --out mary.pem")
@@ -170,9 +172,7 @@ def self_sign(
         if template is None:
             raise AssertionError("a new certificate cannot be on the token already")
         kept = key.session.token.objects.get(C_CreateObject(key.session, template))
-    click.echo(
-        f"Put the certificate {objects.label_of(kept)!r} on {label!r}, ID {objects.id_of(kept)}.", err=out == "-"
-    )
+    click.echo(f"Put the certificate {objects.label_of(kept)!r}{objects.with_id(kept)} on {label!r}.", err=out == "-")
 
 
 @cert.command(

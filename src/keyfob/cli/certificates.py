@@ -31,8 +31,8 @@ def load(der: bytes) -> x509.Certificate:
 class Arrivals:
     """Certificates on their way to a token: finds each its key and a label that tells it from all others.
 
-    `keys` are keys that arrive with them: label and CKA_ID by CKA_PUBLIC_KEY_INFO. `_labels` are the labels given so far,
-    each with its certificate's subject.
+    `keys` are keys that arrive with them: label and CKA_ID by CKA_PUBLIC_KEY_INFO. `_labels` are the labels given so
+    far, each with its certificate's subject.
     """
 
     __slots__ = ("_labels", "keys", "session")

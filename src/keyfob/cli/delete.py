@@ -61,9 +61,8 @@ def _delete_objects(label: str, name: str, class_name: str | None, pin: Secret, 
 def _delete_token(label: str, *, yes: bool) -> None:
     with tokens.library() as library:
         token = tokens.find(library, label)
-        count = token.store.count() if token.store is not None else 0
-        confirm(f"Delete the token {label!r} with {count} object{'s' * (count != 1)} for good?", yes=yes)
-        path, key_file = library.path_of(token.slot_id), library.key_file_of(token.slot_id)
+        confirm(f"Delete the token {label!r} (slot {token.slot_id}) with everything on it for good?", yes=yes)
+        path, key_file = library.path_of(token.slot_id), tokens.key_file(library, token.slot_id)
     # Closed by now, so that SQLite has folded its log into the file; a log left behind could be taken for another's.
     remove(path, key_file)
     click.echo(f"Deleted the token {label!r}.")

@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import click
-
 from keyfob.cli.errors import Refusal
 
 SECRET, PUBLIC = 0o600, 0o644
@@ -17,16 +15,15 @@ SECRET, PUBLIC = 0o600, 0o644
 def write(out: str | None, data: bytes, *, mode: int = PUBLIC, force: bool = False) -> None:
     """Write to the file `out`; to standard output where it is None or `-`."""
     if out is None or out == "-":
-        stream = click.get_binary_stream("stdout")
-        stream.write(data)
-        stream.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
         return
     path = Path(out)
     if path.exists() and not force:
         raise Refusal(f"{out} is there already: give another name, or --force to write over it")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

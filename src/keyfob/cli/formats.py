@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
@@ -55,15 +56,14 @@ def certificates(data: bytes) -> list[bytes]:
 
 
 def bundle(data: bytes, passphrase: Passphrase) -> Bundle:
-    """Keys and certificates of a PEM bundle, a DER key or certificate, or PKCS #12; `passphrase` is asked when needed."""
+    """Keys and certificates of a PEM bundle, a DER key or certificate, or PKCS #12; asks `passphrase` where needed."""
     result = Bundle()
     result.certificates = [("", found) for found in certificates(data)]
     if b"-----BEGIN" in data:
         for match in PEM_BLOCK.finditer(data):
             if match[1].endswith(b"PRIVATE KEY"):
-                load = serialization.load_pem_private_key
-                if match[1] == b"OPENSSH PRIVATE KEY":
-                    load = serialization.load_ssh_private_key  # type: ignore[assignment]  # takes the same first two
+                is_ssh = match[1] == b"OPENSSH PRIVATE KEY"
+                load = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
                 result.keys.append(("", _info(_loaded(load, match[0], passphrase))))
     elif not result.certificates:
         if _is_pkcs12(data):
@@ -78,11 +78,11 @@ def _loaded(load: Callable[..., Any], data: bytes, passphrase: Passphrase) -> An
         return load(data, None)
     except TypeError:
         pass  # it is encrypted
-    except (ValueError, serialization.UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm):
         raise Refusal("the file holds no key, certificate or PKCS #12 that can be read") from None
     try:
         return load(data, passphrase())
-    except (ValueError, TypeError, serialization.UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Refusal("the key does not open: the passphrase is wrong, or the file is damaged") from None
 
 
@@ -105,7 +105,7 @@ def _is_pkcs12(data: bytes) -> bool:
 def _read_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
     try:
         found = pkcs12.load_pkcs12(data, passphrase() or None)
-    except (ValueError, TypeError, serialization.UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Refusal("the PKCS #12 file does not open: the passphrase is wrong, or the file is damaged") from None
     key_name = ""
     for certificate in (found.cert, *found.additional_certs):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from keyfob.cli import tokens
-from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
-from keyfob.spec.constants import CKF, CKU
+from keyfob.spec.constants import CKU
+from keyfob.store import Hardening, SqliteStore
 from keyfob.token import kinds
 from keyfob.token.token import check_pin
 
@@ -32,8 +31,6 @@ elsewhere. Without both, nobody gets at the keys again."""
 
 @click.command(epilog=EPILOG)
 @click.argument("label")
-@pin_option
-@secret_option("so-pin", "SO PIN")
 @click.option(
     "--kind",
     type=click.Choice(KINDS),
@@ -42,9 +39,11 @@ elsewhere. Without both, nobody gets at the keys again."""
     help="What the token offers: everything, or only the functions of one of NSS's other kinds of tokens.",
 )
 @click.option(
-    "--no-pin", is_flag=True, help="General access: every program of this user may use the keys without a PIN."
+    "--no-pin", is_flag=True, help="General access: every program of this user may use the keys, without a PIN."
 )
-def init(label: str, pin: Secret, so_pin: Secret, kind: str, no_pin: bool) -> None:
+@pin_option
+@secret_option("so-pin", "SO PIN")
+def init(label: str, kind: str, no_pin: bool, pin: Secret, so_pin: Secret) -> None:
     """Make a new token called LABEL, with a user PIN and an SO PIN.
 
     A PIN that is not given is asked for.
@@ -53,8 +52,40 @@ def init(label: str, pin: Secret, so_pin: Secret, kind: str, no_pin: bool) -> No
         raise click.UsageError("--no-pin and --pin contradict each other")
     with tokens.library() as library:
         library.check_label(label, 0)
-        so = _new_pin(so_pin)
-        user = None if no_pin else _new_pin(pin)
-        slot = library.next_slot()
-        _make(library, slot, label, kind, so, user)
-    click.echo(f"Made the token {label!r} in slot {slot} ({kind}{', no PIN' if no_pin else ''}).")
+        slot_id = library.next_slot()
+        if no_pin:
+            make_open_token(library, slot_id, label, kind, check_pin(so_pin.read()) if so_pin.given else b"")
+        else:
+            user = check_pin(pin.read(new=True))
+            make_token(library, slot_id, label, kind, user, check_pin(so_pin.read(new=True)))
+    click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{', no PIN' if no_pin else ''}).")
+
+
+def make_token(library: Library, slot_id: int, label: str, kind: str, user: bytes, so: bytes) -> None:
+    """A token with both PINs; where the second cannot be set none is left behind."""
+    library.make_store(slot_id, label, so, kind).close()
+    try:
+        library.rescan()
+        token = library.token(slot_id)
+        session = token.open_session(tokens.READ_WRITE)
+        token.login(session, CKU.SO, so)
+        token.init_pin(session, user)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            library.path_of(slot_id).unlink()
+        raise
+
+
+def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes) -> None:
+    """A token of general access (S12): the key beside it, for its owner alone to read, opens it."""
+    library.config.make_folders()
+    SqliteStore.create(
+        library.path_of(slot_id),
+        label=label,
+        serial=os.urandom(8).hex(),
+        kind=kind,
+        so_pin=so,
+        hardening=Hardening(*library.config.hardening) if library.config.hardening else Hardening(),
+        general_access=True,
+        key_file=tokens.key_file(library, slot_id),
+    ).close()

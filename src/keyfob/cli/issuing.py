@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +16,9 @@ from keyfob.cli import certificates, objects
 from keyfob.cli.errors import Refusal
 from keyfob.cli.token_key import TokenKey, hash_for
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 # People write these in subjects; RFC 4514 has no short names for them.
 MORE_NAMES = {"E": NameOID.EMAIL_ADDRESS, "emailAddress": NameOID.EMAIL_ADDRESS, "SN": NameOID.SURNAME}
 # --for: what an end entity's certificate is good for.
@@ -26,7 +29,7 @@ PURPOSES = {
     "code": ExtendedKeyUsageOID.CODE_SIGNING,
 }
 # Clocks of those who check differ; a certificate counts from a little before it was made.
-GRACE = datetime.timedelta(minutes=5)
+GRACE = dt.timedelta(minutes=5)
 Extensions = list[tuple[x509.ExtensionType, bool]]
 
 
@@ -178,10 +181,10 @@ def _signed(
     extensions: Extensions,
     *,
     days: int,
-    latest: datetime.datetime | None,
+    latest: dt.datetime | None,
 ) -> bytes:
-    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-    end = now + datetime.timedelta(days=days)
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    end = now + dt.timedelta(days=days)
     builder = (
         x509.CertificateBuilder()
         .issuer_name(issuer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -14,10 +13,13 @@ from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option
 from keyfob.functions.keys import C_GenerateKey, C_GenerateKeyPair
 from keyfob.mechanisms.der import object_identifier
-from keyfob.spec.constants import CKA, CKM
+from keyfob.spec.constants import CKA, CKK, CKM
 from keyfob.token.object import FALSE, TRUE, ulong
+from keyfob.token.templates import USAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from keyfob.token.session import Session
 
 Template = list[tuple[int, bytes]]
@@ -25,15 +27,26 @@ Template = list[tuple[int, bytes]]
 # --type: the mechanism that makes it, and what its template needs.
 RSA_TYPES = {f"rsa:{bits}": bits for bits in (2048, 3072, 4096)}
 CURVE_TYPES = {
-    "ec:p256": (CKM.EC_KEY_PAIR_GEN, "1.2.840.10045.3.1.7"),
-    "ec:p384": (CKM.EC_KEY_PAIR_GEN, "1.3.132.0.34"),
-    "ec:p521": (CKM.EC_KEY_PAIR_GEN, "1.3.132.0.35"),
-    "ec:secp256k1": (CKM.EC_KEY_PAIR_GEN, "1.3.132.0.10"),
-    "ed25519": (CKM.EC_EDWARDS_KEY_PAIR_GEN, "1.3.101.112"),
-    "x25519": (CKM.EC_MONTGOMERY_KEY_PAIR_GEN, "1.3.101.110"),
+    "ec:p256": (CKM.EC_KEY_PAIR_GEN, CKK.EC, "1.2.840.10045.3.1.7"),
+    "ec:p384": (CKM.EC_KEY_PAIR_GEN, CKK.EC, "1.3.132.0.34"),
+    "ec:p521": (CKM.EC_KEY_PAIR_GEN, CKK.EC, "1.3.132.0.35"),
+    "ec:secp256k1": (CKM.EC_KEY_PAIR_GEN, CKK.EC, "1.3.132.0.10"),
+    "ed25519": (CKM.EC_EDWARDS_KEY_PAIR_GEN, CKK.EC_EDWARDS, "1.3.101.112"),
+    "x25519": (CKM.EC_MONTGOMERY_KEY_PAIR_GEN, CKK.EC_MONTGOMERY, "1.3.101.110"),
 }
 AES_TYPES = {f"aes:{bits}": bits for bits in (128, 256)}
 TYPES = (*RSA_TYPES, *CURVE_TYPES, *AES_TYPES)
+
+# What keys are for, (private, public) by type. Left out, every use would be allowed, even those that make no sense.
+USES = {
+    CKK.RSA: (
+        (CKA.SIGN, CKA.SIGN_RECOVER, CKA.DECRYPT, CKA.UNWRAP),
+        (CKA.VERIFY, CKA.VERIFY_RECOVER, CKA.ENCRYPT, CKA.WRAP),
+    ),
+    CKK.EC: ((CKA.SIGN, CKA.DERIVE), (CKA.VERIFY, CKA.DERIVE)),
+    CKK.EC_EDWARDS: ((CKA.SIGN,), (CKA.VERIFY,)),
+    CKK.EC_MONTGOMERY: ((CKA.DERIVE,), (CKA.DERIVE,)),
+}
 
 EPILOG = """\b
 Examples:
@@ -77,7 +90,7 @@ def generate(
         with working(f"Making {kind}"):
             handle = make(session, kind, common, protection)
         made = session.token.objects.get(handle)
-        click.echo(f"Made the {kind} key {name!r} on {tokens.label_of(session.token)!r}, ID {objects.id_of(made)}.")
+        click.echo(f"Made the {kind} key {name!r}{objects.with_id(made)} on {tokens.label_of(session.token)!r}.")
 
 
 def naming(name: str, identifier: str | None) -> Template:
@@ -107,16 +120,23 @@ def make(session: Session, kind: str, common: Template, protection: Template) ->
         )
     public: Template = [*common, (CKA.TOKEN, TRUE), (CKA.PRIVATE, FALSE)]
     if kind in RSA_TYPES:
-        mechanism = CKM.RSA_PKCS_KEY_PAIR_GEN
+        mechanism, key_type = CKM.RSA_PKCS_KEY_PAIR_GEN, CKK.RSA
         public += [(CKA.MODULUS_BITS, ulong(RSA_TYPES[kind])), (CKA.PUBLIC_EXPONENT, b"\x01\x00\x01")]
     else:
-        mechanism, curve = CURVE_TYPES[kind]
+        mechanism, key_type, curve = CURVE_TYPES[kind]
         public.append((CKA.EC_PARAMS, object_identifier(curve)))
-    return C_GenerateKeyPair(session, (mechanism, None), public, [*common, *protection])[1]
+    private = [*common, *protection, *uses(key_type, private=True)]
+    return C_GenerateKeyPair(session, (mechanism, None), [*public, *uses(key_type, private=False)], private)[1]
+
+
+def uses(key_type: int, *, private: bool) -> Template:
+    """Every usage attribute of one half of a key pair."""
+    sensible = USES[key_type][0 if private else 1]
+    return [(usage, TRUE if usage in sensible else FALSE) for usage in USAGES]
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
+def working(what: str) -> Generator[None]:
     """Show on a terminal that work goes on: large RSA keys take seconds."""
     if not sys.stderr.isatty():
         yield

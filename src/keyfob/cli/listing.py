@@ -53,7 +53,7 @@ def _list_tokens(*, as_json: bool) -> None:
         )
         return
     if rows:
-        heads = ("SLOT", "LABEL", "KIND", "PIN", "SO PIN", "OBJECTS", "SERIAL", "FLAGS")
+        heads = ("SLOT", "LABEL", "KIND", "PIN", "SO PIN", "PUBLIC OBJECTS", "SERIAL", "FLAGS")
         tables.show(
             heads,
             [
@@ -63,7 +63,7 @@ def _list_tokens(*, as_json: bool) -> None:
                     row["kind"],
                     row["pin"],
                     row["so_pin"],
-                    str(row["objects"]),
+                    str(row["public_objects"]),
                     row["serial"],
                     ", ".join(row["flags"]),
                 )
@@ -78,8 +78,7 @@ def _list_tokens(*, as_json: bool) -> None:
 
 def _token_row(token: Token) -> dict[str, Any]:
     info = token.info
-    store = token.store
-    if info is None or store is None:
+    if info is None:
         raise AssertionError("only stored tokens are listed")
     flags = []
     if token.write_protected:
@@ -93,7 +92,7 @@ def _token_row(token: Token) -> dict[str, Any]:
         "serial": info.serial,
         "pin": "none" if info.general_access else pin_state(info, set_=info.user_pin_set, failed=info.failed_user),
         "so_pin": pin_state(info, set_=info.so_pin_set, failed=info.failed_so),
-        "objects": store.count(),
+        "public_objects": tokens.count(token),
         "flags": flags,
     }
 

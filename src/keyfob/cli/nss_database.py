@@ -28,8 +28,8 @@ class Database:
     __slots__ = ("folder",)
 
     def __init__(self, given: str) -> None:
-        if given.startswith("dbm:") or (Path(given) / "secmod.db").exists() and not (Path(given) / "cert9.db").exists():
-            raise Refusal("this is a database of the old kind (dbm), which NSS no longer reads")
+        if given.startswith("dbm:"):
+            raise Refusal(f"{given} is a database of the old kind (dbm), which NSS no longer reads")
         self.folder = Path(given.removeprefix("sql:")).expanduser()
 
     def require(self, *, create: bool) -> None:
@@ -78,7 +78,7 @@ class Database:
     def _linked_process_lives(self) -> bool:
         """On file systems without locks Firefox leaves a link to its process; that of a dead one is from a crash."""
         try:
-            match = LOCK_TARGET.fullmatch(os.readlink(self.folder / "lock"))
+            match = LOCK_TARGET.fullmatch(str((self.folder / "lock").readlink()))
         except OSError:
             return False
         return match is not None and Path(f"/proc/{match[1]}").exists()
@@ -92,7 +92,8 @@ class Database:
     def _modutil(self, *arguments: str) -> None:
         self._run("modutil", "-dbdir", f"sql:{self.folder}", *arguments, "-force")
 
-    def _run(self, program: str, *arguments: str) -> None:
+    @staticmethod
+    def _run(program: str, *arguments: str) -> None:
         path = shutil.which(program)
         if path is None:
             raise Refusal(f"{program} is not installed; it comes in the package {PACKAGES}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keyfob.cli.errors import Refusal
-from keyfob.functions.objects import C_FindObjects, C_FindObjectsFinal, C_FindObjectsInit, C_GetAttributeValue
+from keyfob.functions.objects import C_FindObjects, C_FindObjectsFinal, C_FindObjectsInit
 from keyfob.spec.constants import CKA, CKK, CKO
 from keyfob.spec.errors import name_of
 from keyfob.token.object import Object, number, ulong
-from keyfob.token.session import Session
+
+if TYPE_CHECKING:
+    from keyfob.token.session import Session
 
 Template = list[tuple[int, bytes]]
 
@@ -62,7 +66,7 @@ def search(session: Session, *template: tuple[int, bytes]) -> list[Object]:
             handles += more
     finally:
         C_FindObjectsFinal(session)
-    found = [C_GetAttributeValue(session, handle) for handle in handles]
+    found = [session.token.objects.get(handle) for handle in handles]
     kept = [one for one in found if class_of(one) not in HIDDEN]
     return sorted(kept, key=lambda one: (label_of(one), ORDER.get(class_of(one), len(ORDER)), one.handle))
 
@@ -114,6 +118,12 @@ def label_of(found: Object) -> str:
 
 def id_of(found: Object) -> str:
     return found.attributes.get(CKA.ID, b"").hex()
+
+
+def with_id(found: Object) -> str:
+    """ " (ID 0a1b)", or nothing where there is none."""
+    identifier = id_of(found)
+    return f" (ID {identifier})" if identifier else ""
 
 
 def key_kind(found: Object) -> str:

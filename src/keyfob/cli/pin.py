@@ -38,9 +38,11 @@ def change(label: str, so: bool, pin: Secret, new_pin: Secret) -> None:  # the o
     user_type = CKU.SO if so else CKU.USER
     with tokens.library() as library:
         token = tokens.find(library, label)
-        refuse_general_access(token.general_access and not so, label)
-        if token.write_protected:
-            raise Refusal(f"{label!r} can only be read: its file or the file's folder is write-protected")
+        if token.general_access and not so:
+            raise Refusal(
+                f"{label!r} has no PIN; the SO PIN sets one, which then everybody needs: keyfob pin unblock {label}"
+            )
+        tokens.refuse_read_only(token)
         session = token.open_session(tokens.READ_WRITE)
         old = pin.read()
         try:
@@ -62,13 +64,9 @@ def unblock(label: str, so_pin: Secret, new_pin: Secret) -> None:
     """
     with tokens.library() as library:
         token = tokens.find(library, label)
-        refuse_general_access(token.general_access, label)
         session = token.open_session(tokens.READ_WRITE)
         tokens.login(session, so_pin, user_type=CKU.SO)
         C_InitPIN(session, check_pin(new_pin.read(new=True)))
+        if token.general_access:  # the PIN has taken the place of the key file
+            tokens.key_file(library, token.slot_id).unlink(missing_ok=True)
     click.echo(f"Set a new PIN for {label!r}.")
-
-
-def refuse_general_access(general: bool, label: str) -> None:
-    if general:
-        raise Refusal(f"{label!r} has no user PIN: it is open to every program of its user (--no-pin)")

@@ -6,9 +6,8 @@ Only signing is there: everything else would need the key itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -17,11 +16,15 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from keyfob.cli import objects, tokens
 from keyfob.cli.errors import Refusal
-from keyfob.cli.pins import Secret
 from keyfob.functions.signing import C_Sign, C_SignInit
 from keyfob.spec.constants import CKA, CKM, CKO, CKU
-from keyfob.token.object import Object
-from keyfob.token.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from keyfob.cli.pins import Secret
+    from keyfob.token.object import Object
+    from keyfob.token.session import Session
 
 RSA_MECHANISMS = {
     "sha256": CKM.SHA256_RSA_PKCS,
@@ -131,7 +134,7 @@ def token_key(session: Session, found: Object, pin: Secret) -> TokenKey:
 
 
 @contextmanager
-def signing(label: str, name: str, pin: Secret, *, writing: bool = False) -> Iterator[TokenKey]:
+def signing(label: str, name: str, pin: Secret, *, writing: bool = False) -> Generator[TokenKey]:
     """The private key called `name` of the token `label`, ready to sign; the token closes at the end."""
     with tokens.opened(label, pin, writing=writing) as session:
         yield token_key(session, objects.single(session, name, CKO.PRIVATE_KEY), pin)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from keyfob import config
 from keyfob.cli.errors import Refusal
-from keyfob.cli.pins import Secret
 from keyfob.spec.constants import CKF, CKR, CKU
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore
 from keyfob.token.library import Library
-from keyfob.token.session import Session
-from keyfob.token.token import Token
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from keyfob.cli.pins import Secret
+    from keyfob.token.session import Session
+    from keyfob.token.token import Token
 
 READ_ONLY = CKF.SERIAL_SESSION
 READ_WRITE = CKF.SERIAL_SESSION | CKF.RW_SESSION
@@ -22,7 +27,7 @@ NO_TOKENS = "there is no token yet; make one with: keyfob init LABEL"
 
 
 @contextmanager
-def library() -> Iterator[Library]:
+def library() -> Generator[Library]:
     """Every token that KEYFOB_HOME or the user's own folders hold."""
     opened = Library(config.load(os.environ))
     try:
@@ -67,13 +72,29 @@ def find(tokens: Library, name: str) -> Token:
     raise Refusal("; ".join((f"no token is called {name!r}; there are {names}", *damaged)))
 
 
+def count(token: Token) -> int:
+    """How many objects can be seen without a PIN."""
+    token.open_session(READ_ONLY)  # opens tokens of general access
+    return len(token.store.find(())) if token.store is not None else 0
+
+
+def key_file(tokens: Library, slot_id: int) -> Path:
+    """Where the key of a token without PIN is."""
+    return tokens.path_of(slot_id).with_suffix(".key")
+
+
 def label_of(token: Token) -> str:
     info = token.info
     return info.label if info is not None else ""
 
 
+def refuse_read_only(token: Token) -> None:
+    if token.write_protected:
+        raise Refusal(f"{label_of(token)!r} can only be read: its file or the file's folder is write-protected")
+
+
 @contextmanager
-def opened(name: str, pin: Secret | None, *, writing: bool = False, ask: bool = True) -> Iterator[Session]:
+def opened(name: str, pin: Secret | None, *, writing: bool = False, ask: bool = True) -> Generator[Session]:
     """A session of the token called `name`, logged in where a PIN is given or asked for.
 
     `pin` None: without login. `ask` False: a PIN that was not given is not asked for, and there is no login. Tokens
@@ -81,8 +102,8 @@ def opened(name: str, pin: Secret | None, *, writing: bool = False, ask: bool = 
     """
     with library() as tokens:
         token = find(tokens, name)
-        if writing and token.write_protected:
-            raise Refusal(f"{label_of(token)!r} can only be read: its file or the file's folder is write-protected")
+        if writing:
+            refuse_read_only(token)
         session = token.open_session(READ_ONLY if token.write_protected else READ_WRITE)
         if pin is not None and not token.general_access and (ask or pin.given):
             login(session, pin)

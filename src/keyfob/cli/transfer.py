@@ -10,13 +10,13 @@ import click
 
 from keyfob.cli import files, objects, tokens
 from keyfob.cli.errors import Refusal
-from keyfob.cli.key import naming, refuse_taken, working
+from keyfob.cli.key import naming, refuse_taken, uses, working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.functions.keys import C_WrapKey
 from keyfob.functions.objects import C_CreateObject
 from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token import kinds, templates
+from keyfob.token import templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
 
 if TYPE_CHECKING:
@@ -110,7 +110,14 @@ def _keep(
         common = dict(naming(label, identifier))
         refuse_taken(session, label, common.get(CKA.ID))
         private = templates.complete(
-            {**common, **protection, CKA.CLASS: PRIVATE_KEY, CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE},
+            {
+                **common,
+                **protection,
+                **dict(uses(number(made[CKA.KEY_TYPE]), private=True)),
+                CKA.CLASS: PRIVATE_KEY,
+                CKA.TOKEN: TRUE,
+                CKA.PRIVATE: TRUE,
+            },
             templates.UNWRAP,
             made=made,
             private_default=True,
@@ -131,7 +138,7 @@ def _keep(
 
 def _line(one: Object) -> str:
     what = objects.key_kind(one) or "certificate"
-    return f"{what} {objects.label_of(one)!r} (ID {objects.id_of(one)})"
+    return f"{what} {objects.label_of(one)!r}{objects.with_id(one)}"
 
 
 def _components(read: Any, info: bytes) -> Attributes:
@@ -154,8 +161,10 @@ def _name_by_certificate(found: Any, public_info: bytes) -> str:
 
 def _public_half(private: Attributes, common: Attributes) -> Attributes:
     """The public key object that belongs to a private one: NSS looks for it before login (P3)."""
-    template = {**common, CKA.CLASS: PUBLIC_KEY, CKA.KEY_TYPE: private[CKA.KEY_TYPE], CKA.TOKEN: TRUE}
-    if number(private[CKA.KEY_TYPE]) == CKK.RSA:
+    key_type = number(private[CKA.KEY_TYPE])
+    template = {**common, **dict(uses(key_type, private=False))}
+    template |= {CKA.CLASS: PUBLIC_KEY, CKA.KEY_TYPE: ulong(key_type), CKA.TOKEN: TRUE}
+    if key_type == CKK.RSA:
         template |= {attribute: private[attribute] for attribute in (CKA.MODULUS, CKA.PUBLIC_EXPONENT)}
     else:
         from keyfob.mechanisms import load_key
@@ -258,7 +267,7 @@ def wrapped_out(session: Session, found: Object) -> bytes:
         wrapped = C_WrapKey(session, mechanism, wrapping, found.handle, int(size) if isinstance(size, int) else 0)
     except PKCS11Error as problem:
         if problem.rv == CKR.MECHANISM_INVALID:
-            raise Refusal(f"a token of the kind {kinds.of(session.token)!r} lets no key out") from None
+            raise Refusal(f"a token of the kind {session.token.kind!r} lets no key out") from None
         raise
     if isinstance(wrapped, int):
         raise AssertionError("the size that C_WrapKey gave did not do")

@@ -23,10 +23,10 @@ def verify(label: str, pin: Secret, login: bool) -> None:
     with tokens.opened(label, pin, ask=login) as session:
         store = session.token.store
         problems = store.verify() if store is not None else []
-        checked, unlocked = (store.count(), store.unlocked) if store is not None else (0, False)
+        unlocked = store is not None and store.unlocked
     for problem in problems:
         click.echo(tables.printable(problem))
     if problems:
         raise Refusal(f"{label!r} has {len(problems)} problem{'s' * (len(problems) != 1)}; work on a copy of its file")
-    against = "checksums and MACs hold" if unlocked else "checksums hold; the PIN would check against tampering, too"
-    click.echo(f"{label!r}: {checked} object{'s' * (checked != 1)}, {against}.")
+    held = "checksums and MACs" if unlocked else "checksums (the PIN would check against tampering, too)"
+    click.echo(f"{label!r} is as it was left: all {held} hold.")

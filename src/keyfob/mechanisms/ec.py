@@ -5,7 +5,7 @@ An ECDSA signature is r || s, each of the length of the curve's order; the libra
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature
@@ -24,21 +24,35 @@ from keyfob.spec.errors import PKCS11Error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# ECDSA over a value that was hashed elsewhere asks the hash for nothing but its length: SHAKE256 has any.
-RAW: dict[int, ec.ECDSA] = {size: ec.ECDSA(Prehashed(hashes.SHAKE256(size))) for size in range(1, 129)}
 # Input longer than any hash says that the caller means something else (the standard speaks of 1024 bits).
-LONGEST_HASH = max(RAW)
+LONGEST_HASH = 128
 
 
-class HashedEcdsa:
-    """ECDSA with one hash: over a whole message, and over its hash (after C_*Update)."""
+class Ecdsa(ec.ECDSA):
+    """The library's ECDSA without its constructor, which imports 10 ms of back end to ask about RFC 6979."""
 
-    __slots__ = ("algorithm", "over_hash", "over_message")
+    def __init__(self, algorithm: hashes.HashAlgorithm | Prehashed) -> None:
+        self.hash = algorithm
 
-    def __init__(self, algorithm: hashes.HashAlgorithm) -> None:
-        self.algorithm = algorithm
-        self.over_message = ec.ECDSA(algorithm)
-        self.over_hash = ec.ECDSA(Prehashed(algorithm))
+    @property
+    def algorithm(self) -> hashes.HashAlgorithm | Prehashed:
+        return self.hash
+
+    @property
+    def deterministic_signing(self) -> bool:
+        return False
+
+
+@cache
+def over_message(digest: int) -> Ecdsa:
+    """ECDSA over a message, by the number of its digest mechanism."""
+    return Ecdsa(HASHES[digest])
+
+
+@cache
+def over_hash(length: int) -> Ecdsa:
+    """ECDSA over a hash of `length` bytes. Of the algorithm only this length counts, and SHAKE256 has any."""
+    return Ecdsa(Prehashed(hashes.SHAKE256(length)))
 
 
 def signing_curve(key: CurveKey) -> WeierstrassCurve:
@@ -78,11 +92,9 @@ def to_der(signature: bytes, size: int) -> bytes:
     return encode_dss_signature(int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))
 
 
-def raw_algorithm(data: bytes) -> ec.ECDSA:
-    algorithm = RAW.get(len(data))
-    if algorithm is None:
+def check_hash_length(data: bytes) -> None:
+    if not 0 < len(data) <= LONGEST_HASH:
         raise PKCS11Error(CKR.DATA_LEN_RANGE, f"CKM_ECDSA takes a hash of 1 to {LONGEST_HASH} bytes")
-    return algorithm
 
 
 class EcdsaSign(SinglePart):
@@ -97,7 +109,8 @@ class EcdsaSign(SinglePart):
         self.native = key.native
 
     def sign(self, data: bytes) -> bytes:
-        return to_raw(self.native.sign(data, raw_algorithm(data)), self.size)
+        check_hash_length(data)
+        return to_raw(self.native.sign(data, over_hash(len(data))), self.size)
 
 
 class EcdsaVerify(SinglePart):
@@ -111,8 +124,9 @@ class EcdsaVerify(SinglePart):
         self.native = key.native
 
     def verify(self, data: bytes, signature: bytes) -> None:
+        check_hash_length(data)
         try:
-            self.native.verify(to_der(signature, self.size), data, raw_algorithm(data))
+            self.native.verify(to_der(signature, self.size), data, over_hash(len(data)))
         except InvalidSignature:
             raise PKCS11Error(CKR.SIGNATURE_INVALID, "the ECDSA signature is not valid") from None
 
@@ -120,57 +134,59 @@ class EcdsaVerify(SinglePart):
 class EcdsaHashSign:
     """CKM_ECDSA_SHA*: the message in one call or in parts."""
 
-    __slots__ = ("hash", "native", "output_size", "scheme", "size")
+    __slots__ = ("digest", "hash", "native", "output_size", "size")
 
-    def __init__(self, scheme: HashedEcdsa, key: EcPrivateKey, parameter: Any) -> None:
+    def __init__(self, digest: int, key: EcPrivateKey, parameter: Any) -> None:
         check_no_parameter(parameter)
         self.size = signing_curve(key).order_size
         self.output_size = 2 * self.size
         self.native = key.native
-        self.scheme = scheme
+        self.digest = digest
         self.hash: hashes.Hash | None = None
 
     def sign(self, data: bytes) -> bytes:
-        return to_raw(self.native.sign(data, self.scheme.over_message), self.size)
+        return to_raw(self.native.sign(data, over_message(self.digest)), self.size)
 
     def update(self, part: bytes) -> None:
         if self.hash is None:
-            self.hash = hashes.Hash(self.scheme.algorithm)
+            self.hash = hashes.Hash(HASHES[self.digest])
         self.hash.update(part)
 
     def final(self) -> bytes:
         if self.hash is None:
             return self.sign(b"")
-        return to_raw(self.native.sign(self.hash.finalize(), self.scheme.over_hash), self.size)
+        value = self.hash.finalize()
+        return to_raw(self.native.sign(value, over_hash(len(value))), self.size)
 
 
 class EcdsaHashVerify:
     """CKM_ECDSA_SHA*: the message in one call or in parts."""
 
-    __slots__ = ("hash", "native", "scheme", "size")
+    __slots__ = ("digest", "hash", "native", "size")
 
-    def __init__(self, scheme: HashedEcdsa, key: EcPublicKey, parameter: Any) -> None:
+    def __init__(self, digest: int, key: EcPublicKey, parameter: Any) -> None:
         check_no_parameter(parameter)
         self.size = signing_curve(key).order_size
         self.native = key.native
-        self.scheme = scheme
+        self.digest = digest
         self.hash: hashes.Hash | None = None
 
     def verify(self, data: bytes, signature: bytes) -> None:
-        self._verify(data, signature, self.scheme.over_message)
+        self._verify(data, signature, over_message(self.digest))
 
     def update(self, part: bytes) -> None:
         if self.hash is None:
-            self.hash = hashes.Hash(self.scheme.algorithm)
+            self.hash = hashes.Hash(HASHES[self.digest])
         self.hash.update(part)
 
     def final(self, signature: bytes) -> None:
         if self.hash is None:
             self.verify(b"", signature)
         else:
-            self._verify(self.hash.finalize(), signature, self.scheme.over_hash)
+            value = self.hash.finalize()
+            self._verify(value, signature, over_hash(len(value)))
 
-    def _verify(self, data: bytes, signature: bytes, algorithm: ec.ECDSA) -> None:
+    def _verify(self, data: bytes, signature: bytes, algorithm: Ecdsa) -> None:
         try:
             self.native.verify(to_der(signature, self.size), data, algorithm)
         except InvalidSignature:
@@ -187,9 +203,8 @@ def _row(mechanism: int, operations: dict[int, Callable[..., Any]], *key_types: 
 
 
 def _hashing_row(mechanism: int, digest: int) -> Mechanism:
-    scheme = HashedEcdsa(HASHES[digest])
     return _row(
-        mechanism, {CKF.SIGN: partial(EcdsaHashSign, scheme), CKF.VERIFY: partial(EcdsaHashVerify, scheme)}, CKK.EC
+        mechanism, {CKF.SIGN: partial(EcdsaHashSign, digest), CKF.VERIFY: partial(EcdsaHashVerify, digest)}, CKK.EC
     )
 
 

@@ -1,20 +1,19 @@
 """The counters of a token that change without login: writes to objects, and wrong PINs.
 
-An attempt is counted before its PIN is looked at and settled afterwards, so that killing the process in between gives no
-free guess. Yet ten processes that log in at the same moment with the right PIN must not lock each other out: what has
+An attempt is counted before its PIN is looked at and settled afterwards, so that killing the process in between gives
+no free guess. Yet ten processes that log in at the same moment with the right PIN must not lock each other out: what has
 begun but is not settled is counted apart, as `pending`, and an attempt that these alone would forbid waits for them.
 """
 
 from __future__ import annotations
 
-from struct import Struct
-from struct import error as _StructError
+import struct
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
 ROLES = ("user", "so")
-ROW = Struct("<QdIIII")
+ROW = struct.Struct("<QdIIII")
 MOST_VERSIONS = 1 << 62
 MOST_FAILURES = 0xFFFF_FFFF
 PATIENCE = 5.0  # seconds after which an unsettled attempt is one of a dead process
@@ -44,7 +43,7 @@ class Counters:
         counters = cls()
         try:
             version, counters.begun, user, user_pending, so, so_pending = ROW.unpack(value)
-        except _StructError as problem:
+        except struct.error as problem:
             raise ValueError(str(problem)) from None
         if version > MOST_VERSIONS:
             raise ValueError("the counter of versions is out of bounds")
@@ -60,7 +59,7 @@ class Counters:
         return self.version
 
     def admit(self, role: str, max_failures: int, now: float) -> bool:
-        """Count an attempt; CKR_PIN_LOCKED when there were too many. False: wait a little for those that are under way."""
+        """Count an attempt; CKR_PIN_LOCKED when there were too many. False: wait for those that are under way."""
         failed, pending = self.failed[role], self.pending[role]
         if failed >= max_failures:
             raise PKCS11Error(CKR.PIN_LOCKED, f"the {role} PIN is locked after {failed} wrong ones")

@@ -14,10 +14,10 @@ MOST_LANES = 64
 class Hardening:
     """Memory in KiB, passes over it, and lanes. The default takes 64 MiB and 100 to 150 ms of a 2020s server core.
 
-    Two passes, because half of the time of a single one goes into fetching pages, which an attacker does once for all guesses.
+    Two passes: half of the time of a single one goes into fetching pages, which an attacker does once for all guesses.
 
-    One lane, because pyca/cryptography computes lanes one after the other: more of them would help only an attacker, who
-    would compute them side by side.
+    One lane, because pyca/cryptography computes lanes one after the other: more of them would help only an attacker,
+    who would compute them side by side.
     """
 
     __slots__ = ("iterations", "lanes", "memory_kib")
@@ -43,7 +43,7 @@ class Hardening:
         """As read from a token: what `for_tests` wrote is taken too; absurd numbers (damage, a trap) are refused."""
         found = cls.__new__(cls)
         found.memory_kib, found.iterations, found.lanes = memory_kib, iterations, lanes
-        found._check()
+        found._check()  # noqa: SLF001 - our own class
         return found
 
     @classmethod

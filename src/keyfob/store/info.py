@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+
 MIN_PIN, MAX_PIN = 4, 255  # bytes of UTF-8
+MAX_LABEL = 32  # bytes, as in CK_TOKEN_INFO
 DEFAULT_MAX_FAILURES = 10
 
 
 class TokenInfo:
     """A snapshot; `settings` is for the rooms above, by name.
 
-    `epoch` grows with each C_InitToken: (serial, epoch) names one incarnation of the token. `failed_user` and `failed_so`
-    count wrong PINs since the last right one and attempts that are under way or were cut short. `created` is in seconds
-    since 1970. `so_pin_set` is False where nobody can log in as SO (see SqliteStore.set_pin on empty SO PINs).
+    `epoch` grows with each C_InitToken: (serial, epoch) names one incarnation of the token. `failed_user` and
+    `failed_so` count wrong PINs since the last right one and attempts that are under way or were cut short. `created` is
+    in seconds since 1970. `so_pin_set` is False where nobody can log in as SO (see Store.set_pin on empty SO PINs).
     """
 
     __slots__ = (
@@ -63,3 +67,15 @@ class TokenInfo:
         self.min_pin = MIN_PIN
         self.max_pin = MAX_PIN
         self.settings = settings
+
+
+def check_label(label: str) -> None:
+    """CKR_ARGUMENTS_BAD for a label that CK_TOKEN_INFO cannot hold."""
+    if len(label.encode()) > MAX_LABEL:
+        raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a label has at most {MAX_LABEL} bytes")
+
+
+def check_pin_length(pin: bytes) -> None:
+    """CKR_PIN_LEN_RANGE for a PIN that must not be set."""
+    if not MIN_PIN <= len(pin) <= MAX_PIN:
+        raise PKCS11Error(CKR.PIN_LEN_RANGE, f"a PIN has {MIN_PIN} to {MAX_PIN} bytes")

@@ -1,18 +1,21 @@
 """Checksums, MACs and look-up digests: everything about a row that can be computed without opening a sealed record.
 
-All of it is BLAKE2b (RFC 7693) with 16 bytes of output, unkeyed or keyed, kept apart by its personalisation parameter. It
-comes from CPython's own module: hashlib would pull the system's libcrypto into the host (CRYPTO.md), and `cryptography`
-takes tens of milliseconds to import, which nobody should wait for who only reads the public part of a token.
+All of it is BLAKE2b (RFC 7693) with 16 bytes of output, unkeyed or keyed, kept apart by its personalisation parameter.
+It comes from CPython's own module: hashlib would pull the system's libcrypto into the host, and `cryptography` takes tens
+of milliseconds to import, for which nobody should wait who only reads the public part of a token.
 """
 
 from __future__ import annotations
 
 from _blake2 import blake2b
 from _operator import _compare_digest as same_digest
-from collections.abc import Mapping
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKA, CKO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SIZE = 16
 PLACE = Struct("<QQB")  # object's number, version, private flag
@@ -77,7 +80,7 @@ def tag_of_meta(hasher: Hasher, name: str, value: bytes) -> bytes:
 
 
 def index_digest(hasher: Hasher, attribute: int, value: bytes) -> bytes:
-    """What the look-up table knows of an attribute. Keyed for private objects, so that nobody can try values against it.
+    """What the look-up table knows of an attribute; keyed for private objects, so that nobody can try values on it.
 
     The attribute's number goes into the digest rather than into a column: smaller, and it tells a reader less.
     """

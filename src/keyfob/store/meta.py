@@ -1,15 +1,13 @@
 """The facts about a token: one row of the meta table each, guarded like objects, and the counters beside them.
 
-Each row has its own checksum and its own MAC over its name and value, so that damage is named and what is undamaged stays
-usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that a removed
-row is noticed too. The row `counters` alone has no MAC: it changes without login.
+Each row has its own checksum and its own MAC over its name and value, so that damage is named and what is undamaged
+stays usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that a
+removed row is noticed too. The row `counters` alone has no MAC: it changes without login.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from struct import Struct
-from struct import error as _StructError
+import struct
 from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
@@ -21,6 +19,8 @@ from keyfob.store.integrity import META_CHECKSUM, same_digest, tag_of_meta
 from keyfob.store.record import decode, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keyfob.store.database import Database
     from keyfob.store.seal import Keys
 
@@ -45,30 +45,32 @@ GUARDED = (
     "user_wrapping",
 )
 
-NUMBER = Struct("<Q")
-HARDENING = Struct("<QQQ")
+NUMBER = struct.Struct("<Q")
+HARDENING = struct.Struct("<QQQ")
 
 
 class Meta:
     """All rows as they were at one moment. `problems` names the rows that cannot be believed, with the reason."""
 
-    __slots__ = ("_info", "_values", "counters", "problems")
+    __slots__ = ("_info", "_macs", "_values", "counters", "problems")
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
+        self._macs: dict[str, object] = {}
         self.problems: dict[str, str] = {}
         self.counters = Counters()
         self._info: TokenInfo | None = None
 
     @classmethod
-    def load(cls, database: Database, keys: Keys | None) -> Meta:
-        """Read and check every row: its checksum, and with keys its MAC."""
+    def load(cls, database: Database) -> Meta:
+        """Read every row and check it as far as that goes without keys."""
         meta = cls()
         for encoded, value, checksum, mac in database.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta"):
             name = encoded.decode(errors="backslashreplace")
-            reason = _check(name, value, checksum, mac, keys)
+            reason = _damage(name, value, checksum)
             if reason is None:
                 meta._values[name] = value
+                meta._macs[name] = mac
             else:
                 meta.problems[name] = reason
         for name in (*GUARDED, COUNTERS):
@@ -76,6 +78,23 @@ class Meta:
                 meta.problems.setdefault(name, "missing")
         meta._read_counters(database)
         return meta
+
+    def authenticate(self, keys: Keys) -> None:
+        """Check the MACs too; what fails is a problem from now on. CKR_DEVICE_ERROR when `keys` are another token's."""
+        if not self.belongs_to(keys):
+            raise PKCS11Error(CKR.DEVICE_ERROR, "the wrapped master key is not this token's: it was tampered with")
+        for name in GUARDED:
+            value = self._values.get(name)
+            if value is None:
+                continue
+            mac = self._macs[name]
+            if not isinstance(mac, bytes) or not same_digest(tag_of_meta(keys.mac_meta, name, value), mac):
+                del self._values[name]
+                self.problems[name] = "the MAC does not fit: it was tampered with"
+
+    def belongs_to(self, keys: Keys) -> bool:
+        """Whether the token still has this master key, as far as a readable key ID can tell."""
+        return self._values.get("key_id", keys.key_id) == keys.key_id
 
     def _read_counters(self, database: Database) -> None:
         try:
@@ -120,7 +139,7 @@ class Meta:
     def hardening(self) -> Hardening:
         try:
             return Hardening.stored(*HARDENING.unpack(self.value("hardening")))
-        except _StructError:
+        except struct.error:
             raise PKCS11Error(CKR.DEVICE_ERROR, "meta hardening: not understood") from None
 
     @property
@@ -181,14 +200,12 @@ def write_counters(database: Database, counters: Counters) -> None:
     )
 
 
-def _check(name: str, value: object, checksum: object, mac: object, keys: Keys | None) -> str | None:
+def _damage(name: str, value: object, checksum: object) -> str | None:
+    """What is wrong with a row, as far as anybody can tell."""
     if not isinstance(value, bytes) or not isinstance(checksum, bytes):
         return "a value of the wrong type"
     if name not in GUARDED and name != COUNTERS:
         return "not a name of this schema"
     if not same_digest(tag_of_meta(META_CHECKSUM, name, value), checksum):
         return "the checksum does not fit"
-    if keys is not None and name != COUNTERS:
-        if not isinstance(mac, bytes) or not same_digest(tag_of_meta(keys.mac_meta, name, value), mac):
-            return "the MAC does not fit: it was tampered with"
     return None

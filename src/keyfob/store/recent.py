@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from keyfob.store.record import Attributes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keyfob.store.record import Attributes
 
 CAPACITY = 2048
 

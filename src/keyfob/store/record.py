@@ -10,8 +10,11 @@ All numbers are little-endian. A sealed record (seal.py) starts with 0x81 instea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from struct import Struct, unpack_from
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Attributes = dict[int, bytes]
 

@@ -1,28 +1,31 @@
 """One object, one row: checked whenever it is read, made whenever it is written.
 
-Before login the checksum tells damage. After login the MAC must fit as well, and since the version is under both, a row
-is good for its place and time only. Rows without a MAC are what others wrote without login, as NSS's certutil does with
+Before login the checksum tells damage. After login the MAC must fit as well, and since number and version are under both,
+a row is good for its place only. Rows without a MAC are what others wrote without login, as NSS's certutil does with
 certificates: they are believed if they are public and newer than the last login, which put a MAC to all such rows and
-noted up to which version (`adopted`, guarded itself). So taking the MAC off an old row does not help an attacker.
+noted up to which version (`adopted`, guarded itself), so that taking the MAC off an old row does not make it believed.
+Whoever can write to the file can replace a public object, as certutil can without a PIN; no private and no trust object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from struct import error as _StructError
+import struct
 from typing import TYPE_CHECKING
 
-from keyfob.spec.constants import CKA, CKR
+from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
 from keyfob.store.record import Attributes, decode, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from keyfob.store.database import Database, Row
     from keyfob.store.seal import Keys
 
 TRUE, FALSE = b"\x01", b"\x00"
-COLUMNS = "id, version, private, record, checksum, mac"
+# Whom all programs believe: never written, and after login never believed, without a MAC.
+GUARDED_CLASSES = tuple(number.to_bytes(8, "little") for number in (CKO.NSS_TRUST, CKO.TRUST))
 
 
 class DamagedError(Exception):
@@ -37,34 +40,52 @@ def is_private(attributes: Mapping[int, bytes]) -> bool:
     return flag == TRUE
 
 
-def read(row: Row, keys: Keys | None, adopted: int) -> Attributes:
-    """The attributes of a row of COLUMNS; DamagedError when anything about it is wrong. Private rows need `keys`."""
-    object_id, version, private, record, checksum, mac = row
+def select(database: Database, object_id: int) -> Row | None:
+    """The row that `read` and `check_sum` take: id, version, private, record, checksum, mac."""
+    return database.row("SELECT id, version, private, record, checksum, mac FROM object WHERE id = ?", (object_id,))
+
+
+def check_sum(row: Row) -> None:
+    """DamagedError when the row is not as it was written; all that can be told of a sealed row before login."""
+    object_id, version, private, record, checksum, _ = row
     try:
-        if not same_digest(tag_of_object(OBJECT_CHECKSUM, object_id, version, private, record), checksum):
-            raise DamagedError("the checksum does not fit")
+        fits = same_digest(tag_of_object(OBJECT_CHECKSUM, object_id, version, private, record), checksum)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        raise DamagedError("a value of the wrong type") from None
+    if not fits:
+        raise DamagedError("the checksum does not fit")
+
+
+def read(row: Row, keys: Keys | None, adopted: int) -> Attributes:
+    """The attributes of a row; DamagedError when anything about it is wrong. Private rows need `keys`."""
+    check_sum(row)
+    object_id, version, private, record, _, mac = row
+    try:
         if keys is not None:
             if mac is None:
                 if private or version <= adopted:
                     raise DamagedError("the MAC is missing: it was tampered with")
             elif not same_digest(tag_of_object(keys.mac, object_id, version, private, record), mac):
                 raise DamagedError("the MAC does not fit: it was tampered with")
-            if private:
-                record = keys.open(object_id, version, record)
-        elif private:
-            raise DamagedError("it is sealed")
+        if private:
+            if keys is None:
+                raise DamagedError("it is sealed")
+            record = keys.open(object_id, version, record)
         attributes = decode(record)
-    except (TypeError, ValueError, OverflowError, _StructError) as problem:
-        text = str(problem) if type(problem) is ValueError else "a value of the wrong type"
-        raise DamagedError(text) from None
+    except (TypeError, ValueError) as problem:
+        raise DamagedError(str(problem) if isinstance(problem, ValueError) else "a value of the wrong type") from None
     if attributes.get(CKA.PRIVATE) != (TRUE if private else FALSE):
         raise DamagedError("the private flag does not fit the record")
+    if mac is None and keys is not None and attributes.get(CKA.CLASS) in GUARDED_CLASSES:
+        raise DamagedError("a trust object without a MAC: it was not written by this token's user")
     return attributes
 
 
 def write(database: Database, object_id: int, version: int, attributes: Attributes, keys: Keys | None) -> None:
     """Insert or replace the row, within the caller's transaction. Private objects need `keys`."""
     private = is_private(attributes)
+    if keys is None and attributes.get(CKA.CLASS) in GUARDED_CLASSES:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects need the user's login")
     try:
         record = encode(attributes)
     except ValueError as problem:
@@ -76,7 +97,7 @@ def write(database: Database, object_id: int, version: int, attributes: Attribut
     checksum = tag_of_object(OBJECT_CHECKSUM, object_id, version, private, record)
     mac = tag_of_object(keys.mac, object_id, version, private, record) if keys is not None else None
     database.run(
-        f"INSERT OR REPLACE INTO object ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO object (id, version, private, record, checksum, mac) VALUES (?, ?, ?, ?, ?, ?)",
         (object_id, version, int(private), record, checksum, mac),
     )
 
@@ -92,7 +113,7 @@ def digests(attributes: Attributes, keys: Keys | None) -> set[bytes]:
 
 
 def index(database: Database, object_id: int, old: set[bytes] | None, new: set[bytes]) -> None:
-    """Bring the look-up rows of an object from `old` to `new`; `old` None: unknown, so they are searched for one by one."""
+    """Bring the look-up rows of an object from `old` to `new`. `old` None: unknown, so all rows are searched for them."""
     if old is None:
         database.run("DELETE FROM lookup WHERE object = ?", (object_id,))
         old = set()
@@ -105,32 +126,32 @@ def index(database: Database, object_id: int, old: set[bytes] | None, new: set[b
 
 
 def next_id(database: Database) -> int:
-    """A number that no object of this token ever had: SQLite's AUTOINCREMENT would take the same, but sealing needs it first."""
+    """A number that no object of this token ever had, as AUTOINCREMENT would take: sealing needs it beforehand."""
     last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
     return max(last, database.number("SELECT max(id) FROM object")) + 1
 
 
-def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], None]) -> int:
-    """Put a MAC to the public rows written since the last login, within the caller's transaction; how many there were."""
-    statement = f"SELECT {COLUMNS} FROM object WHERE mac IS NULL AND version > ?"
-    tags = []
-    for row in list(database.rows(statement, (adopted,))):
+def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], None]) -> None:
+    """Put a MAC to the public rows written since the last login, within the caller's transaction."""
+    statement = "SELECT id FROM object WHERE mac IS NULL AND version > ?"
+    for (object_id,) in list(database.rows(statement, (adopted,))):
+        row = select(database, object_id)
+        if row is None:
+            continue
         try:
             read(row, keys, adopted)
         except DamagedError as problem:
-            log(f"object {row[0]} is damaged: {problem}")
+            log(f"object {object_id}: {problem}")
             continue
-        object_id, version, private, record, _, _ = row
-        tags.append((tag_of_object(keys.mac, object_id, version, private, record), object_id))
-    if tags:
-        database.run_each("UPDATE object SET mac = ? WHERE id = ?", tags)
-    return len(tags)
+        _, version, private, record, _, _ = row
+        mac = tag_of_object(keys.mac, object_id, version, private, record)
+        database.run("UPDATE object SET mac = ? WHERE id = ?", (mac, object_id))
 
 
 def seal_anew(database: Database, old: Keys, new: Keys, adopted: int) -> None:
     """Everything from one master key to another, within the caller's transaction. What is damaged keeps its old seal."""
     for (object_id,) in list(database.rows("SELECT id FROM object")):
-        row = database.row(f"SELECT {COLUMNS} FROM object WHERE id = ?", (object_id,))
+        row = select(database, object_id)
         if row is None:
             continue
         try:

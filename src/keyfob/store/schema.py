@@ -6,8 +6,8 @@
              that only the PIN opens, against attackers; NULL where the row was written without login (public objects)
     lookup   from the digest of an attribute to the objects that have it
 
-A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are one
-transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
+A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are
+one transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
 VERSION = 1
 
-TABLES = (
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, mac BLOB) STRICT, WITHOUT ROWID",
-    "CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, private INTEGER NOT NULL,"
-    " record BLOB NOT NULL, checksum BLOB NOT NULL, mac BLOB) STRICT",
-    "CREATE INDEX object_without_mac ON object (version) WHERE mac IS NULL",
-    "CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID",
-)
+# Word for word what SQLite keeps of them: `differences` compares.
+META = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, mac BLOB) STRICT, WITHOUT ROWID
+""".strip()
+OBJECT = """
+CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, private INTEGER NOT NULL,
+                     record BLOB NOT NULL, checksum BLOB NOT NULL, mac BLOB) STRICT
+""".strip()
+WITHOUT_MAC = "CREATE INDEX object_without_mac ON object (version) WHERE mac IS NULL"
+LOOKUP = """
+CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID
+""".strip()
+TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP)
 
 # MIGRATIONS[n - 1]: the statements that make schema n + 1 of schema n.
 MIGRATIONS: tuple[tuple[str, ...], ...] = ()
@@ -52,8 +58,8 @@ def migrate(database: Database, found: int) -> None:
 
 
 def differences(database: Database) -> list[str]:
-    """What the file's schema has that ours has not, or the other way round: a trigger slipped in, a damaged definition."""
-    found = {sql for (sql,) in database.rows("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")}
-    return [f"schema: missing: {sql}" for sql in TABLES if sql not in found] + [
-        f"schema: not ours: {sql}" for sql in sorted(found - set(TABLES))
-    ]
+    """Where the file's schema is not ours: a damaged definition, something slipped in."""
+    statement = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+    found = {sql for (sql,) in database.rows(statement)}
+    missing = [f"schema: missing: {sql}" for sql in TABLES if sql not in found]
+    return missing + [f"schema: not ours: {sql}" for sql in sorted(found - set(TABLES))]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKA, CKO
 from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, index_digest
-from keyfob.store.rows import COLUMNS, FALSE, TRUE
+from keyfob.store.rows import FALSE, TRUE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from keyfob.store.database import Database, Row
     from keyfob.store.record import Attributes
     from keyfob.store.seal import Keys
 
 CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
-QUALIFIED = ", ".join(f"object.{column}" for column in COLUMNS.split(", "))
-BY_ATTRIBUTE = f"SELECT {QUALIFIED} FROM lookup JOIN object ON object.id = lookup.object WHERE lookup.digest"
-BY_DIGEST = f"{BY_ATTRIBUTE} = ?"
-BY_EITHER = f"{BY_ATTRIBUTE} IN (?, ?)"
-ALL = f"SELECT {COLUMNS} FROM object ORDER BY id"
+BY_DIGEST = """
+    SELECT object.id, version, private, record, checksum, mac
+    FROM lookup JOIN object ON object.id = lookup.object WHERE lookup.digest = ?
+"""
+BY_EITHER = BY_DIGEST.replace("digest = ?", "digest IN (?, ?)")
+ALL = "SELECT id, version, private, record, checksum, mac FROM object ORDER BY id"
 
 
 def wanted(template: Sequence[tuple[int, bytes]]) -> dict[int, bytes] | None:
@@ -34,7 +36,7 @@ def wanted(template: Sequence[tuple[int, bytes]]) -> dict[int, bytes] | None:
 
 
 def start(values: dict[int, bytes]) -> int | None:
-    """The attribute to look up: the most telling indexed one, an empty value (every unnamed object has it) only at need."""
+    """The attribute to look up: the most telling indexed one; an empty value, which many objects have, only at need."""
     empty = None
     for attribute in INDEXED:
         value = values.get(attribute)
@@ -79,12 +81,9 @@ def find(
     values = wanted(template)
     if values is None:
         return []
-    hits = []
+    hits: set[int] = set()
     for row in candidates(database, values, keys):
-        if row[2] and keys is None:
-            continue
         attributes = attributes_of(row)
         if attributes is not None and matches(values, attributes):
-            hits.append(row[0])
-    hits.sort()
-    return hits
+            hits.add(row[0])
+    return sorted(hits)

@@ -6,38 +6,51 @@ what was true before it is checked again after it.
 
 from __future__ import annotations
 
-import os
 import time
-from _thread import RLock
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import key_file, rows
-from keyfob.store import meta as meta_table
+from keyfob.store import key_file, meta, rows
 from keyfob.store.counters import ROLES
-from keyfob.store.info import MAX_PIN, MIN_PIN
+from keyfob.store.info import check_pin_length
 from keyfob.store.meta import GUARDED, NUMBER, WRAPPING_OF, Meta
 
 if TYPE_CHECKING:
+    from _thread import RLock
+    from collections.abc import Callable
+
     from keyfob.store.database import Database
-    from keyfob.store.hardening import Hardening
     from keyfob.store.seal import Keys
 
 PAUSE = 0.02  # seconds between looks at whether other attempts are settled
 
 
 class Vault:
-    """`keys` and `role` ("user", "so" or "file") are None while locked. `lock` is the store's."""
+    """`keys` and `role` ("user", "so" or "file") are None while locked. `lock` is the store's, a reentrant one."""
 
-    __slots__ = ("_database", "_failed_here", "_log", "_meta", "_opened_by_empty_pin", "_told", "keys", "lock", "role")
+    __slots__ = (
+        "_database",
+        "_facts",
+        "_failed_here",
+        "_forget_objects",
+        "_log",
+        "_opened_by_empty_pin",
+        "_told",
+        "keys",
+        "lock",
+        "role",
+    )
 
-    def __init__(self, database: Database, lock: RLock, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, database: Database, lock: RLock, log: Callable[[str], None], forget_objects: Callable[[], None]
+    ) -> None:
+        """`forget_objects` is called whenever what may be seen has changed."""
         self._database = database
         self.lock = lock
+        self._forget_objects = forget_objects
         self._log = log
-        self._meta: Meta | None = None
+        self._facts: Meta | None = None
         self._told: set[str] = set()
         self._failed_here = dict.fromkeys(ROLES, 0)  # wrong PINs on a store that cannot be written
         self._opened_by_empty_pin = False
@@ -49,26 +62,23 @@ class Vault:
         """The SO opens the master key to wrap it anew, not to see the user's objects."""
         return self.keys is not None and self.role != "so"
 
-    # The facts
-
-    def forget_facts(self) -> None:
-        """Read them again at the next use: another process, or a failed transaction, has changed them."""
-        self._meta = None
+    # Facts
 
     def facts(self) -> Meta:
-        """The meta table as of now, within the lock. Notices when another process has changed the master key."""
-        if self._meta is None:
-            meta = Meta.load(self._database, None)
+        """The meta table as of now, within the lock. Logs out when another process has changed the master key."""
+        if self._facts is None:
+            facts = Meta.load(self._database)
+            if self.keys is not None and not facts.belongs_to(self.keys):
+                self.tell("another process has initialised the token anew: logged out")
+                self.forget_keys()
             if self.keys is not None:
-                if "key_id" not in meta.problems and meta.value("key_id") != self.keys.key_id:
-                    self.tell("the token was initialised anew by another process: logged out")
-                    self.forget_keys()
-                else:
-                    meta = Meta.load(self._database, self.keys)
-            for name, reason in meta.problems.items():
-                self.tell(f"meta {name}: {reason}")
-            self._meta = meta
-        return self._meta
+                facts.authenticate(self.keys)
+            self._facts = self._tell_problems(facts)
+        return self._facts
+
+    def forget_facts(self) -> None:
+        """Read them again when next needed: another process or we have changed them, or tried to."""
+        self._facts = None
 
     def tell(self, text: str) -> None:
         """A line for the log, once."""
@@ -76,24 +86,41 @@ class Vault:
             self._told.add(text)
             self._log(text)
 
+    def _tell_problems(self, facts: Meta) -> Meta:
+        for name, reason in facts.problems.items():
+            self.tell(f"meta {name}: {reason}")
+        return facts
+
+    def _facts_for(self, keys: Keys) -> Meta:
+        facts = Meta.load(self._database)
+        facts.authenticate(keys)
+        return self._tell_problems(facts)
+
     # Opening
 
     def login(self, role: str, pin: bytes) -> None:
         """Check the PIN and keep the keys."""
-        with self._checked(role, pin) as keys:
-            self._adopt(keys, self._open_facts(keys))
-            self._keep(role, keys, opened_by_empty_pin=not pin)
+        wrapping = self._admit(role)
+        keys = self._open(role, pin, wrapping)
+        with self.lock:
+            self._settle(role, keys, wrapping)
+            self._keep(role, keys)
+            self._opened_by_empty_pin = not pin
 
     def verify(self, role: str, pin: bytes) -> None:
-        """Check the PIN, change nothing but the counters."""
-        with self._checked(role, pin) as keys:
-            keys.wipe()
+        """Check the PIN; only the counters change."""
+        wrapping = self._admit(role)
+        keys = self._open(role, pin, wrapping)
+        with self.lock:
+            self._settle(role, keys, wrapping)
+        keys.wipe()
 
     def unlock_with_key_file(self) -> None:
         """Open a token without PIN."""
         from keyfob.store import seal
 
         with self.lock:
+            self._database.refresh()
             facts = self.facts()
             wrapping = facts.value(WRAPPING_OF["file"])
             if not wrapping:
@@ -103,12 +130,13 @@ class Vault:
             if master is None:
                 raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not the key of this token")
             keys = seal.Keys(master)
-            checked = self._open_facts(keys)
-            if not self._database.read_only and self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1"):
+            unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
+            if self._database.read_only or not unguarded:
+                self._facts_for(keys)
+            else:
                 with self._database.writing():
-                    self._adopt(keys, self._open_facts(keys))
-            del checked
-            self._keep("file", keys, opened_by_empty_pin=False)
+                    self._adopt(keys, self._facts_for(keys))
+            self._keep("file", keys)
 
     def forget_keys(self) -> None:
         """Log out."""
@@ -117,9 +145,210 @@ class Vault:
         self.keys = None
         self.role = None
         self._opened_by_empty_pin = False
-        self._meta = None
+        self._facts = None
+        self._forget_objects()
 
-    def _keep(self, role: str, keys: Keys, *, opened_by_empty_pin: bool) -> None:
+    def _keep(self, role: str, keys: Keys) -> None:
         self.forget_keys()
         self.keys, self.role = keys, role
-        self._opened_by_empty_pin = opened_by_empty_pin
+
+    # One attempt at a PIN: admitted, opened, settled
+
+    def _admit(self, role: str) -> bytes:
+        """Count the attempt durably; the wrapped master key to try it on."""
+        if role not in ROLES:
+            raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
+        while True:
+            with self.lock:
+                self._database.refresh()
+                if self._database.read_only:
+                    return self._admit_without_writing(role)
+                with self._database.writing():
+                    facts = self.facts()
+                    wrapping = _wrapping(facts, role)
+                    self.forget_facts()  # what a transaction changes in them must not outlive its failure
+                    if facts.counters.admit(role, facts.max_failures, time.time()):
+                        meta.write_counters(self._database, facts.counters)
+                        return wrapping
+            time.sleep(PAUSE)
+
+    def _admit_without_writing(self, role: str) -> bytes:
+        """On a read-only store guesses are counted by process; whoever can copy the file guesses elsewhere anyway."""
+        facts = self.facts()
+        failed = facts.counters.failed[role] + facts.counters.pending[role] + self._failed_here[role]
+        if failed >= facts.max_failures:
+            raise PKCS11Error(CKR.PIN_LOCKED, f"the {role} PIN is locked after {failed} wrong ones")
+        wrapping = _wrapping(facts, role)
+        self._failed_here[role] += 1
+        return wrapping
+
+    def _open(self, role: str, pin: bytes, wrapping: bytes) -> Keys:
+        """The slow part, without any lock. CKR_PIN_INCORRECT settles the attempt."""
+        from keyfob.store import seal
+
+        try:
+            master = seal.unwrap(wrapping, role, pin)
+        except ValueError as problem:
+            self._withdraw(role)
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {WRAPPING_OF[role]}: {problem}") from None
+        except BaseException:
+            self._withdraw(role)
+            raise
+        if master is None:
+            with self.lock:
+                if not self._database.read_only:
+                    self._change_counters(lambda facts: facts.counters.fail(role))
+            raise PKCS11Error(CKR.PIN_INCORRECT, f"the {role} PIN is wrong")
+        return seal.Keys(master)
+
+    def _settle(self, role: str, keys: Keys, wrapping: bytes) -> None:
+        """The PIN was right: counters to zero, and at a user's login a MAC for what was written without one."""
+        if self._database.read_only:
+            self._failed_here[role] = 0
+            self._facts_for(keys)
+            return
+        try:
+            with self._database.writing():
+                facts = self._facts_for(keys)
+                if _wrapping(facts, role) != wrapping:
+                    raise PKCS11Error(CKR.PIN_INCORRECT, f"the {role} PIN was changed at this moment")
+                facts.counters.succeed(role)
+                meta.write_counters(self._database, facts.counters)
+                if role == "user":
+                    self._adopt(keys, facts)
+        except PKCS11Error:
+            self._withdraw(role)
+            raise
+        finally:
+            self.forget_facts()
+
+    def _adopt(self, keys: Keys, facts: Meta) -> None:
+        rows.adopt(self._database, keys, facts.adopted, self.tell)
+        if facts.adopted != facts.counters.version:
+            meta.write(self._database, {"adopted": NUMBER.pack(facts.counters.version)}, keys)
+
+    def _withdraw(self, role: str) -> None:
+        """An attempt that ended without an answer does not count; where even that fails, it does."""
+        with self.lock:
+            try:
+                if self._database.read_only:
+                    self._failed_here[role] -= 1
+                else:
+                    self._change_counters(lambda facts: facts.counters.withdraw(role))
+            except PKCS11Error as problem:
+                self.tell(f"an attempt to log in stays counted: {problem}")
+
+    def _change_counters(self, change: Callable[[Meta], None]) -> None:
+        with self._database.writing():
+            facts = self.facts()
+            self.forget_facts()
+            change(facts)
+            meta.write_counters(self._database, facts.counters)
+
+    # Changing PINs
+
+    def set_pin(self, role: str, pin: bytes) -> None:
+        """Wrap the master key anew for `role`.
+
+        A master key that lay under the empty SO PIN was open to every reader of the file, so with the first real PIN
+        comes a new master key, and nothing opens to the empty PIN any more. A user PIN also ends the use of a key file.
+        """
+        from keyfob.store import seal
+
+        if role not in ROLES:
+            raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
+        check_pin_length(pin)
+        with self.lock:
+            self._database.refresh()
+            hardening = self.facts().hardening
+            keys = self._required_keys()
+            new_keys = seal.Keys.generate() if self._opened_by_empty_pin else keys
+            master = bytes(new_keys.master)
+        wrapping = seal.wrap(master, role, pin, hardening)
+        with self.lock:
+            with self._database.writing():
+                facts = self.facts()
+                if self._required_keys() is not keys:
+                    raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "logged out meanwhile")
+                values = {WRAPPING_OF[role]: wrapping}
+                if role == "user":
+                    values |= {WRAPPING_OF["file"]: b"", "key_file": b""}
+                self.forget_facts()
+                if new_keys is not keys:
+                    values = {name: facts.value(name) for name in GUARDED} | {WRAPPING_OF["so"]: b""} | values
+                    values["key_id"] = new_keys.key_id
+                    rows.seal_anew(self._database, keys, new_keys, facts.adopted)
+                facts.counters.succeed(role)
+                meta.write(self._database, values, new_keys)
+                meta.write_counters(self._database, facts.counters)
+            if new_keys is not keys and self.role is not None:
+                self._keep(self.role, new_keys)
+            self._database.checkpoint()
+
+    def write_facts(self, changed: Callable[[Meta], dict[str, bytes]]) -> None:
+        """Set guarded rows to what `changed` makes of them; needs a login, because they are guarded by its key."""
+        with self._database.writing():
+            facts = self.facts()
+            keys = self._required_keys()
+            self.forget_facts()
+            meta.write(self._database, changed(facts), keys)
+
+    def reset(self, label: bytes, so_pin: bytes) -> None:
+        """C_InitToken: after the right SO PIN every object, PIN and key file goes; serial, kind and limits stay."""
+        from keyfob.store import seal
+
+        wrapping = self._admit("so")
+        old = self._open("so", so_pin, wrapping)
+        with self.lock:
+            self._settle("so", old, wrapping)
+            hardening = self._facts_for(old).hardening
+        keys = seal.Keys.generate()
+        new_wrapping = seal.wrap(keys.master, "so", so_pin, hardening)
+        with self.lock:
+            with self._database.writing():
+                facts = self._facts_for(old)
+                if _wrapping(facts, "so") != wrapping:
+                    raise PKCS11Error(CKR.PIN_INCORRECT, "the so PIN was changed at this moment")
+                kept = ("created", "hardening", "kind", "max_failures", "serial")
+                values = {name: facts.value(name) for name in kept}
+                values |= fresh_facts(keys, facts.number("epoch") + 1, label, facts.counters.version)
+                values[WRAPPING_OF["so"]] = new_wrapping
+                for role in ROLES:
+                    facts.counters.succeed(role)
+                self._database.run("DELETE FROM object")
+                self._database.run("DELETE FROM lookup")
+                meta.write(self._database, values, keys)
+                meta.write_counters(self._database, facts.counters)
+            self.forget_keys()
+            self._database.checkpoint()
+        old.wipe()
+        keys.wipe()
+
+    def _required_keys(self) -> Keys:
+        if self.keys is None:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this needs a login")
+        return self.keys
+
+
+def _wrapping(facts: Meta, role: str) -> bytes:
+    wrapping = facts.value(WRAPPING_OF[role])
+    if not wrapping:
+        if role == "user":
+            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token has no user PIN")
+        raise PKCS11Error(CKR.PIN_INCORRECT, "the token has no SO PIN; its user can set one")
+    return wrapping
+
+
+def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str, bytes]:
+    """The facts of a token that has just been initialised, as far as they do not depend on the case."""
+    return {
+        "adopted": NUMBER.pack(adopted),
+        "epoch": NUMBER.pack(epoch),
+        "file_wrapping": b"",
+        "key_file": b"",
+        "key_id": keys.key_id,
+        "label": label,
+        "settings": meta.encode_settings({}),
+        "so_wrapping": b"",
+        "user_wrapping": b"",
+    }

@@ -227,7 +227,7 @@ class Browser:
         wait_until(lambda: bool(self._ask(closed)), VISIT_TIMEOUT, "the end of the Load dialog")
         return dict(self._ask("return globalThis.answering.met[0];"))
 
-    def _ask(self, body: str) -> Any:  # noqa: ANN401  JSON as the script returns it
+    def _ask(self, body: str) -> Any:
         """Run a script that only looks; None while a dialog is open.
 
         During a PIN prompt and the C_Login after it the browser's network thread waits, and Marionette with it: the

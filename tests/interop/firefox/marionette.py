@@ -50,7 +50,7 @@ class Marionette:
         """Hang up; the browser goes on."""
         self._connection.close()
 
-    def command(self, name: str, **parameters: object) -> Any:  # noqa: ANN401  what it returns is the browser's affair
+    def command(self, name: str, **parameters: object) -> Any:
         """Run the command `name` and return its result; MarionetteError when the browser refuses it."""
         self._last_id += 1
         text = json.dumps([0, self._last_id, name, parameters]).encode()
@@ -63,7 +63,7 @@ class Marionette:
             raise MarionetteError(str(error["error"]), str(error["message"]))
         return result["value"] if isinstance(result, dict) and set(result) == {"value"} else result
 
-    def script(self, body: str, *arguments: object) -> Any:  # noqa: ANN401  JSON as the script returns it
+    def script(self, body: str, *arguments: object) -> Any:
         """Run `body` as a JavaScript function in the browser's chrome context; `globalThis` lasts between scripts."""
         return self.command(
             "WebDriver:ExecuteScript", script=body, args=list(arguments), sandbox="keyfob", newSandbox=False
@@ -74,7 +74,7 @@ class Marionette:
         self._connection.settimeout(timeout)
         return base64.b64decode(self.command("WebDriver:TakeScreenshot", full=True, hash=False))
 
-    def _receive(self) -> Any:  # noqa: ANN401  an object first, then lists
+    def _receive(self) -> Any:
         while b":" not in self._unread:
             if len(self._unread) > _LONGEST_LENGTH:
                 kind = "broken packet"

@@ -1,0 +1,71 @@
+# keyfob: `make` lists the targets. Each does its own set-up; PYTHON=... chooses the Python that keyfob is built for.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest
+# Hosts load one module into one process: tests share nothing, so two processes are as good as two cores.
+JOBS ?= 2
+# What is compiled or generated at build time. Python sources are live: the install is an editable one.
+COMPILED := $(wildcard src/keyfob/abi/*.c src/keyfob/abi/*.h) src/keyfob/abi/build.py src/keyfob/abi/cryptoki.py \
+	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
+
+.DELETE_ON_ERROR:
+.PHONY: help build test test-interop test-long test-firefox demo bench check lock clean always
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+build: $(VENV)/.built ## build keyfob into .venv; .venv/bin/keyfob module-path names the module
+	@$(PY) -c 'import keyfob, pathlib; print("Built", pathlib.Path(keyfob.__file__).with_name("libkeyfob.so"))'
+
+test: $(VENV)/.dev $(VENV)/.built ## unit and functional tests
+	@scripts/tools.sh test
+	@$(PYTEST) -n $(JOBS) -m 'not interop and not long and not firefox' $(TESTS)
+
+test-interop: $(VENV)/.dev $(VENV)/.built ## real clients: NSS's tools, pkcs11-tool, python-pkcs11
+	@scripts/tools.sh test
+	@$(PYTEST) -n $(JOBS) -m 'interop and not long and not firefox' $(TESTS)
+
+test-long: $(VENV)/.dev $(VENV)/.built ## kill -9 in a loop, fuzzing, installs into several Pythons
+	@scripts/tools.sh test
+	@$(PYTEST) -n $(JOBS) -m 'long and not firefox' $(TESTS)
+
+test-firefox: $(VENV)/.dev $(VENV)/.built ## Firefox ESR, headless
+	@scripts/tools.sh firefox
+	@$(PYTEST) -m firefox $(TESTS)
+
+demo: $(VENV)/.built ## the main job with NSS's tools, step by step
+	@scripts/tools.sh demo
+	@$(PY) -m demo $(DEMO)
+
+bench: $(VENV)/.built ## the speed of keyfob, SoftHSM and NSS's softoken side by side
+	@scripts/tools.sh bench
+	@$(PY) -m bench $(BENCH)
+
+check: $(VENV)/.dev $(VENV)/.built ## lint, format, types, generated files, layers
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy
+	@set -e; for generator in tools/generate_*.py; do $(PY) $$generator --check; done
+	@$(PYTEST) -q tests/test_layers.py
+
+lock: ## pin requirements/*.txt anew (UPGRADE=1: the newest of everything)
+	@scripts/lock.sh $(or $(PYTHON),python3)
+
+clean: ## remove what was built, and .venv
+	@rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/keyfob/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# A Python that is named may be another than last time.
+$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt scripts/bootstrap.sh $(if $(PYTHON),always)
+	@PYTHON='$(PYTHON)' scripts/bootstrap.sh $(VENV) requirements/runtime.txt requirements/build.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@scripts/bootstrap.sh $(VENV) requirements/dev.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.runtime $(COMPILED)
+	@echo 'Building keyfob' >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@

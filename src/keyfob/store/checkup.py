@@ -1,0 +1,95 @@
+"""Everything about a token at once: each row, checksum, MAC, look-up and fact, and SQLite's own opinion of the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import rows, schema
+from keyfob.store.rows import DamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyfob.store.database import Database, Row
+    from keyfob.store.meta import Meta
+    from keyfob.store.seal import Keys
+
+MOST_MESSAGES = 20  # of SQLite's, about damaged pages
+
+
+def problems(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
+    """What is wrong with the token, one line each, empty if nothing is. MACs and private objects only with `keys`."""
+    found: list[str] = []
+    for check in (_file, schema.differences, _counters):
+        found += _attempt(check, database)
+    found += [f"meta {name}: {reason}" for name, reason in sorted(facts.problems.items())]
+    try:
+        found += _objects(database, facts, keys)
+    except PKCS11Error as problem:
+        found.append(f"objects: {problem.reason}")
+    return found
+
+
+def _attempt(check: Callable[[Database], list[str]], database: Database) -> list[str]:
+    try:
+        return check(database)
+    except PKCS11Error as problem:
+        return [problem.reason]
+
+
+def _file(database: Database) -> list[str]:
+    lines = [str(line) for (line,) in database.rows(f"PRAGMA integrity_check({MOST_MESSAGES})")]
+    return [f"file: {line}" for line in lines if line != "ok"]
+
+
+def _counters(database: Database) -> list[str]:
+    last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
+    highest = database.number("SELECT max(id) FROM object")
+    return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
+
+
+def _objects(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
+    found: list[str] = []
+    expected: dict[int, int | None] = {}  # object -> number of its look-up rows; None: not known
+    for (object_id,) in list(database.rows("SELECT id FROM object ORDER BY id")):
+        expected[object_id] = None
+        try:
+            row = rows.select(database, object_id)
+        except PKCS11Error as problem:
+            found.append(f"object {object_id}: {problem.reason}")
+            continue
+        if row is not None:
+            found += _object(database, row, facts, keys, expected)
+    for object_id, count in database.rows("SELECT object, count(*) FROM lookup GROUP BY object"):
+        if object_id not in expected:
+            found.append(f"lookup: {count} rows for the object {object_id}, which is not there")
+        elif (known := expected[object_id]) is not None and count > known:
+            found.append(f"object {object_id}: {count - known} look-up rows too many")
+    return found
+
+
+def _object(
+    database: Database, row: Row, facts: Meta, keys: Keys | None, expected: dict[int, int | None]
+) -> list[str]:
+    object_id, version, private = row[:3]
+    try:
+        if private and keys is None:
+            rows.check_sum(row)
+            return []
+        attributes = rows.read(row, keys, facts.adopted)
+    except DamagedError as problem:
+        return [f"object {object_id}: {problem}"]
+    found = []
+    if version > facts.counters.version:
+        found.append(f"object {object_id}: its version {version} is above the token's counter")
+    digests = rows.digests(attributes, keys)
+    expected[object_id] = len(digests)
+    missing = sum(
+        database.row("SELECT 1 FROM lookup WHERE digest = ? AND object = ?", (digest, object_id)) is None
+        for digest in digests
+    )
+    if missing:
+        found.append(f"object {object_id}: {missing} look-up rows are missing, so that searches miss it")
+        expected[object_id] = len(digests) - missing
+    return found

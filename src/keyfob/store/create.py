@@ -1,0 +1,82 @@
+"""A new token: built in memory, then published as one finished file. A kill in between leaves no half token."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import key_file as key_files
+from keyfob.store import meta, publish, schema
+from keyfob.store.counters import Counters
+from keyfob.store.database import Database
+from keyfob.store.hardening import Hardening
+from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
+from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
+from keyfob.store.vault import fresh_facts
+
+if TYPE_CHECKING:
+    from keyfob.store.seal import Keys
+
+MAX_SERIAL = 16
+# Bytes 18 and 19 of a database file: 2 means WAL (sqlite.org/fileformat2.html, 1.3.3).
+WAL_MARK = slice(18, 20)
+
+
+def create_token(
+    path: str,
+    *,
+    label: str,
+    serial: str,
+    kind: str,
+    so_pin: bytes,
+    hardening: Hardening,
+    general_access: bool,
+    key_file: str | None,
+) -> None:
+    """See SqliteStore.create."""
+    from keyfob.store import seal
+
+    check_label(label)
+    if so_pin:
+        check_pin_length(so_pin)
+    if not 1 <= len(serial.encode()) <= MAX_SERIAL:
+        raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a serial number has 1 to {MAX_SERIAL} bytes")
+    if os.path.lexists(path):
+        raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {path} already")
+    keys = seal.Keys.generate()
+    facts = fresh_facts(keys, 1, label.encode(), 0) | {
+        "created": NUMBER.pack(int(time.time())),
+        "hardening": HARDENING.pack(hardening.memory_kib, hardening.iterations, hardening.lanes),
+        "kind": kind.encode(),
+        "max_failures": NUMBER.pack(DEFAULT_MAX_FAILURES),
+        "serial": serial.encode(),
+    }
+    if general_access:
+        if key_file is None:
+            raise PKCS11Error(CKR.ARGUMENTS_BAD, "a token without PIN needs a key file")
+        facts[WRAPPING_OF["file"]] = seal.wrap_with_key(keys.master, "file", key_files.obtain(key_file))
+        facts["key_file"] = key_files.name_for(key_file, path).encode()
+    # Under an empty SO PIN the master key is open to every reader of the file. It counts until there is another way in.
+    if so_pin or not general_access:
+        facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)
+    image = _image(facts, keys)
+    keys.wipe()
+    try:
+        publish.publish(image, path)
+    except OSError as problem:
+        raise publish.answer(problem, path) from None
+
+
+def _image(facts: dict[str, bytes], keys: Keys) -> bytes:
+    database = Database.in_memory()
+    with database.writing():
+        schema.create_tables(database)
+        meta.write(database, facts, keys)
+        meta.write_counters(database, Counters())
+    image = bytearray(database.image())
+    database.close()
+    image[WAL_MARK] = b"\x02\x02"
+    return bytes(image)

@@ -1,0 +1,46 @@
+"""The key of a token without PIN: 32 random bytes in a file of its own, 0600, that opens the token in the PIN's stead."""
+
+from __future__ import annotations
+
+import os
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import publish
+
+SIZE = 32
+
+
+def obtain(path: str) -> bytes:
+    """The key in this file, made anew if there is none; a file that is there is never overwritten."""
+    if not os.path.exists(path):
+        try:
+            publish.publish(os.urandom(SIZE), path)
+        except FileExistsError:
+            return read(path)  # another process was faster
+        except OSError as problem:
+            raise publish.answer(problem, path) from None
+    return read(path)
+
+
+def read(path: str) -> bytes:
+    """CKR_DEVICE_ERROR when there is no readable key of the right length."""
+    try:
+        with open(path, "rb") as file:
+            key = file.read(SIZE + 1)
+    except OSError as problem:
+        raise PKCS11Error(CKR.DEVICE_ERROR, f"the key file {path} cannot be read: {problem.strerror}") from None
+    if len(key) != SIZE:
+        raise PKCS11Error(CKR.DEVICE_ERROR, f"the key file {path} does not hold {SIZE} bytes")
+    return key
+
+
+def resolve(written: str, token_path: str) -> str:
+    """From what the token says to a path: relative names count from the token's folder."""
+    return os.path.join(os.path.dirname(os.path.abspath(token_path)), written)
+
+
+def name_for(path: str, token_path: str) -> str:
+    """What the token shall say: a bare name if both are in one folder, so that the folder can move."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return name if folder == os.path.dirname(os.path.abspath(token_path)) else os.path.join(folder, name)

@@ -1,0 +1,55 @@
+"""A new file, there as a whole or not at all, and never in place of another."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+
+ANSWERS = {
+    errno.EEXIST: CKR.FUNCTION_FAILED,
+    errno.ENOSPC: CKR.DEVICE_MEMORY,
+    errno.EDQUOT: CKR.DEVICE_MEMORY,
+    errno.EROFS: CKR.TOKEN_WRITE_PROTECTED,
+    errno.EACCES: CKR.TOKEN_WRITE_PROTECTED,
+    errno.EPERM: CKR.TOKEN_WRITE_PROTECTED,
+}
+
+
+def publish(content: bytes, path: str) -> None:
+    """Write beside the path under a name that nobody looks for, make it durable, and give it its name; OSError.
+
+    FileExistsError when there is such a file, also when another process made it in this moment. The descriptor is closed
+    before the name exists: closing it later would drop the locks of whoever in this process has opened the file since.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(6).hex()}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    _sync_folder(folder)
+
+
+def answer(problem: OSError, path: str) -> PKCS11Error:
+    """What to say when publishing failed."""
+    rv = ANSWERS.get(problem.errno or 0, CKR.DEVICE_ERROR)
+    return PKCS11Error(rv, f"{path} cannot be made: {problem.strerror}")
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

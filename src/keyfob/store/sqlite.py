@@ -1,0 +1,311 @@
+"""A token in one SQLite file.
+
+The parts: database.py talks to SQLite, schema.py has the tables, meta.py the facts about the token, vault.py logins and
+PINs, seal.py the cryptography, rows.py one object, search.py finding, checkup.py the whole token at once.
+
+Every call is thread-safe and, if it changes anything, one durable transaction: it is done when it returns, and when it
+raises nothing has changed. A process that inherits a store by fork gets CKR_CRYPTOKI_NOT_INITIALIZED from it.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from _thread import RLock
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import meta, rows, search
+from keyfob.store.database import Database
+from keyfob.store.info import check_label
+from keyfob.store.recent import Recent
+from keyfob.store.rows import DamagedError
+from keyfob.store.vault import Vault
+
+if TYPE_CHECKING:
+    from keyfob.store.database import Row
+    from keyfob.store.hardening import Hardening
+    from keyfob.store.info import TokenInfo
+    from keyfob.store.record import Attributes
+
+Log = Callable[[str], None]
+
+# A search that meets more objects than this does not push others out of the memory of recent ones.
+REMEMBERED_OF_A_SEARCH = 64
+
+_open_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+
+
+def _silent(text: str) -> None:
+    """No log was given."""
+
+
+class SqliteStore:
+    """Made by `create` or `open`. See the Store protocol for what each method does and raises."""
+
+    __slots__ = ("__weakref__", "_database", "_lock", "_recent", "_vault")
+
+    def __init__(self, database: Database, log: Log) -> None:
+        self._lock = RLock()
+        self._database = database
+        self._recent = Recent()
+        self._vault = Vault(database, self._lock, log, self._recent.clear)
+        database.call_when_changed(self._forget_what_was_read)
+        _open_stores.add(self)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        label: str,
+        serial: str,
+        kind: str,
+        so_pin: bytes,
+        hardening: Hardening,
+        general_access: bool = False,
+        key_file: str | os.PathLike[str] | None = None,
+        log: Log = _silent,
+    ) -> SqliteStore:
+        """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
+
+        The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
+        the file is made unless it is there already.
+        """
+        from keyfob.store.create import create_token
+
+        name = None if key_file is None else os.fspath(key_file)
+        create_token(
+            os.fspath(path),
+            label=label,
+            serial=serial,
+            kind=kind,
+            so_pin=so_pin,
+            hardening=hardening,
+            general_access=general_access,
+            key_file=name,
+        )
+        return cls.open(path, log=log)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Log = _silent) -> SqliteStore:
+        """Open a token. Where it cannot be written it is opened for reading, see `read_only`.
+
+        CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;
+        CKR_DEVICE_ERROR: damaged or not readable.
+        """
+        return cls(Database.open(os.fspath(path), read_only=read_only), log)
+
+    # The token
+
+    @property
+    def read_only(self) -> bool:
+        return self._database.read_only
+
+    @property
+    def unlocked(self) -> bool:
+        if not self._database.is_fresh:
+            with self._lock:
+                self._database.refresh()
+                self._vault.facts()
+        return self._vault.keys is not None
+
+    def info(self) -> TokenInfo:
+        with self._lock:
+            self._database.refresh()
+            return self._vault.facts().info()
+
+    def login(self, role: str, pin: bytes) -> None:
+        self._vault.login(role, pin)
+
+    def verify_pin(self, role: str, pin: bytes) -> None:
+        self._vault.verify(role, pin)
+
+    def unlock_with_key_file(self) -> None:
+        self._vault.unlock_with_key_file()
+
+    def logout(self) -> None:
+        with self._lock:
+            self._vault.forget_keys()
+
+    def set_pin(self, role: str, new_pin: bytes) -> None:
+        self._vault.set_pin(role, new_pin)
+
+    def reset(self, label: str, so_pin: bytes) -> None:
+        check_label(label)
+        self._vault.reset(label.encode(), so_pin)
+
+    def set_label(self, label: str) -> None:
+        check_label(label)
+        with self._lock:
+            self._vault.write_facts(lambda _: {"label": label.encode()})
+
+    def set_setting(self, key: str, value: str) -> None:
+        with self._lock:
+            self._vault.write_facts(lambda facts: {"settings": meta.encode_settings(facts.settings | {key: value})})
+
+    # Objects
+
+    def insert(self, objects: Sequence[Attributes], *, replacing: Sequence[int] = ()) -> list[int]:
+        with self._lock:
+            try:
+                with self._database.writing():
+                    self._remove(replacing)
+                    first = rows.next_id(self._database)
+                    numbers = list(range(first, first + len(objects)))
+                    for object_id, attributes in zip(numbers, objects, strict=True):
+                        self._write(object_id, attributes, old=set())
+                    meta.write_counters(self._database, self._vault.facts().counters)
+            except BaseException:
+                self._vault.forget_facts()
+                raise
+            for object_id in replacing:
+                self._recent.drop(object_id)
+            return numbers
+
+    def update(self, object_id: int, attributes: Attributes) -> None:
+        with self._lock:
+            try:
+                with self._database.writing():
+                    old = self._digests_of(self._visible_row(object_id))
+                    self._write(object_id, attributes, old)
+                    meta.write_counters(self._database, self._vault.facts().counters)
+            except BaseException:
+                self._vault.forget_facts()
+                raise
+            self._recent.drop(object_id)
+
+    def delete(self, object_ids: Sequence[int]) -> None:
+        with self._lock:
+            with self._database.writing():
+                self._remove(object_ids)
+            for object_id in object_ids:
+                self._recent.drop(object_id)
+
+    def get(self, object_id: int) -> Attributes | None:
+        if self._database.is_fresh:
+            found = self._recent.young.get(object_id)
+            if found is not None:
+                return found
+        with self._lock:
+            self._database.refresh()
+            found = self._recent.get(object_id)
+            if found is not None:
+                return found
+            row = rows.select(self._database, object_id)
+            if row is None:
+                return None
+            try:
+                return self._read(row)
+            except DamagedError as problem:
+                text = f"object {object_id}: {problem}"
+                self._vault.tell(text)
+                raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
+
+    def find(self, template: Sequence[tuple[int, bytes]]) -> list[int]:
+        with self._lock:
+            self._database.refresh()
+            self._vault.facts()
+            keys = self._vault.keys if self._vault.sees_private else None
+            met = 0
+
+            def attributes_of(row: Row) -> Attributes | None:
+                nonlocal met
+                met += 1
+                found = self._recent.get(row[0])
+                if found is not None:
+                    return found
+                try:
+                    return self._read(row, remember=met <= REMEMBERED_OF_A_SEARCH)
+                except DamagedError as problem:
+                    self._vault.tell(f"object {row[0]}: {problem}")
+                    return None
+
+            return search.find(self._database, template, keys, attributes_of)
+
+    def change_counter(self) -> int:
+        if not self._database.is_fresh:
+            with self._lock:
+                self._database.refresh()
+        return self._database.counter
+
+    def verify(self) -> list[str]:
+        from keyfob.store.checkup import problems
+
+        with self._lock:
+            self._database.refresh()
+            return problems(self._database, self._vault.facts(), self._vault.keys)
+
+    # The end
+
+    def close(self) -> None:
+        """Forget the keys and close the file; calls after that answer CKR_CRYPTOKI_NOT_INITIALIZED."""
+        if self._database.process != os.getpid():
+            self.abandon()
+            return
+        with self._lock:
+            self.logout()
+            self._database.close()
+            _open_stores.discard(self)
+
+    def abandon(self) -> None:
+        """In a forked child: forget everything, touch nothing that the parent uses. Happens by itself after os.fork."""
+        self._lock = self._vault.lock = RLock()  # another thread of the parent may have held the old one
+        self._vault.forget_keys()
+        self._database.abandon()
+
+    # Within the lock
+
+    def _forget_what_was_read(self) -> None:
+        self._recent.clear()
+        self._vault.forget_facts()
+
+    def _read(self, row: Row, *, remember: bool = True) -> Attributes | None:
+        """The attributes of a row; None for a private one while they are hidden; DamagedError."""
+        facts = self._vault.facts()
+        if row[2] and not self._vault.sees_private:
+            rows.check_sum(row)
+            return None
+        attributes = rows.read(row, self._vault.keys, facts.adopted)
+        if remember:
+            self._recent.put(row[0], attributes)
+        return attributes
+
+    def _visible_row(self, object_id: int) -> Row:
+        row = rows.select(self._database, object_id)
+        self._vault.facts()
+        if row is None or (row[2] and not self._vault.sees_private):
+            raise PKCS11Error(CKR.OBJECT_HANDLE_INVALID, f"there is no object {object_id}")
+        return row
+
+    def _digests_of(self, row: Row) -> set[bytes] | None:
+        """Under what the object is found now; None when it is too damaged to tell."""
+        keys = self._vault.keys
+        try:
+            return rows.digests(rows.read(row, keys, self._vault.facts().adopted), keys)
+        except DamagedError:
+            return None
+
+    def _write(self, object_id: int, attributes: Attributes, old: set[bytes] | None) -> None:
+        facts = self._vault.facts()
+        if rows.is_private(attributes) and not self._vault.sees_private:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
+        keys = self._vault.keys
+        rows.write(self._database, object_id, facts.counters.next_version(), attributes, keys)
+        rows.index(self._database, object_id, old, rows.digests(attributes, keys))
+
+    def _remove(self, object_ids: Sequence[int]) -> None:
+        for object_id in object_ids:
+            old = self._digests_of(self._visible_row(object_id))
+            rows.index(self._database, object_id, old, set())
+            self._database.run("DELETE FROM object WHERE id = ?", (object_id,))
+
+
+def _abandon_all() -> None:
+    for store in list(_open_stores):
+        store.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
