@@ -67,6 +67,12 @@ def compile_program() -> Path:
     return program
 
 
+def last_line(log: Path) -> str:
+    """What a process said last on standard error, in parentheses; nothing where it was silent."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"({lines[-1]})" if lines else ""
+
+
 class Process:
     """One process that loaded one module. `greeting` is its first line, about the start (see p11bench.c)."""
 
@@ -94,7 +100,7 @@ class Process:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise CallError("the process died", self._last_words(), fatal=True) from None
+            raise CallError("the process died", last_line(self._log), fatal=True) from None
         return self._answer(timeout)
 
     def _answer(self, timeout: float) -> dict[str, Any]:
@@ -116,14 +122,10 @@ class Process:
                 piece = os.read(self._process.stdout.fileno(), 65536)
                 if not piece:
                     self.kill()
-                    raise CallError("the process died", self._last_words(), fatal=True)
+                    raise CallError("the process died", last_line(self._log), fatal=True)
                 self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"({lines[-1]})" if lines else ""
 
     def close(self) -> None:
         """Let it finalise the module and end."""

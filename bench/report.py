@@ -138,9 +138,9 @@ def print_report(
     ]
     for title, median in bare:
         console.print(f"Bare cryptography in a Python loop, {title}: {show('time', median)}")
-    if OURS in titles:
+    if OURS in titles and (table := targets_table(outcome, titles, machine["cores"])).row_count:
         console.print()
-        console.print(targets_table(outcome, titles, machine["cores"]))
+        console.print(table)
     if any(series.unsupported for by_module in outcome.results.values() for series in by_module.values()):
         console.print("n/a: the module says that it does not offer this.")
     for note in outcome.notes:

@@ -137,6 +137,7 @@ def _prepared(
         worker.prepare(wanted, settings.limit)
     except CallError as failure:
         outcome.failures.append(f"{module.title}, token with {wanted:,} objects: {failure}")
+        return worker
     if worker.population < wanted:
         outcome.notes.append(
             f"{module.title} stored {worker.population:,} of {wanted:,} objects in {settings.limit:.0f} s: "

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import keys
 from .catalogue import FEW, Figure, Stage, Target
-from .driver import HERE, CallError, Process, compile_program
+from .driver import HERE, BenchError, CallError, Process, compile_program, last_line
 from .modules import PIN, Module, Token
 
 Handles = dict[str, int]
@@ -46,10 +46,19 @@ class Worker:
         return process.ask(f"open {self.token.label.encode().hex()} {PIN.encode().hex()} 2")
 
     def prepare(self, population: int, limit: float) -> None:
-        """Put this stage's objects on the fresh token. `limit` is in seconds; `population` tells what was reached."""
-        process = self.start()
+        """Put this stage's objects on the fresh token. `limit` is in seconds; `population` tells what was reached.
+
+        Raises BenchError where the module cannot even be started and logged in to, CallError where filling fails.
+        """
+        process = None
         try:
+            process = self.start()
             self.log_in(process)
+        except CallError as failure:
+            if process is not None:
+                process.close()
+            raise BenchError(" ".join(filter(None, (str(failure), last_line(self._log))))) from None
+        try:
             for name, template in (
                 ("rsa", self._material.rsa_private(token=True)),
                 ("ec", self._material.ec_private(token=True)),

@@ -15,6 +15,7 @@ from rich.text import Text
 from demo.steps import CHAPTERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -84,7 +85,7 @@ class Account:
         for outcome in ran[guilty:]:
             self._line(Text(f"{MARGIN}$ {outcome.shown(self.stage.hidden)}", style="cyan"), whole=True)
             for line in [line for line in outcome.output.splitlines() if line.strip()][-TAIL:]:
-                self._line(Text(f"{MARGIN}| {line}", style="dim"), whole=True)
+                self._line(Text(f"{MARGIN}| {masked(line, self.stage.hidden)}", style="dim"), whole=True)
         self._line(Text(f"{MARGIN}NSS.md: {' '.join(result.step.rules)}"))
         self._line(Text(f"{MARGIN}again: {self.again} --keep --only {result.step.name}"), whole=True)
 
@@ -128,6 +129,13 @@ def short(outcome: Outcome, stage: Stage) -> str:
         if not boring:
             kept.append(word)
     return " ".join([first, *kept])
+
+
+def masked(line: str, hidden: Mapping[str, str]) -> str:
+    """Give a line of a tool's output without the secrets that it may repeat."""
+    for secret, name in hidden.items():
+        line = line.replace(secret, f"${name}")
+    return line
 
 
 def principal(result: Result) -> list[Outcome]:

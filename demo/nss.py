@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIME_LIMIT = 30.0  # seconds for one tool; the slowest (RSA key generation) needs about one
+POLL = 0.02  # seconds between two looks at a terminal
+PATIENCE = 2.0  # seconds after which a prompt is answered although the echo is on
 PROMPTS = (b"Enter Password or Pin", b"Enter password")  # what an NSS tool writes before it reads a PIN from a terminal
 
 
@@ -167,22 +170,28 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def converse(terminal: int, answer: bytes, deadline: float) -> tuple[bytes, bool]:
-    """Read a pseudo-terminal until its other side is closed, answering prompts; also say whether that was in time."""
+    """Read a pseudo-terminal until its other side is closed, answering prompts; also say whether that was in time.
+
+    A tool that prompts turns the echo off afterwards and throws away what was typed before: only then it is answered.
+    """
     output = b""
     answered = 0
-    while (left := deadline - time.monotonic()) > 0:
-        readable, _, _ = select.select([terminal], [], [], left)
-        if not readable:
-            break
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:  # EIO: the tool has closed its end
-            return output, True
-        if not piece:
-            return output, True
-        output += piece
+    prompted = 0.0
+    while time.monotonic() < deadline:
+        if select.select([terminal], [], [], POLL)[0]:
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:  # EIO: the tool has closed its end
+                return output, True
+            output += piece
+            prompted = time.monotonic()
         asked = sum(output.count(prompt) for prompt in PROMPTS)
-        if asked > answered:
+        if asked > answered and (not echoes(terminal) or time.monotonic() > prompted + PATIENCE):
             os.write(terminal, answer)
             answered = asked
     return output, False
+
+
+def echoes(terminal: int) -> bool:
+    """Say whether a pseudo-terminal shows what is typed."""
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)

@@ -11,6 +11,7 @@ import pytest
 from tests import pythons
 from tests.abi.conftest import Host
 from tests.abi.stub_module import START, library_of_python, make_package
+from tests.conftest import module_path
 
 
 def python_host(source: str, *arguments: str | Path, executable: str = sys.executable) -> tuple[str, str]:
@@ -136,3 +137,18 @@ def test_a_libpython_of_another_version_is_refused_even_before_it_runs(host: Hos
     done = host("with-idle-python", stub, str(libraries[-1]))
     assert done.stdout == "5\ninitialized 0\n"
     assert "built for Python" in done.stderr
+
+
+def test_finalize_after_pythons_end_is_survived(home: Path) -> None:
+    """Exit handlers of the C library run when a Python host has ended its interpreter already."""
+    source = """
+address = ctypes.c_void_p()
+print(library.C_GetFunctionList(ctypes.byref(address)))
+slots = ctypes.cast(address, ctypes.POINTER(ctypes.c_void_p))
+print(ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)(slots[1])(None))
+register = ctypes.CDLL(None).__cxa_atexit
+register.argtypes = [ctypes.c_void_p] * 3
+register(slots[2], None, None)
+"""
+    assert home.is_dir()  # the module must not use the user's own tokens
+    assert python_host(source, module_path()) == ("0\n0\n", "")

@@ -184,8 +184,13 @@ def test_look_up_that_grows_is_not_flat() -> None:
     assert verdict(results, "find by CKA_ID flat").met is True
 
 
-def test_targets_without_figures_are_neither_met_nor_missed() -> None:
-    assert {found.met for found in targets.verdicts({}, {"softhsm": "SoftHSM 2"}, 2)} == {None}
+def test_target_of_a_failed_figure_is_neither_met_nor_missed() -> None:
+    failed = verdict({"start": {"keyfob": Series("time", [1.0], failure="C_Initialize")}}, "start")
+    assert (failed.met, failed.measured) == (None, "not measured")
+
+
+def test_target_of_a_figure_that_nobody_asked_for_is_left_out() -> None:
+    assert targets.verdicts({}, {"softhsm": "SoftHSM 2"}, 2) == []
 
 
 # --- table and file ---
@@ -252,7 +257,7 @@ def test_json_has_raw_values_ratios_and_targets(
     assert info["values"] == [246_800.0] * 5
     assert info["keyfob_is_times_better"] == 2
     assert content["ratios"]["find-many, many to few"]["keyfob"] == 1
-    assert {"target", "measured", "met"} == set(content["targets"][0])
+    assert {"target", "figures", "measured", "met"} == set(content["targets"][0])
     assert "[246800.0, 246800.0, 246800.0, 246800.0, 246800.0]" in text
 
 

@@ -60,7 +60,8 @@ def ec_pair(session: Session, curve: str, *, label: str | None = None) -> tuple[
     """Make an EC key pair, on the token if it gets a `label`."""
     named = {Attribute.EC_PARAMS: encode_named_curve_parameters(curve)}
     parameters = session.create_domain_parameters(KeyType.EC, named, local=True)
-    return parameters.generate_keypair(store=label is not None, label=label)
+    pair: tuple[Key, Key] = parameters.generate_keypair(store=label is not None, label=label)
+    return pair
 
 
 def rsa_pair(session: Session) -> tuple[Key, Key, rsa.RSAPublicKey]:

@@ -89,6 +89,10 @@ class Token:
         """The same token after its user PIN became `pin`."""
         return replace(self, pin=pin)
 
+    def through(self, module: Path, **settings: str) -> Token:
+        """The same token, reached through another `module` that needs these environment variables."""
+        return replace(self, module=replace(self.module, path=module), settings={**self.settings, **settings})
+
     def logs(self) -> list[Path]:
         """Files in which the module, or the spy before it, may have written what happened."""
         folders = [Path(self.settings[name]) for name in ("KEYFOB_HOME",) if name in self.settings]

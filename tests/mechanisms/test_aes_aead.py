@@ -76,6 +76,7 @@ def test_the_way_by_hand_agrees_with_the_library_also_where_the_counter_wraps(mo
     stream = operation._counter_mode(start, bytes(64))
     blocks = [start[:12] + counter for counter in (b"\xff\xff\xff\xfe", b"\xff\xff\xff\xff", bytes(4), b"\0\0\0\x01")]
     assert stream == begin(CKM.AES_ECB, CKF.ENCRYPT, KEY, None).run(b"".join(blocks))
+    assert operation._counter_mode(b"\x05" * 12 + b"\xff" * 4, bytes(32)) == stream[32:]
 
 
 def test_gcm_in_parts_gives_no_plaintext_before_the_tag_is_checked() -> None:

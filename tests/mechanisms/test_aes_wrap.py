@@ -111,6 +111,19 @@ def test_wrong_padding_inside_key_wrap_is_refused(last: bytes) -> None:
         begin(CKM.AES_KEY_WRAP_PKCS7, CKF.DECRYPT, KEY, None).run(wrapped)
 
 
+@pytest.mark.parametrize(
+    ("length", "padded"),
+    [(0, bytes(16)), (8, bytes(16)), (17, bytes(16)), (2**32 - 1, bytes(16)), (15, bytes(15) + b"\x01")],
+)
+def test_a_wrong_length_or_padding_inside_kwp_is_refused(length: int, padded: bytes) -> None:
+    """Forged with the right key: KW's initial value is chosen to be KWP's, with a length that is not true."""
+    first = KWP_VALUE + length.to_bytes(4, "big")
+    wrapped = begin(CKM.AES_KEY_WRAP, CKF.ENCRYPT, KEY, first).run(padded)
+    for parameter in (None, KWP_VALUE):
+        with refused(CKR.ENCRYPTED_DATA_INVALID):
+            begin(CKM.AES_KEY_WRAP_KWP, CKF.DECRYPT, KEY, parameter).run(wrapped)
+
+
 def test_key_wrap_works_in_one_part_only() -> None:
     for mechanism in (CKM.AES_KEY_WRAP, CKM.AES_KEY_WRAP_PKCS7, CKM.AES_KEY_WRAP_KWP):
         with refused(CKR.FUNCTION_NOT_SUPPORTED):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyfob import mechanisms
 from keyfob.functions.begin import MechanismValue, offered, usable_key
-from keyfob.spec.constants import CKA, CKF, CKK, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token import templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Template = list[tuple[int, bytes]]
 Attributes = dict[int, bytes]
+
+DATA = ulong(CKO.DATA)
 
 # What an unwrapped or derived secret must be long: the key types of fixed length.
 FIXED_LENGTHS = {CKK.DES: 8, CKK.DES2: 16, CKK.DES3: 24, CKK.CHACHA20: 32}
@@ -197,8 +199,10 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
     number_, parameter = chosen(mechanism)
     row, derive = offered(session, number_, CKF.DERIVE)
     base = usable_key(session, base_key, row, CKF.DERIVE)
-    asked = for_class(template, SECRET_KEY)
-    asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
+    makes_data = number_ == CKM.HKDF_DATA
+    asked = for_class(template, DATA if makes_data else SECRET_KEY)
+    if not makes_data:
+        asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
     objects = session.token.objects
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))

@@ -1,7 +1,7 @@
 """AES key wrap (section 6.16, NIST SP 800-38F): KW, KW over PKCS #7 padding, and KWP (RFC 5649).
 
-With the default initial value the library does it (26 us for a private RSA key, where Python takes 1.1 ms). PKCS #11 lets
-the caller choose another value, which the library does not, so for that W is written out here.
+With the default initial value the library does it (26 us for a private RSA key, where Python takes 1.1 ms). PKCS #11
+lets the caller choose another value, which the library does not, so for that W is written out here.
 
 CKM_AES_KEY_WRAP_PAD, which v3.2 deprecates without saying what it was, is PKCS #7 padding here, as in v2.40 and in NSS
 (SoftHSM takes that number for KWP).

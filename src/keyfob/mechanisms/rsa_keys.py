@@ -159,9 +159,7 @@ def _derived_and_checked(attributes: Mapping[int, bytes], modulus: int, exponent
         p = modulus // q
     elif not p:
         p, q = recovered_primes(modulus, exponent, private)
-    if p * q != modulus or p == q or min(p, q) < 3 or gcd(p, q) != 1:
-        raise inconsistent
-    if exponent * private % lcm(p - 1, q - 1) != 1:
+    if p * q != modulus or min(p, q) < 3 or gcd(p, q) != 1:
         raise inconsistent
     values = (p, q, private % (p - 1), private % (q - 1), pow(q, -1, p))
     for attribute, value in zip(DERIVED, values, strict=True):

@@ -1,8 +1,8 @@
 """Objects at rest. `Store` is all that the rooms above know; SqliteStore keeps a token in a file, MemoryStore nowhere.
 
-Errors are PKCS11Error. Whatever the call: CKR_DEVICE_ERROR when the store is damaged or cannot be read, CKR_DEVICE_MEMORY
-when it is full, CKR_TOKEN_WRITE_PROTECTED when it can only be read, CKR_FUNCTION_FAILED when another process kept it busy
-for ten seconds, CKR_CRYPTOKI_NOT_INITIALIZED when it is closed or was inherited by a fork.
+Errors are PKCS11Error. Whatever the call: CKR_DEVICE_ERROR when the store is damaged or cannot be read,
+CKR_DEVICE_MEMORY when it is full, CKR_TOKEN_WRITE_PROTECTED when it can only be read, CKR_FUNCTION_FAILED when another
+process kept it busy for ten seconds, CKR_CRYPTOKI_NOT_INITIALIZED when it is closed or was inherited by a fork.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Store(Protocol):
     def set_pin(self, role: str, new_pin: bytes) -> None:
         """Set the PIN of a role and its count of failures to 0; CKR_USER_NOT_LOGGED_IN, CKR_PIN_LEN_RANGE.
 
-        Needs a login of either role. With the first user PIN the empty SO PIN stops working, and the SO has no PIN until
-        somebody who is logged in sets one.
+        Needs a login of either role. With the first user PIN the empty SO PIN stops working, and the SO has no PIN
+        until somebody who is logged in sets one.
         """
 
     def reset(self, label: str, so_pin: bytes) -> None:

@@ -69,9 +69,7 @@ def _objects(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
     return found
 
 
-def _object(
-    database: Database, row: Row, facts: Meta, keys: Keys | None, expected: dict[int, int | None]
-) -> list[str]:
+def _object(database: Database, row: Row, facts: Meta, keys: Keys | None, expected: dict[int, int | None]) -> list[str]:
     object_id, version, private = row[:3]
     try:
         if private and keys is None:

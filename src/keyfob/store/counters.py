@@ -1,8 +1,9 @@
 """The counters of a token that change without login: writes to objects, and wrong PINs.
 
 An attempt is counted before its PIN is looked at and settled afterwards, so that killing the process in between gives
-no free guess. Yet ten processes that log in at the same moment with the right PIN must not lock each other out: what has
-begun but is not settled is counted apart, as `pending`, and an attempt that these alone would forbid waits for them.
+no free guess. Yet ten processes that log in at the same moment with the right PIN must not lock each other out: what
+has begun but is not settled is counted apart, as `pending`, and an attempt that these alone would forbid waits for
+them.
 """
 
 from __future__ import annotations

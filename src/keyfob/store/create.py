@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,14 @@ from keyfob.store import key_file as key_files
 from keyfob.store import meta, publish, schema
 from keyfob.store.counters import Counters
 from keyfob.store.database import Database
-from keyfob.store.hardening import Hardening
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
 from keyfob.store.vault import fresh_facts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keyfob.store.hardening import Hardening
     from keyfob.store.seal import Keys
 
 MAX_SERIAL = 16
@@ -26,7 +27,7 @@ WAL_MARK = slice(18, 20)
 
 
 def create_token(
-    path: str,
+    path: Path,
     *,
     label: str,
     serial: str,
@@ -34,7 +35,7 @@ def create_token(
     so_pin: bytes,
     hardening: Hardening,
     general_access: bool,
-    key_file: str | None,
+    key_file: Path | None,
 ) -> None:
     """See SqliteStore.create."""
     from keyfob.store import seal
@@ -44,7 +45,7 @@ def create_token(
         check_pin_length(so_pin)
     if not 1 <= len(serial.encode()) <= MAX_SERIAL:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a serial number has 1 to {MAX_SERIAL} bytes")
-    if os.path.lexists(path):
+    if path.exists() or path.is_symlink():
         raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {path} already")
     keys = seal.Keys.generate()
     facts = fresh_facts(keys, 1, label.encode(), 0) | {

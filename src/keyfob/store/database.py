@@ -1,14 +1,14 @@
 """The one place that talks to SQLite: opening, transactions, and errors as PKCS11Error.
 
-Through apsw, which carries its own SQLite into whatever host loads us. A connection is used by the process that opened it
-and by nobody else: after a fork it is neither used nor closed (sqlite.org/howtocorrupt.html, 2.6).
+Through apsw, which carries its own SQLite into whatever host loads us. A connection is used by the process that opened
+it and by nobody else: after a fork it is neither used nor closed (sqlite.org/howtocorrupt.html, 2.6).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -16,6 +16,9 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
 from keyfob.store.watch import FileStatus, SharedHeader, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 BUSY_TIMEOUT_MS = 10_000
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
@@ -38,16 +41,15 @@ FULL = apsw.SQLITE_IOERR_SHMSIZE
 _inherited: list[apsw.Connection] = []
 
 
-def answer(problem: Exception, path: str) -> PKCS11Error:
+def answer(problem: Exception, path: Path) -> PKCS11Error:
     """What to say for an error of SQLite's. Its texts name tables and files, never values."""
-    if isinstance(problem, PKCS11Error):
-        return problem
-    name = os.path.basename(path)
+    name = path.name
     if isinstance(problem, (UnicodeDecodeError, OverflowError)):  # damage turned a BLOB into TEXT
         return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: damaged: a value has the wrong type")
-    if isinstance(problem, apsw.Error) and problem.extendedresult == FULL:
+    extended = getattr(problem, "extendedresult", None)
+    if extended == FULL:
         return PKCS11Error(CKR.DEVICE_MEMORY, f"{name}: no space left on the device")
-    if isinstance(problem, apsw.ReadOnlyError) and problem.extendedresult == apsw.SQLITE_READONLY_DBMOVED:
+    if extended == apsw.SQLITE_READONLY_DBMOVED:
         return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
     rv = next((rv for kind, rv in ANSWERS if isinstance(problem, kind)), CKR.DEVICE_ERROR)
     return PKCS11Error(rv, f"{name}: {problem}")
@@ -62,7 +64,7 @@ class Database:
 
     __slots__ = ("_changed", "_connection", "_seen", "_version", "counter", "path", "process", "read_only", "watcher")
 
-    def __init__(self, connection: apsw.Connection, path: str, *, read_only: bool, watcher: Watcher) -> None:
+    def __init__(self, connection: apsw.Connection, path: Path, *, read_only: bool, watcher: Watcher) -> None:
         self._connection: apsw.Connection | None = connection
         self.path = path
         self.process = os.getpid()
@@ -76,13 +78,13 @@ class Database:
     @classmethod
     def in_memory(cls) -> Database:
         """An empty database without a file, to build a token's image in."""
-        return cls(apsw.Connection(":memory:"), ":memory:", read_only=False, watcher=Unknown())
+        return cls(apsw.Connection(":memory:"), Path(":memory:"), read_only=False, watcher=Unknown())
 
     @classmethod
-    def open(cls, path: str, *, read_only: bool) -> Database:
+    def open(cls, path: Path, *, read_only: bool) -> Database:
         """An existing token of our schema or an older one, which is migrated."""
         try:
-            os.stat(path)
+            path.stat()
         except FileNotFoundError:
             raise PKCS11Error(CKR.TOKEN_NOT_PRESENT, f"there is no token at {path}") from None
         except OSError as problem:
@@ -90,16 +92,16 @@ class Database:
         try:
             return cls._open(path, read_only=read_only)
         except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.IOError, apsw.FullError) as problem:
-            if isinstance(problem, apsw.IOError) and problem.extendedresult != FULL:
+            if isinstance(problem, apsw.IOError) and getattr(problem, "extendedresult", None) != FULL:
                 raise answer(problem, path) from None
             return cls._open_immutable(path, problem)
         except (apsw.Error, UnicodeDecodeError) as problem:
             raise answer(problem, path) from None
 
     @classmethod
-    def _open(cls, path: str, *, read_only: bool) -> Database:
+    def _open(cls, path: Path, *, read_only: bool) -> Database:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
-        connection = apsw.Connection(path, flags=flags)
+        connection = apsw.Connection(str(path), flags=flags)
         try:
             _configure(connection)
             _recognise(connection, path)
@@ -118,16 +120,17 @@ class Database:
         return database
 
     @classmethod
-    def _open_immutable(cls, path: str, reason: apsw.Error) -> Database:
+    def _open_immutable(cls, path: Path, reason: apsw.Error) -> Database:
         """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
 
         Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
         """
         if not os.access(path, os.R_OK):  # asked without opening it: see watch.py on closing descriptors
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
-        if _size(path + "-wal") > WAL_HEADER:
-            text = f"{path}: its last changes wait in {os.path.basename(path)}-wal; make its folder writable once"
-            raise PKCS11Error(CKR.DEVICE_ERROR, f"{text} ({reason})") from None
+        wal = path.with_name(path.name + "-wal")
+        if _size(wal) > WAL_HEADER:
+            text = f"{path}: its last changes wait in {wal.name}; make its folder writable once ({reason})"
+            raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
         watcher = FileStatus(path)
         try:
             connection = _connect_immutable(path)
@@ -141,7 +144,8 @@ class Database:
         found = self.number("PRAGMA user_version")
         if found < schema.VERSION:
             if self.read_only:
-                raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{self.path}: an older schema, and it cannot be rewritten")
+                text = f"{self.path} has an older schema and cannot be rewritten"
+                raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, text)
             schema.migrate(self, found)
         wrong = schema.differences(self)
         if wrong:
@@ -245,7 +249,7 @@ class Database:
         self.counter += 1
 
     def checkpoint(self) -> None:
-        """Empty the WAL, so that what was overwritten in the database (secure_delete) is gone there too; best effort."""
+        """Empty the WAL, so that what secure_delete overwrote in the database is gone there too; best effort."""
         try:
             self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error:
@@ -291,7 +295,7 @@ class Writing:
     def __enter__(self) -> None:
         database = self._database
         if database.read_only:
-            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
+            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{database.path.name} can only be read")
         database.run("BEGIN IMMEDIATE")
         try:
             database.notice()
@@ -332,19 +336,19 @@ def _configure(connection: apsw.Connection) -> None:
         connection.execute(f"PRAGMA {setting}").fetchall()
 
 
-def _recognise(connection: apsw.Connection, path: str) -> None:
+def _recognise(connection: apsw.Connection, path: Path) -> None:
     """Refuse what is not ours or is newer, before anything is written."""
     application = connection.execute("PRAGMA application_id").fetchall()[0][0]
     if application != schema.APPLICATION_ID:
         raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, f"{path} is not a keyfob token")
     version = connection.execute("PRAGMA user_version").fetchall()[0][0]
-    if not 1 <= version <= schema.VERSION:
+    if not isinstance(version, int) or not 1 <= version <= schema.VERSION:
         text = f"{path} has schema {version}, this keyfob knows up to {schema.VERSION}: use a newer keyfob"
         raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
 
 
-def _connect_immutable(path: str) -> apsw.Connection:
-    quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _connect_immutable(path: Path) -> apsw.Connection:
+    quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)
     _configure(connection)
@@ -352,9 +356,9 @@ def _connect_immutable(path: str) -> apsw.Connection:
     return connection
 
 
-def _size(path: str) -> int:
+def _size(path: Path) -> int:
     try:
-        return os.stat(path).st_size
+        return path.stat().st_size
     except OSError:
         return 0
 

@@ -14,8 +14,8 @@ class TokenInfo:
     """A snapshot; `settings` is for the rooms above, by name.
 
     `epoch` grows with each C_InitToken: (serial, epoch) names one incarnation of the token. `failed_user` and
-    `failed_so` count wrong PINs since the last right one and attempts that are under way or were cut short. `created` is
-    in seconds since 1970. `so_pin_set` is False where nobody can log in as SO (see Store.set_pin on empty SO PINs).
+    `failed_so` count wrong PINs since the last right one and attempts that are under way or were cut short. `created`
+    is in seconds since 1970. `so_pin_set` is False where nobody can log in as SO (see Store.set_pin on empty SO PINs).
     """
 
     __slots__ = (

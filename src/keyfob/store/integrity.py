@@ -1,8 +1,8 @@
 """Checksums, MACs and look-up digests: everything about a row that can be computed without opening a sealed record.
 
 All of it is BLAKE2b (RFC 7693) with 16 bytes of output, unkeyed or keyed, kept apart by its personalisation parameter.
-It comes from CPython's own module: hashlib would pull the system's libcrypto into the host, and `cryptography` takes tens
-of milliseconds to import, for which nobody should wait who only reads the public part of a token.
+It comes from CPython's own module: hashlib would pull the system's libcrypto into the host, and `cryptography` takes
+tens of milliseconds to import, for which nobody should wait who only reads the public part of a token.
 """
 
 from __future__ import annotations

@@ -1,19 +1,23 @@
-"""The key of a token without PIN: 32 random bytes in a file of its own, 0600, that opens the token in the PIN's stead."""
+"""The key of a token without PIN: 32 random bytes in a file of its own, 0600, that open the token instead."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import publish
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SIZE = 32
 
 
-def obtain(path: str) -> bytes:
+def obtain(path: Path) -> bytes:
     """The key in this file, made anew if there is none; a file that is there is never overwritten."""
-    if not os.path.exists(path):
+    if not path.exists():
         try:
             publish.publish(os.urandom(SIZE), path)
         except FileExistsError:
@@ -23,10 +27,10 @@ def obtain(path: str) -> bytes:
     return read(path)
 
 
-def read(path: str) -> bytes:
+def read(path: Path) -> bytes:
     """CKR_DEVICE_ERROR when there is no readable key of the right length."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             key = file.read(SIZE + 1)
     except OSError as problem:
         raise PKCS11Error(CKR.DEVICE_ERROR, f"the key file {path} cannot be read: {problem.strerror}") from None
@@ -35,12 +39,12 @@ def read(path: str) -> bytes:
     return key
 
 
-def resolve(written: str, token_path: str) -> str:
-    """From what the token says to a path: relative names count from the token's folder."""
-    return os.path.join(os.path.dirname(os.path.abspath(token_path)), written)
+def resolve(written: str, token: Path) -> Path:
+    """From what the token says to a path: a bare name counts from the token's folder."""
+    return token.absolute().parent / written
 
 
-def name_for(path: str, token_path: str) -> str:
+def name_for(path: Path, token: Path) -> str:
     """What the token shall say: a bare name if both are in one folder, so that the folder can move."""
-    folder, name = os.path.split(os.path.abspath(path))
-    return name if folder == os.path.dirname(os.path.abspath(token_path)) else os.path.join(folder, name)
+    absolute = path.absolute()
+    return absolute.name if absolute.parent == token.absolute().parent else str(absolute)

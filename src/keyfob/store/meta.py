@@ -1,8 +1,8 @@
 """The facts about a token: one row of the meta table each, guarded like objects, and the counters beside them.
 
 Each row has its own checksum and its own MAC over its name and value, so that damage is named and what is undamaged
-stays usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that a
-removed row is noticed too. The row `counters` alone has no MAC: it changes without login.
+stays usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that
+a removed row is noticed too. The row `counters` alone has no MAC: it changes without login.
 """
 
 from __future__ import annotations

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ANSWERS = {
     errno.EEXIST: CKR.FUNCTION_FAILED,
@@ -18,14 +22,13 @@ ANSWERS = {
 }
 
 
-def publish(content: bytes, path: str) -> None:
+def publish(content: bytes, path: Path) -> None:
     """Write beside the path under a name that nobody looks for, make it durable, and give it its name; OSError.
 
-    FileExistsError when there is such a file, also when another process made it in this moment. The descriptor is closed
-    before the name exists: closing it later would drop the locks of whoever in this process has opened the file since.
+    FileExistsError when there is such a file, also when another process made it in this moment. The descriptor is
+    closed before the name exists: closing it later would drop the locks of whoever in this process has opened the file.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(6).hex()}.new")
+    temporary = path.absolute().parent / f".{path.name}.{os.getpid()}-{os.urandom(6).hex()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -35,19 +38,19 @@ def publish(content: bytes, path: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.link(temporary, path)
+        path.hardlink_to(temporary)
     finally:
-        os.unlink(temporary)
-    _sync_folder(folder)
+        temporary.unlink()
+    _sync_folder(temporary.parent)
 
 
-def answer(problem: OSError, path: str) -> PKCS11Error:
+def answer(problem: OSError, path: Path) -> PKCS11Error:
     """What to say when publishing failed."""
     rv = ANSWERS.get(problem.errno or 0, CKR.DEVICE_ERROR)
     return PKCS11Error(rv, f"{path} cannot be made: {problem.strerror}")
 
 
-def _sync_folder(folder: str) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,10 +1,11 @@
 """One object, one row: checked whenever it is read, made whenever it is written.
 
-Before login the checksum tells damage. After login the MAC must fit as well, and since number and version are under both,
-a row is good for its place only. Rows without a MAC are what others wrote without login, as NSS's certutil does with
-certificates: they are believed if they are public and newer than the last login, which put a MAC to all such rows and
-noted up to which version (`adopted`, guarded itself), so that taking the MAC off an old row does not make it believed.
-Whoever can write to the file can replace a public object, as certutil can without a PIN; no private and no trust object.
+Before login the checksum tells damage. After login the MAC must fit as well, and since number and version are under
+both, a row is good for its place only. Rows without a MAC are what others wrote without login, as NSS's certutil does
+with certificates: they are believed if they are public and newer than the last login, which put a MAC to all such rows
+and noted up to which version (`adopted`, guarded itself), so that taking the MAC off an old row does not make it
+believed. Whoever can write to the file can replace a public object, as certutil can without a PIN; no private and no
+trust object.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def digests(attributes: Attributes, keys: Keys | None) -> set[bytes]:
 
 
 def index(database: Database, object_id: int, old: set[bytes] | None, new: set[bytes]) -> None:
-    """Bring the look-up rows of an object from `old` to `new`. `old` None: unknown, so all rows are searched for them."""
+    """Bring the look-up rows of an object from `old` to `new`. `old` None: unknown, so every row is looked at."""
     if old is None:
         database.run("DELETE FROM lookup WHERE object = ?", (object_id,))
         old = set()
@@ -149,7 +150,7 @@ def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], Non
 
 
 def seal_anew(database: Database, old: Keys, new: Keys, adopted: int) -> None:
-    """Everything from one master key to another, within the caller's transaction. What is damaged keeps its old seal."""
+    """Everything from one master key to another, within the caller's transaction. What is damaged stays as it is."""
     for (object_id,) in list(database.rows("SELECT id FROM object")):
         row = select(database, object_id)
         if row is None:

@@ -4,12 +4,12 @@
     master key --keyed BLAKE2b, one purpose each--> seal key     AES-256-GCM of private objects' records
                                                     MAC key      over every object and every fact about the token
                                                     index key    look-up digests of private objects
-                                                    key ID       tells whether another process has changed the master key
+                                                    key ID       tells whether the master key is still the same
 
 The master key is wrapped once for each way in (user PIN, SO PIN, key file), each with a salt of its own, so a PIN
 changes without touching any object. The associated data name the way in, so that one wrapping cannot stand in for
-another; what it opens must then have the token's key ID, so a wrapping of another token is noticed. The serial number is
-not among them: it has a MAC under the master key itself, and a spoilt byte in it must not cost all keys.
+another; what it opens must then have the token's key ID, so a wrapping of another token is noticed. The serial number
+is not among them: it has a MAC under the master key itself, and a spoilt byte in it must not cost all keys.
 """
 
 from __future__ import annotations

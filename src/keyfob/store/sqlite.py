@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import weakref
 from _thread import RLock
-from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
@@ -25,12 +25,12 @@ from keyfob.store.rows import DamagedError
 from keyfob.store.vault import Vault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from keyfob.store.database import Row
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
     from keyfob.store.record import Attributes
-
-Log = Callable[[str], None]
 
 # A search that meets more objects than this does not push others out of the memory of recent ones.
 REMEMBERED_OF_A_SEARCH = 64
@@ -47,7 +47,7 @@ class SqliteStore:
 
     __slots__ = ("__weakref__", "_database", "_lock", "_recent", "_vault")
 
-    def __init__(self, database: Database, log: Log) -> None:
+    def __init__(self, database: Database, log: Callable[[str], None]) -> None:
         self._lock = RLock()
         self._database = database
         self._recent = Recent()
@@ -67,7 +67,7 @@ class SqliteStore:
         hardening: Hardening,
         general_access: bool = False,
         key_file: str | os.PathLike[str] | None = None,
-        log: Log = _silent,
+        log: Callable[[str], None] = _silent,
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
 
@@ -76,27 +76,28 @@ class SqliteStore:
         """
         from keyfob.store.create import create_token
 
-        name = None if key_file is None else os.fspath(key_file)
         create_token(
-            os.fspath(path),
+            Path(path),
             label=label,
             serial=serial,
             kind=kind,
             so_pin=so_pin,
             hardening=hardening,
             general_access=general_access,
-            key_file=name,
+            key_file=None if key_file is None else Path(key_file),
         )
         return cls.open(path, log=log)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Log = _silent) -> SqliteStore:
+    def open(
+        cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Callable[[str], None] = _silent
+    ) -> SqliteStore:
         """Open a token. Where it cannot be written it is opened for reading, see `read_only`.
 
         CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;
         CKR_DEVICE_ERROR: damaged or not readable.
         """
-        return cls(Database.open(os.fspath(path), read_only=read_only), log)
+        return cls(Database.open(Path(path), read_only=read_only), log)
 
     # The token
 

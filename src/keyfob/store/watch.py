@@ -1,12 +1,12 @@
 """Noticing at once, and for almost nothing, that some process has changed a token.
 
 SQLite's own answer, PRAGMA data_version, needs a read transaction: file locks and 4 us. (`Connection.data_version()`
-without one is fast but repeats what the connection knew.) Every commit in WAL mode rewrites the header of the WAL index,
-48 bytes at the start of the file -shm that all processes map (sqlite.org/walformat.html, 2.3); it holds a change counter
-and checksums. So a store maps it too, read-only, and compares: 0.2 us. Whatever it sees there, it only ever *asks* SQLite
-when the header is another than before; the header itself is believed in nothing.
+without one is fast but repeats what the connection knew.) Every commit in WAL mode rewrites the header of the WAL
+index, 48 bytes at the start of the file -shm that all processes map (sqlite.org/walformat.html); it holds a change
+counter and checksums. So a store maps it too, read-only, and compares: 0.2 us. When the header is another than before
+it asks SQLite; nothing else follows from what is seen there.
 
-The descriptors of a mapping are never closed while the file lives: closing any descriptor of a file drops all POSIX locks
+The descriptors of a mapping are not closed while the file lives: closing any descriptor of a file drops all POSIX locks
 that the process has on it, SQLite's among them. One mapping per file is shared by all stores of the process.
 """
 
@@ -14,6 +14,10 @@ from __future__ import annotations
 
 import mmap
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEADER_SIZE = 48
 
@@ -25,11 +29,11 @@ class SharedHeader:
 
     __slots__ = ("_map",)
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         """`path`: the database's, with a connection open on it; OSError or ValueError where -shm cannot be mapped."""
         _forget_deleted_files()
-        name = path + "-shm"
-        status = os.stat(name)
+        name = path.with_name(path.name + "-shm")
+        status = name.stat()
         identity = (status.st_dev, status.st_ino)
         if identity not in _maps:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -43,18 +47,19 @@ class SharedHeader:
 class FileStatus:
     """For a database read without a WAL index: what the file system says of it, 3 us."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("_path", "_pending")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
+        self._pending = path.with_name(path.name + "-wal")
 
     def read(self) -> bytes | None:
         try:
-            status = os.stat(self._path)
+            status = self._path.stat()
         except OSError:
             return None
         try:
-            pending = os.stat(self._path + "-wal").st_size
+            pending = self._pending.stat().st_size
         except OSError:
             pending = 0
         return b"%d %d %d %d" % (status.st_ino, status.st_size, status.st_mtime_ns, pending)

@@ -21,6 +21,8 @@ from keyfob.token.session import SESSIONS
 from keyfob.token.token import Token
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyfob.config import Config
     from keyfob.store import Store
 
@@ -74,7 +76,7 @@ class Library:
             return None
 
     @staticmethod
-    def _logger(slot_id: int) -> object:
+    def _logger(slot_id: int) -> Callable[[str], None]:
         return lambda text: log.line("warning", f"slot {slot_id}: {text}")
 
     def _token(self, slot_id: int, store: Store | None) -> Token:

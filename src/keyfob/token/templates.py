@@ -185,6 +185,8 @@ def complete(
     rows = rows_of(object_class, key_type)
     _drop_foreign_usages(asked, rows, is_key=is_key)
     _check_rows(asked, rows, origin, made)
+    if CKA.VALUE_LEN not in rows:
+        asked.pop(CKA.VALUE_LEN, None)
     given = {**asked, **made}
     if is_key and key_type is not None:
         given.update(key_class(object_class, key_type).complete(given))
@@ -214,7 +216,8 @@ def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) ->
     for attribute in asked:
         row = rows.get(attribute)
         if row is None:
-            if not is_vendor(attribute):
+            # NSS asks PBKDF2 for 3DES keys with CKA_VALUE_LEN, which they have not; the mechanism checks it.
+            if not is_vendor(attribute) and not (attribute == CKA.VALUE_LEN and origin != CREATE):
                 raise PKCS11Error(
                     CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object"
                 )

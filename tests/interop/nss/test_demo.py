@@ -99,7 +99,9 @@ def test_tool_that_hangs_on_its_terminal_is_killed(tools: Tools) -> None:
 
 
 def test_tool_that_asks_gets_the_answer_on_its_own_terminal(tools: Tools) -> None:
-    script = "printf 'Enter Password or Pin for it: '; read pin </dev/tty; test \"$pin\" = secret"
+    script = (
+        "printf 'Enter Password or Pin for it: '; sleep 0.2; stty -echo; read pin </dev/tty; test \"$pin\" = secret"
+    )
     tools.run_on_terminal("sh", "-c", script, answer="secret")
     with pytest.raises(StepFailedError, match="exit code 1"):
         tools.run_on_terminal("sh", "-c", script, answer="wrong")
@@ -203,9 +205,8 @@ def test_softhsm_fails_only_where_it_is_known_to() -> None:
 def test_two_demos_at_once_do_not_meet() -> None:
     command = [sys.executable, "-m", "demo", "--softhsm", "--brief", "--only", "tls13-ec-client", "--only", "revoke"]
     demos = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for demo in demos:
-        said, _ = demo.communicate(timeout=60)
-        assert demo.returncode == 0, said
+    said = [demo.communicate(timeout=120)[0] for demo in demos]
+    assert [demo.returncode for demo in demos] == [0, 0], said
 
 
 def test_terminated_demo_stops_its_tools_and_removes_its_folder(tmp_path: Path) -> None:
