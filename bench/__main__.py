@@ -83,6 +83,11 @@ def _measure(arguments: argparse.Namespace, console: Console, progress: Console)
         compile_program()
         outcome = run(modules, figures, material, settings, status.update)
     outcome.notes += absent
+    if facts["load_before"][0] > facts["cores"] / 4:
+        outcome.notes.append(
+            f"the machine was busy before the run (load {facts['load_before'][0]} on {facts['cores']} cores): "
+            "do not publish these figures"
+        )
     titles = {module.name: module.title for module in modules}
     print_report(console, outcome, figures, titles, facts, settings)
     file = arguments.json

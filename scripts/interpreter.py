@@ -102,11 +102,11 @@ def _unsuitable() -> str | None:
 def _incomplete() -> str | None:
     if shared_library() is None:
         return (
-            f"{_myself()} has no shared library {shared_library_name()}, which libkeyfob.so starts inside other programs."
+            f"{_myself()} has no shared library {shared_library_name()}, which keyfob starts inside other programs."
             f" Install it:\n"
             f"  Debian, Ubuntu   apt install libpython{minor()}\n"
             f"  Fedora           dnf install python{minor()}-libs, or python3-libs for the system's Python\n"
-            f"  pyenv            PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {platform.python_version()}\n"
+            f"  pyenv            PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install -f {platform.python_version()}\n"
             f"  from source      ./configure --enable-shared"
         )
     if not has_headers():

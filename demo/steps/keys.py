@@ -122,7 +122,7 @@ def nowhere_else(stage: Stage) -> str:
 def sensitive(stage: Stage) -> str:
     """OpenSC reads the same token: what it calls local was made there, and never left it."""
     listing = stage.pkcs11_tool("--list-objects", "--type", "privkey")
-    access = dict(re.findall(r"ID:\s+([0-9a-f]+)\n(?:.*\n)*?\s+Access:\s+(.*)", listing.output))
+    access = dict(re.findall(r"^\s+ID:\s+([0-9a-f]+)\n(?:.*\n)*?\s+Access:\s+(.*)", listing.output, re.MULTILINE))
     expected = "sensitive, always sensitive, never extractable, local"
     for name in ("rsa-key", "ec-key"):
         found = access.get(stage.facts[name])

@@ -23,14 +23,25 @@ def without_python_variables() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def host_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("host") / "loader_host"
-    command = [compiler(), "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, HOST_SOURCE, "-ldl", "-pthread"]
+    command = [
+        compiler(),
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        str(program),
+        str(HOST_SOURCE),
+        "-ldl",
+        "-pthread",
+    ]
     subprocess.run(command, check=True)
     return program
 
 
 @pytest.fixture
 def host(host_program: Path) -> Host:
-    """host(scenario, module, *more, **environment) runs loader_host; exit status 0 is demanded, a hang is not one."""
+    """Runs loader_host: `host(scenario, module, *more, **environment)`. It must end by itself, with exit status 0."""
 
     def run(scenario: str, module: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -62,7 +62,7 @@ def library_of_python() -> Path:
 
 
 def compile_loader(folder: Path, **changes: str) -> Path:
-    """libkeyfob.so in `folder`, warnings being errors; `changes` are rows of loader_config.h by name, e.g. LIBPYTHON."""
+    """libkeyfob.so in `folder`, warnings being errors; `changes` are rows of loader_config.h, e.g. LIBPYTHON."""
     text = loader_config()
     for name, value in changes.items():
         text, count = re.subn(rf"(?m)^#define KEYFOB_{name} .*$", lambda _: f"#define KEYFOB_{name} {value}", text)  # noqa: B023

@@ -15,7 +15,8 @@ ENTRIES = ["C_GetFunctionList", "C_GetInterface", "C_GetInterfaceList"]
 
 
 @pytest.fixture
-def module(home: Path) -> Path:  # noqa: ARG001  the module must not use the user's own tokens
+def module(home: Path) -> Path:
+    """The built module; `home`, so that it does not use the user's own tokens."""
     return module_path()
 
 
@@ -39,7 +40,12 @@ def test_every_entry_works(host: Host, module: Path) -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"LC_ALL": "C"}, {"LC_ALL": "C.UTF-8", "HOST_SETS_LOCALE": "1"}, {"LC_ALL": "no_SUCH", "HOST_SETS_LOCALE": "1"}, {}],
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C.UTF-8", "HOST_SETS_LOCALE": "1"},
+        {"LC_ALL": "no_SUCH", "HOST_SETS_LOCALE": "1"},
+        {},
+    ],
 )
 def test_locale_environment_signals_and_streams_of_the_host_stay(
     host: Host, module: Path, environment: dict[str, str]

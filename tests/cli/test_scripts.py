@@ -8,7 +8,7 @@
     keyfob: no token is called 'nothing'; *
     ? 1
 
-`*` stands for any text within a line, a line `...` for any lines, `? N` for the exit code where it is not 0. Commands
+`*` (or `****`) stands for any text within a line, a line `...` for any lines, `? N` for the exit code where it is not 0. Commands
 that do not start with `keyfob` go to the shell. `# needs: PROGRAM ...` skips the script where one is missing.
 """
 
@@ -44,7 +44,7 @@ class Step:
             if line == "...":
                 parts.append(r"(?:.*\n)*?")
             else:
-                parts.append(re.escape(line).replace(r"\*", ".*") + r"\n")
+                parts.append(re.sub(r"(?:\\\*)+", ".*", re.escape(line)) + r"\n")
         return re.compile("".join(parts))
 
 

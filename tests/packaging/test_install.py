@@ -16,6 +16,7 @@ from tests.abi.conftest import Host
 pytestmark = pytest.mark.long
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+UNWANTED = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so", "__pycache__", "_abi.c")
 CALL = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).C_GetFunctionList(ctypes.byref(ctypes.c_void_p())))"
 
 
@@ -36,8 +37,7 @@ class Installation:
         self._source = folder.parent / "source"
 
     def install(self) -> None:
-        unwanted = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so", "__pycache__", "_abi.c", "results")
-        shutil.copytree(REPOSITORY, self._source, ignore=unwanted)
+        shutil.copytree(REPOSITORY, self._source, ignore=UNWANTED)
         succeed(self.python.executable, "-m", "venv", self.executable.parent.parent)
         lock = REPOSITORY / "requirements" / "runtime.txt"
         succeed(self.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", lock)
@@ -103,11 +103,11 @@ def test_the_command_names_the_module(installation: Installation) -> None:
 def test_an_unsuitable_python_is_told_why_at_build_time(tmp_path: Path) -> None:
     """setup.py with a Python that lost its shared library, as far as it can tell."""
     source = tmp_path / "source"
-    unwanted = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so", "__pycache__", "_abi.c", "results")
-    shutil.copytree(REPOSITORY, source, ignore=unwanted)
+    shutil.copytree(REPOSITORY, source, ignore=UNWANTED)
     script = source / "scripts" / "interpreter.py"
     script.write_text(script.read_text().replace("if shared_library() is None:", "if True:"))
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--target", tmp_path / "to", source]
+    options = ["--no-deps", "--no-build-isolation", "--target", str(tmp_path / "target")]
+    command = [sys.executable, "-m", "pip", "install", *options, str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "keyfob cannot be built: " in done.stdout + done.stderr

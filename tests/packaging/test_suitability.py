@@ -81,7 +81,7 @@ def test_a_library_of_the_same_version_elsewhere_is_not_taken(
 ) -> None:
     monkeypatch.setattr(interpreter, "_mapped_files", list)
     monkeypatch.setattr(interpreter.sys, "base_prefix", str(tmp_path))
-    monkeypatch.setattr(interpreter.sysconfig, "get_config_var", lambda name: str(tmp_path) if name == "LIBDIR" else None)
+    monkeypatch.setattr(interpreter.sysconfig, "get_config_var", {"LIBDIR": str(tmp_path)}.get)
     assert interpreter.shared_library() is None
     library = tmp_path / interpreter.shared_library_name()
     library.touch()

@@ -81,7 +81,8 @@ def named(session: Session, name: str, object_class: int | None = None) -> list[
         return hits
     what = "object" if object_class is None else NAMES[object_class].replace("-", " ")
     token = session.token
-    hint = "" if token.sees_private else "; without the PIN only public objects are seen"
+    hides = not token.sees_private and object_class != CKO.CERTIFICATE
+    hint = "; without the PIN only public objects are seen" if hides else ""
     label = token.info.label if token.info else ""
     raise Refusal(f"{label!r} has no {what} called {name!r}{hint} (see `keyfob list {label}`)")
 

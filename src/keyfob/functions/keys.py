@@ -155,11 +155,12 @@ def C_UnwrapKey(
     objects = session.token.objects
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))
-    plain: bytes = make(unwrapping.key, parameter).unwrap(wrapped)
+    unwrapper = make(unwrapping.key, parameter)
     if number(asked[CKA.CLASS]) == CKO.PRIVATE_KEY:
-        made = _private_components(plain, asked)
+        made = _private_components(unwrapper.unwrap(wrapped), asked)
     elif number(asked[CKA.CLASS]) == CKO.SECRET_KEY:
-        made = {CKA.VALUE: _sized(plain, asked, CKR.WRAPPED_KEY_INVALID)}
+        value = unwrapper.unwrap(wrapped, wanted_length(asked))
+        made = {CKA.VALUE: _sized(value, asked, CKR.WRAPPED_KEY_INVALID)}
     else:
         raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "only private and secret keys are unwrapped")
     attributes = templates.complete(asked, templates.UNWRAP, made=made, private_default=private_default)
@@ -186,12 +187,17 @@ def wanted_length(asked: Attributes) -> int | None:
 
 
 def _sized(value: bytes, asked: Attributes, otherwise: int) -> bytes:
-    """The leading bytes as long as asked (RSA_X_509 gives more than the key); too few are an error."""
     length = wanted_length(asked)
-    if length is None or length == len(value):
-        return value
-    if length > len(value) or length == 0:
+    if length is not None and length != len(value):
         raise PKCS11Error(otherwise, "the secret has not the length that the template asks for")
+    return value
+
+
+def _leading(value: bytes, asked: Attributes) -> bytes:
+    """As many leading bytes of a derived secret as the template asks for (section 6.3.20 and others)."""
+    length = wanted_length(asked)
+    if length is not None and not 0 < length <= len(value):
+        raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, "the mechanism cannot derive that many bytes")
     return value[:length]
 
 
@@ -207,7 +213,7 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))
     value: bytes = derive(base.key, parameter, wanted_length(asked))
-    made = {CKA.VALUE: _sized(value, asked, CKR.ATTRIBUTE_VALUE_INVALID)}
+    made = {CKA.VALUE: _leading(value, asked)}
     attributes = templates.complete(
         asked, templates.DERIVE, made=made, private_default=private_default, base=base.attributes
     )

@@ -111,7 +111,12 @@ class Wrapper(Protocol):
 
 
 class Unwrapper(Protocol):
-    def unwrap(self, data: bytes) -> bytes: ...
+    """`length` is that of the key to come, where the template tells it.
+
+    A mechanism whose failure an attacker could use (PKCS #1 v1.5) then gives that many bytes whatever it unwrapped.
+    """
+
+    def unwrap(self, data: bytes, length: int | None = None) -> bytes: ...
 
 
 class SinglePart:

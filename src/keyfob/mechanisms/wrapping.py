@@ -1,8 +1,8 @@
 """C_WrapKey and C_UnwrapKey through a mechanism that encrypts: the key's bytes are the data.
 
 Most modes without padding wrap a key that does not fit by adding zero bytes (sections 6.10 and 6.16), which unwrapping
-cannot tell from the key: `zero_padded` says so, and the token shortens the result to the length that the template's
-CKA_KEY_TYPE and CKA_VALUE_LEN give, or lets the end of the DER encoding of a private key decide.
+cannot tell from the key: the length that the template's CKA_KEY_TYPE and CKA_VALUE_LEN give decides, or the end of the
+DER encoding of a private key.
 """
 
 from __future__ import annotations
@@ -63,9 +63,11 @@ class CipherUnwrap:
         except PKCS11Error as problem:
             raise _translated(problem, TO_UNWRAP) from None
 
-    def unwrap(self, data: bytes) -> bytes:
+    def unwrap(self, data: bytes, length: int | None = None) -> bytes:
+        """The key; `length`, where it is known, cuts off the zero bytes that filled it up."""
         try:
-            return self._cipher.run(data)
+            plain = self._cipher.run(data)
+            return plain[:length] if self.zero_padded and length is not None else plain
         except PKCS11Error as problem:
             raise _translated(problem, TO_UNWRAP) from None
 
