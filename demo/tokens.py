@@ -48,7 +48,6 @@ SOFTHSM_LIMITS = {
 }
 SOFTOKEN_LIMITS = {
     "secp256k1": "softoken: does not know the curve",
-    "trust-changed": "softoken: wants a login for trust, which certutil -M leaves out",
     "export-refused": "softoken: every key is extractable",
     "ed25519": NO_PARAMETERS,
     "ed25519-in-nss": NO_PARAMETERS,

@@ -35,17 +35,38 @@ def trust(stage: Stage) -> str:
     return f"the CA's flags in a database that has nothing but the module: {flags}"
 
 
-@steps.step("trust-changed", "Changed trust replaces the old", rules="§3.16 P16", needs="trust")
+@steps.step("trust-changed", "Changed trust replaces the old", rules="§3.16 P16", needs="ca")
 def trust_changed(stage: Stage) -> str:
-    """certutil -M always creates a new trust object, without login; it must take the place of the old one."""
-    issue_ca = ("-h", stage.token.label, "-n", "ca-judged", "-s", "CN=Judged CA,O=keyfob", *P256)
-    stage.certutil("-S", *issue_ca, "-x", "-t", "CT,C,C", "-m", stage.serial(), "-z", NOISE)
+    """NSS always creates a new trust object, which must take the place of the old one.
+
+    certutil -M does not log in by itself: in a batch the command before it does.
+    """
+    make_judged_ca(stage, "ca-judged", "CN=Judged CA")
     shown = []
     for flags in (",C,", "C,,C"):
-        stage.certutil("-M", "-n", stage.nick("ca-judged"), "-t", flags, principal=True)
+        login = f"-K -d {DATABASE} -f {PINS} -h {stage.token.label}\n"
+        change = f"-M -d {DATABASE} -f {PINS} -n {stage.nick('ca-judged')} -t {flags}\n"
+        stage.run("certutil", "-B", "-d", DATABASE, "-i", stage.write("batch", login + change), principal=True)
         shown.append(trust_in_other_database(stage, "ca-judged"))
     require(shown == ["u,Cu,u", "Cu,u,Cu"], f"the other database shows the flags {shown}")
-    return f"the other database follows: {shown[0]}, then {shown[1]}"
+    return f"after login, -M -t ,C, then C,,C: the other database shows {shown[0]} then {shown[1]}"
+
+
+@steps.step("trust-needs-pin", "Without the PIN, trust stays as it was", rules="§3.16 P16 P18", needs="ca", only="keyfob")
+def trust_needs_pin(stage: Stage) -> str:
+    """CKR_USER_NOT_LOGGED_IN: trust decides whom every program believes. NSS 3.87 says nothing about it."""
+    make_judged_ca(stage, "ca-guarded", "CN=Guarded CA")
+    before = trust_in_other_database(stage, "ca-guarded")
+    stage.certutil("-M", "-n", stage.nick("ca-guarded"), "-t", ",,", pins="", code=None, principal=True)
+    after = trust_in_other_database(stage, "ca-guarded")
+    require(before == after == "CTu,Cu,Cu", f"the other database shows {before!r}, then {after!r}")
+    return f"still {after}"
+
+
+def make_judged_ca(stage: Stage, name: str, subject: str) -> None:
+    """Make a CA of its own for a step that changes trust, trusted for all."""
+    target = ("-h", stage.token.label, "-n", name, "-s", f"{subject},O=keyfob", *P256)
+    stage.certutil("-S", *target, "-x", "-t", "CT,C,C", "-m", stage.serial(), "-z", NOISE)
 
 
 @steps.step("rename", "A certificate gets another name", rules="O18 P20", needs="ca")

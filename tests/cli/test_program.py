@@ -49,7 +49,9 @@ def test_wrong_usage_has_exit_code_2(folder: Path) -> None:
     assert started("init").returncode == 2
 
 
-def test_module_path_is_the_library_beside_the_package(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_path_is_the_library_beside_the_package(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keyfob, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "libkeyfob.so").touch()
     assert run("module-path").output == f"{tmp_path / 'libkeyfob.so'}\n"
@@ -81,7 +83,9 @@ def every_command() -> list[tuple[str, click.Command]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "command"), every_command(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "command"), every_command(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_command_explains_itself(run: Run, name: str, command: click.Command) -> None:
     output = run(f"{name} --help").output
     assert max(len(line) for line in output.splitlines()) <= 110
@@ -226,8 +230,7 @@ def test_a_file_that_cannot_be_written_is_named(run: Run, folder: Path) -> None:
     run("key generate work --type ed25519 --name mary --pin 1234")
     run('cert self-sign work mary --subject "CN=Mary" --pin 1234')
     output = run("cert export work mary --out no/such/folder/mary.pem", code=1).output
-    assert output.startswith("keyfob: no/such/folder/.mary.pem.")
-    assert output.endswith("No such file or directory\n")
+    assert output == "keyfob: no/such/folder/mary.pem cannot be written: No such file or directory\n"
 
 
 def test_a_failing_second_pin_leaves_no_token(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,3 +240,14 @@ def test_a_failing_second_pin_leaves_no_token(run: Run, folder: Path, monkeypatc
     monkeypatch.setattr("keyfob.token.token.Token.init_pin", full)
     assert "no room left on the disk" in run("init work --pin 1234 --so-pin 12345678", code=1).output
     assert run("list").output.startswith("There is no token yet")
+
+
+def test_tokens_made_at_the_same_time_each_get_a_slot(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(keyfob.__file__).parents[1])}
+    command = [sys.executable, "-m", "keyfob.cli", "init", "--no-pin"]
+    labels = ("one", "two", "three", "four", "four")
+    programs = [subprocess.Popen([*command, label], env=environment, stderr=subprocess.DEVNULL) for label in labels]
+    codes = [program.wait(60) for program in programs]
+    assert sorted(codes) == [0, 0, 0, 0, 1]
+    done = started("list", "--json")
+    assert sorted(token["label"] for token in json.loads(done.stdout)["tokens"]) == ["four", "one", "three", "two"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,17 +11,11 @@ from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option
 from keyfob.functions.objects import C_DestroyObject
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 EPILOG = """\b
 Examples:
   keyfob delete work mail                      the key pair and certificate called "mail"
   keyfob delete work mail --class certificate  its certificate only
   keyfob delete work --token                   the token with all its keys"""
-
-# What SQLite keeps beside a token's file.
-BESIDE = ("-wal", "-shm", "-journal")
 
 
 @click.command(epilog=EPILOG)
@@ -34,7 +26,7 @@ BESIDE = ("-wal", "-shm", "-journal")
 @click.option("--yes", is_flag=True, help="Do not ask whether it is meant.")
 @pin_option
 def delete(label: str, name: str | None, whole: bool, class_name: str | None, yes: bool, pin: Secret) -> None:
-    """Delete the objects called NAME (or with this ID) from the token LABEL, or the whole token.
+    """Delete objects of the token LABEL, called NAME or with this ID, or the whole token.
 
     What is deleted cannot be brought back.
     """
@@ -60,21 +52,14 @@ def _delete_objects(label: str, name: str, class_name: str | None, pin: Secret, 
 
 def _delete_token(label: str, *, yes: bool) -> None:
     with tokens.library() as library:
-        token = tokens.find(library, label)
-        confirm(f"Delete the token {label!r} (slot {token.slot_id}) with everything on it for good?", yes=yes)
-        path, key_file = library.path_of(token.slot_id), tokens.key_file(library, token.slot_id)
-    # Closed by now, so that SQLite has folded its log into the file; a log left behind could be taken for another's.
-    remove(path, key_file)
+        slot_id = tokens.damaged_slot(library, label)
+        if slot_id is None:
+            slot_id = tokens.find(library, label).slot_id
+        confirm(f"Delete the token {label!r} (slot {slot_id}) with everything on it for good?", yes=yes)
+        path, key_file = library.path_of(slot_id), tokens.key_file(library, slot_id)
+    # Closed by now, so that SQLite has folded its log into the file.
+    tokens.remove(path, key_file)
     click.echo(f"Deleted the token {label!r}.")
-
-
-def remove(path: Path, key_file: Path) -> None:
-    for beside in BESIDE:
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + beside).unlink()
-    path.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        key_file.unlink()
 
 
 def confirm(question: str, *, yes: bool) -> None:

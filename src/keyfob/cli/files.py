@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -28,10 +27,10 @@ def write(out: str | None, data: bytes, *, mode: int = PUBLIC, force: bool = Fal
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
-        raise
+    except OSError as problem:
+        raise Refusal(f"{out} cannot be written: {problem.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def refuse_binary_on_terminal(out: str | None) -> None:

@@ -10,12 +10,16 @@ import click
 
 from keyfob.cli import tokens
 from keyfob.cli.pins import Secret, pin_option, secret_option
-from keyfob.spec.constants import CKU
+from keyfob.spec.constants import CKR, CKU
+from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore
 from keyfob.token import kinds
 from keyfob.token.token import check_pin
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
     from keyfob.token.library import Library
 
 KINDS = (kinds.MULTIPURPOSE, kinds.SIGNING, kinds.SIGNING_DECRYPTION, kinds.KEY_DISTRIBUTION)
@@ -33,10 +37,10 @@ elsewhere. Without both, nobody gets at the keys again."""
 @click.argument("label")
 @click.option(
     "--kind",
+    metavar="KIND",
     type=click.Choice(KINDS),
     default=kinds.MULTIPURPOSE,
-    show_default=True,
-    help="What the token offers: everything, or only the functions of one of NSS's other kinds of tokens.",
+    help=f"What the token is for: {', '.join(KINDS)}. Without it {kinds.MULTIPURPOSE}: it offers everything.",
 )
 @click.option(
     "--no-pin", is_flag=True, help="General access: every program of this user may use the keys, without a PIN."
@@ -52,18 +56,32 @@ def init(label: str, kind: str, no_pin: bool, pin: Secret, so_pin: Secret) -> No
         raise click.UsageError("--no-pin and --pin contradict each other")
     with tokens.library() as library:
         library.check_label(label, 0)
-        slot_id = library.next_slot()
-        if no_pin:
-            make_open_token(library, slot_id, label, kind, check_pin(so_pin.read()) if so_pin.given else b"")
-        else:
-            user = check_pin(pin.read(new=True))
-            make_token(library, slot_id, label, kind, user, check_pin(so_pin.read(new=True)))
+        user = b"" if no_pin else check_pin(pin.read(new=True))
+        so = b"" if no_pin and not so_pin.given else check_pin(so_pin.read(new=True))
+        slot_id = make(library, label, kind, user, so)
     click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{', no PIN' if no_pin else ''}).")
+
+
+def make(library: Library, label: str, kind: str, user: bytes, so: bytes) -> int:
+    """The slot of the new token; without a user PIN one of general access."""
+    while True:
+        slot_id = library.next_slot()
+        try:
+            if user:
+                make_token(library, slot_id, label, kind, user, so)
+            else:
+                make_open_token(library, slot_id, label, kind, so)
+        except FileExistsError:  # another keyfob took the slot in this moment, perhaps with this label
+            library.rescan()
+            library.check_label(label, 0)
+        else:
+            return slot_id
 
 
 def make_token(library: Library, slot_id: int, label: str, kind: str, user: bytes, so: bytes) -> None:
     """A token with both PINs; where the second cannot be set none is left behind."""
-    library.make_store(slot_id, label, so, kind).close()
+    with taken_slot_told(library.path_of(slot_id)):
+        library.make_store(slot_id, label, so, kind).close()
     try:
         library.rescan()
         token = library.token(slot_id)
@@ -71,21 +89,34 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
         token.login(session, CKU.SO, so)
         token.init_pin(session, user)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            library.path_of(slot_id).unlink()
+        tokens.remove(library.path_of(slot_id))
         raise
 
 
 def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes) -> None:
     """A token of general access (S12): the key beside it, for its owner alone to read, opens it."""
     library.config.make_folders()
-    SqliteStore.create(
-        library.path_of(slot_id),
-        label=label,
-        serial=os.urandom(8).hex(),
-        kind=kind,
-        so_pin=so,
-        hardening=Hardening(*library.config.hardening) if library.config.hardening else Hardening(),
-        general_access=True,
-        key_file=tokens.key_file(library, slot_id),
-    ).close()
+    path = library.path_of(slot_id)
+    hardening = Hardening(*library.config.hardening) if library.config.hardening else Hardening()
+    with taken_slot_told(path):
+        SqliteStore.create(
+            path,
+            label=label,
+            serial=os.urandom(8).hex(),
+            kind=kind,
+            so_pin=so,
+            hardening=hardening,
+            general_access=True,
+            key_file=tokens.key_file(library, slot_id),
+        ).close()
+
+
+@contextlib.contextmanager
+def taken_slot_told(path: Path) -> Generator[None]:
+    """FileExistsError where a store could not be made because the file is there: the store answers a general code."""
+    try:
+        yield
+    except PKCS11Error as problem:
+        if problem.rv == CKR.FUNCTION_FAILED and path.exists():
+            raise FileExistsError from None
+        raise

@@ -64,7 +64,7 @@ def key() -> None:
 
 @key.command(epilog=EPILOG)
 @click.argument("label")
-@click.option("--type", "kind", type=click.Choice(TYPES), required=True, help="What kind of key, and its size.")
+@click.option("--type", "kind", metavar="TYPE", type=click.Choice(TYPES), required=True, help=", ".join(TYPES) + ".")
 @click.option("--name", required=True, help="The key's label, by which programs show it.")
 @click.option(
     "--id", "identifier", metavar="HEX", help="CKA_ID; without it the SHA-1 of the public key, as NSS has it."

@@ -98,7 +98,7 @@ class Database:
         if path is None:
             raise Refusal(f"{program} is not installed; it comes in the package {PACKAGES}")
         try:
-            done = subprocess.run(  # noqa: S603  # no shell, and the program is NSS's own
+            done = subprocess.run(
                 [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=TIME_LIMIT, check=False
             )
         except subprocess.TimeoutExpired:

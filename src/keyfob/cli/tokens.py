@@ -48,7 +48,11 @@ def broken(tokens: Library) -> dict[int, str]:
         path = tokens.path_of(slot_id)
         if token.info is None and path.exists():
             try:
-                SqliteStore.open(path).close()
+                store = SqliteStore.open(path)
+                try:
+                    store.info()
+                finally:
+                    store.close()
             except PKCS11Error as problem:
                 reasons[slot_id] = problem.reason or str(problem)
     return reasons
@@ -70,6 +74,17 @@ def find(tokens: Library, name: str) -> Token:
         raise Refusal("; ".join(damaged) if damaged else NO_TOKENS)
     names = ", ".join(f"{label_of(token)!r} (slot {token.slot_id})" for token in known)
     raise Refusal("; ".join((f"no token is called {name!r}; there are {names}", *damaged)))
+
+
+def damaged_slot(tokens: Library, name: str) -> int | None:
+    """The number of the slot whose damaged token `name` stands for; a damaged token has no label that could be read."""
+    return int(name) if name.isascii() and name.isdigit() and int(name) in broken(tokens) else None
+
+
+def remove(path: Path, *more: Path) -> None:
+    """Delete a token's file. First what SQLite keeps beside it: a log left behind could be taken for another token's."""
+    for each in (*(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")), path, *more):
+        each.unlink(missing_ok=True)
 
 
 def count(token: Token) -> int:

@@ -201,7 +201,7 @@ def export(
     passphrase: Secret,
     pin: Secret,
 ) -> None:
-    """Write the private key called NAME (or with this ID) to a file, encrypted under a passphrase."""
+    """Write the private key called NAME (or with this ID) to an encrypted file."""
     from keyfob.cli import certificates, formats
 
     kind = kind or SUFFIXES.get(Path(out or "").suffix.lower(), "pkcs8")

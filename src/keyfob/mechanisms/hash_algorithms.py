@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives import hashes
+from typing import TYPE_CHECKING
 
+from keyfob.mechanisms import hashes
 from keyfob.spec.constants import CKM
 
-HASHES: dict[int, hashes.HashAlgorithm] = {
-    CKM.MD5: hashes.MD5(),  # noqa: S303 - CKM_MD5_RSA_PKCS, for old signatures
-    CKM.SHA_1: hashes.SHA1(),  # noqa: S303 - the standard's SHA-1 mechanisms, OAEP's default
-    CKM.SHA224: hashes.SHA224(),
-    CKM.SHA256: hashes.SHA256(),
-    CKM.SHA384: hashes.SHA384(),
-    CKM.SHA512: hashes.SHA512(),
-    CKM.SHA3_224: hashes.SHA3_224(),
-    CKM.SHA3_256: hashes.SHA3_256(),
-    CKM.SHA3_384: hashes.SHA3_384(),
-    CKM.SHA3_512: hashes.SHA3_512(),
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.hashes import HashAlgorithm
+
+HASHES: dict[int, HashAlgorithm] = {
+    mechanism: function.algorithm
+    for mechanism, function in hashes.HASHES.items()
+    if mechanism not in (CKM.SHA512_224, CKM.SHA512_256)  # no signature scheme of the standard names them
 }

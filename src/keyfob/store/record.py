@@ -10,7 +10,7 @@ All numbers are little-endian. A sealed record (seal.py) starts with 0x81 instea
 
 from __future__ import annotations
 
-from struct import Struct, unpack_from
+from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Attributes = dict[int, bytes]
 
 FORMAT = 0x01
 HEAD = Struct("<BH")
+PAIR = Struct("<II")
 MAX_ATTRIBUTES = 0xFFFF
 MAX_NUMBER = 0xFFFF_FFFF
 
@@ -47,13 +48,12 @@ def decode(record: bytes) -> Attributes:
     form, count = HEAD.unpack_from(record)
     if form != FORMAT:
         raise ValueError(f"the record has the unknown format 0x{form:02x}")
-    start = HEAD.size + 8 * count
+    start = HEAD.size + PAIR.size * count
     if len(record) < start:
         raise ValueError("the record is cut off")
-    numbers = unpack_from(f"<{2 * count}I", record, HEAD.size)
     attributes: Attributes = {}
     last = -1
-    for attribute, length in zip(numbers[::2], numbers[1::2], strict=True):
+    for attribute, length in PAIR.iter_unpack(record[HEAD.size : start]):
         if attribute <= last:
             raise ValueError("the record's attributes are not in order")
         last = attribute

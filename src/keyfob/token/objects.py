@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.spec.constants import CKA, CKO, CKP, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token import templates
-from keyfob.token.certificate import NotDerError, element
 from keyfob.token.object import FALSE, TRUE, Object, ulong
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ SECRETS = frozenset(
     )
 )
 TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
-OCTET_STRING = 0x04
 
 _last_session_object = 0
 _bases: dict[str, int] = {}
@@ -277,15 +276,13 @@ class Objects:
 
 def other_point_encoding(value: bytes) -> bytes:
     """An EC point raw for its DER OCTET STRING, and the other way round."""
+    reader = Reader(value)
     try:
-        tag, start, end = element(value, 0)
-        if tag == OCTET_STRING and end == len(value):
-            return value[start:end]
-    except NotDerError:
-        pass
-    length = len(value)
-    header = bytes((OCTET_STRING, length)) if length < 0x80 else bytes((OCTET_STRING, 0x81, length & 0xFF))
-    return header + value
+        raw = reader.read(OCTET_STRING)
+        reader.finish()
+    except ValueError:
+        return element(OCTET_STRING, value)
+    return raw
 
 
 def may_use(found: Object, usage: int, object_classes: tuple[bytes, ...], mechanism: int) -> None:
