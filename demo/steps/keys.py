@@ -7,8 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ed25519 as edwards
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from demo.nss import StepFailedError, require
 from demo.stage import DATABASE, NOISE
@@ -78,13 +77,14 @@ def ed25519(stage: Stage) -> str:
     message = stage.write("message-ed25519", "signed by a key that never leaves its token\n")
     files = ("--input-file", message, "--output-file", "signature-ed25519")
     stage.pkcs11_tool("--sign", "--mechanism", "EDDSA", "--id", EDWARDS_ID, *files, principal=True)
-    stage.pkcs11_tool("--read-object", "--type", "pubkey", "--id", EDWARDS_ID, "--output-file", "public-ed25519")
-    public = load_pem_public_key(stage.read("public-ed25519"))
-    if not isinstance(public, edwards.Ed25519PublicKey):
-        raise StepFailedError("pkcs11-tool does not read an Ed25519 public key back")
+    listing = stage.pkcs11_tool("--list-objects", "--type", "pubkey", "--id", EDWARDS_ID)
+    # CKA_EC_POINT is the key's 32 bytes, and with older modules a DER OCTET STRING of them
+    point = re.search(r"EC_POINT:\s+(?:0420)?([0-9a-f]{64})$", listing.output, re.MULTILINE)
+    if point is None:
+        raise StepFailedError("pkcs11-tool lists no Ed25519 public key", listing)
     signature = stage.read("signature-ed25519")
     try:
-        public.verify(signature, stage.read(message))
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(point[1])).verify(signature, stage.read(message))
     except InvalidSignature:
         require(False, "the Ed25519 signature does not verify")
     return f"{len(signature)} bytes of signature"

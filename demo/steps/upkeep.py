@@ -52,7 +52,9 @@ def trust_changed(stage: Stage) -> str:
     return f"after login, -M -t ,C, then C,,C: the other database shows {shown[0]} then {shown[1]}"
 
 
-@steps.step("trust-needs-pin", "Without the PIN, trust stays as it was", rules="§3.16 P16 P18", needs="ca", only="keyfob")
+@steps.step(
+    "trust-needs-pin", "Without the PIN, trust stays as it was", rules="§3.16 P16 P18", needs="ca", only="keyfob"
+)
 def trust_needs_pin(stage: Stage) -> str:
     """CKR_USER_NOT_LOGGED_IN: trust decides whom every program believes. NSS 3.87 says nothing about it."""
     make_judged_ca(stage, "ca-guarded", "CN=Guarded CA")

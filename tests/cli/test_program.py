@@ -107,9 +107,16 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(keyfob.__file__).parents[1]), "TERM": "xterm"}
-        self.process, self.screen = pty.fork()
-        if self.process == 0:
-            os.execve(sys.executable, [sys.executable, "-m", "keyfob.cli", *arguments], environment)
+        self.screen, inner = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "keyfob.cli", *arguments],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(inner)
         self.seen = ""
 
     def wait_for(self, text: str) -> None:
@@ -135,7 +142,7 @@ class Terminal:
             except OSError:
                 break
         os.close(self.screen)
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1]), self.seen.replace("\r\n", "\n")
+        return self.process.wait(30), self.seen.replace("\r\n", "\n")
 
 
 def test_on_a_terminal_new_pins_are_asked_for_twice_and_not_shown(folder: Path) -> None:

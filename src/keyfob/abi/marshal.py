@@ -150,7 +150,10 @@ def _reader(made: type) -> Callable[[Data, int], Any]:
     def field(held: Data, kind: str, names: tuple[str, ...]) -> Any:
         value = getattr(held, names[0])
         if kind == "bytes":
-            return _nested(value, getattr(held, names[1]))
+            length = getattr(held, names[1])
+            if names[1] == "ulPasswordLen" and length > MAX_PARAMETER:
+                length = _password_length(length)
+            return _nested(value, length)
         if kind == "bool":
             return value != 0
         if kind == "array":
@@ -185,6 +188,15 @@ def _nested(pointer: Data, length: int) -> bytes:
         raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "a field of the mechanism parameter has no data or too much")
     data: bytes = buffer(pointer, length)[:]
     return data
+
+
+def _password_length(address: int) -> int:
+    """CK_PKCS5_PBKD2_PARAMS of v2.40 and before has a pointer to the length where ..._PARAMS2 has the length (NSS 3.87).
+
+    The structs are alike otherwise, and no address of a Linux process is as small as a password is long.
+    """
+    length: int = cast(WORDS, address)[0]
+    return length
 
 
 def _old_gcm(parameter: Data) -> GcmParams:

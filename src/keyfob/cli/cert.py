@@ -169,8 +169,7 @@ def self_sign(
         if out is not None:
             files.write(out, formats.pem("CERTIFICATE", made), force=force)
         template = certificates.Arrivals(key.session).template(made)
-        if template is None:
-            raise AssertionError("a new certificate cannot be on the token already")
+        assert template is not None  # no token has a certificate with this new serial number
         kept = key.session.token.objects.get(C_CreateObject(key.session, template))
     click.echo(f"Put the certificate {objects.label_of(kept)!r}{objects.with_id(kept)} on {label!r}.", err=out == "-")
 

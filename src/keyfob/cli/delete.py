@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from keyfob.cli import objects, tokens
 from keyfob.cli.errors import Refusal
-from keyfob.cli.pins import Secret, pin_option
+from keyfob.cli.pins import Secret, on_terminal, pin_option
 from keyfob.functions.objects import C_DestroyObject
 
 EPILOG = """\b
@@ -65,7 +63,7 @@ def _delete_token(label: str, *, yes: bool) -> None:
 def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not on_terminal():
         raise Refusal("nothing was deleted: there is no terminal to ask on; say that it is meant with --yes")
     if not click.confirm(question, err=True):
         raise Refusal("nothing was deleted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -103,8 +104,11 @@ def _is_pkcs12(data: bytes) -> bool:
 
 
 def _read_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
+    secret = passphrase() or None
     try:
-        found = pkcs12.load_pkcs12(data, passphrase() or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NSS and Windows write BER, which the library reads and grumbles about
+            found = pkcs12.load_pkcs12(data, secret)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Refusal("the PKCS #12 file does not open: the passphrase is wrong, or the file is damaged") from None
     key_name = ""

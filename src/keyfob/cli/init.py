@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,13 @@ import click
 
 from keyfob.cli import tokens
 from keyfob.cli.pins import Secret, pin_option, secret_option
-from keyfob.spec.constants import CKR, CKU
-from keyfob.spec.errors import PKCS11Error
+from keyfob.spec.constants import CKU
 from keyfob.store import Hardening, SqliteStore
 from keyfob.token import kinds
 from keyfob.token.token import check_pin
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from keyfob.token.library import Library
 
@@ -58,30 +57,32 @@ def init(label: str, kind: str, no_pin: bool, pin: Secret, so_pin: Secret) -> No
         library.check_label(label, 0)
         user = b"" if no_pin else check_pin(pin.read(new=True))
         so = b"" if no_pin and not so_pin.given else check_pin(so_pin.read(new=True))
-        slot_id = make(library, label, kind, user, so)
+        with nobody_else(library):
+            library.check_label(label, 0)
+            slot_id = library.next_slot()
+            if no_pin:
+                make_open_token(library, slot_id, label, kind, so)
+            else:
+                make_token(library, slot_id, label, kind, user, so)
     click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{', no PIN' if no_pin else ''}).")
 
 
-def make(library: Library, label: str, kind: str, user: bytes, so: bytes) -> int:
-    """The slot of the new token; without a user PIN one of general access."""
-    while True:
-        slot_id = library.next_slot()
-        try:
-            if user:
-                make_token(library, slot_id, label, kind, user, so)
-            else:
-                make_open_token(library, slot_id, label, kind, so)
-        except FileExistsError:  # another keyfob took the slot in this moment, perhaps with this label
-            library.rescan()
-            library.check_label(label, 0)
-        else:
-            return slot_id
+@contextlib.contextmanager
+def nobody_else(library: Library) -> Generator[None]:
+    """While another `keyfob init` of this home makes a token wait for it; then take up what it made."""
+    library.config.make_folders()
+    folder = os.open(library.config.tokens, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        library.rescan()
+        yield
+    finally:
+        os.close(folder)
 
 
 def make_token(library: Library, slot_id: int, label: str, kind: str, user: bytes, so: bytes) -> None:
     """A token with both PINs; where the second cannot be set none is left behind."""
-    with taken_slot_told(library.path_of(slot_id)):
-        library.make_store(slot_id, label, so, kind).close()
+    library.make_store(slot_id, label, so, kind).close()
     try:
         library.rescan()
         token = library.token(slot_id)
@@ -95,28 +96,14 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
 
 def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes) -> None:
     """A token of general access (S12): the key beside it, for its owner alone to read, opens it."""
-    library.config.make_folders()
-    path = library.path_of(slot_id)
     hardening = Hardening(*library.config.hardening) if library.config.hardening else Hardening()
-    with taken_slot_told(path):
-        SqliteStore.create(
-            path,
-            label=label,
-            serial=os.urandom(8).hex(),
-            kind=kind,
-            so_pin=so,
-            hardening=hardening,
-            general_access=True,
-            key_file=tokens.key_file(library, slot_id),
-        ).close()
-
-
-@contextlib.contextmanager
-def taken_slot_told(path: Path) -> Generator[None]:
-    """FileExistsError where a store could not be made because the file is there: the store answers a general code."""
-    try:
-        yield
-    except PKCS11Error as problem:
-        if problem.rv == CKR.FUNCTION_FAILED and path.exists():
-            raise FileExistsError from None
-        raise
+    SqliteStore.create(
+        library.path_of(slot_id),
+        label=label,
+        serial=os.urandom(8).hex(),
+        kind=kind,
+        so_pin=so,
+        hardening=hardening,
+        general_access=True,
+        key_file=tokens.key_file(library, slot_id),
+    ).close()

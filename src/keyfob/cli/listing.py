@@ -78,8 +78,7 @@ def _list_tokens(*, as_json: bool) -> None:
 
 def _token_row(token: Token) -> dict[str, Any]:
     info = token.info
-    if info is None:
-        raise AssertionError("only stored tokens are listed")
+    assert info is not None  # only stored tokens are listed
     flags = []
     if token.write_protected:
         flags.append("read-only")

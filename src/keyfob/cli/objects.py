@@ -122,7 +122,7 @@ def id_of(found: Object) -> str:
 
 
 def with_id(found: Object) -> str:
-    """ " (ID 0a1b)", or nothing where there is none."""
+    """The ID in brackets, to go after a name; nothing where there is none."""
     identifier = id_of(found)
     return f" (ID {identifier})" if identifier else ""
 

@@ -9,7 +9,7 @@ from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, secret_option
 from keyfob.functions.slots import C_InitPIN, C_SetPIN
 from keyfob.spec.constants import CKU
-from keyfob.spec.errors import PKCS11Error
+from keyfob.token.session import Session
 from keyfob.token.token import check_pin
 
 CHANGE_EPILOG = """\b
@@ -30,27 +30,36 @@ def pin() -> None:
 
 @pin.command(epilog=CHANGE_EPILOG)
 @click.argument("label")
-@click.option("--so", is_flag=True, help="Change the SO PIN; --pin is then the SO PIN of now.")
+@click.option(
+    "--so", is_flag=True, help="Change the SO PIN; --pin is then the present one (where there is none, the user PIN)."
+)
 @secret_option("pin", "present PIN")
 @secret_option("new-pin", "new PIN")
 def change(label: str, so: bool, pin: Secret, new_pin: Secret) -> None:  # the option's name, not the group's
     """Change the user PIN (or, with --so, the SO PIN) of the token LABEL."""
-    user_type = CKU.SO if so else CKU.USER
     with tokens.library() as library:
         token = tokens.find(library, label)
+        tokens.refuse_read_only(token)
         if token.general_access and not so:
             raise Refusal(
                 f"{label!r} has no PIN; the SO PIN sets one, which then everybody needs: keyfob pin unblock {label}"
             )
-        tokens.refuse_read_only(token)
         session = token.open_session(tokens.READ_WRITE)
-        old = pin.read()
-        try:
-            token.login(session, user_type, old)
-        except PKCS11Error as problem:
-            raise Refusal(tokens.login_refused(token, problem, user_type)) from None
-        C_SetPIN(session, old, check_pin(new_pin.read(new=True)))
+        if so and token.info is not None and not token.info.so_pin_set:
+            _first_so_pin(session, pin, new_pin)
+        else:
+            tokens.login(session, pin, user_type=CKU.SO if so else CKU.USER)
+            C_SetPIN(session, pin.read(), check_pin(new_pin.read(new=True)))
     click.echo(f"Changed the {'SO PIN' if so else 'PIN'} of {label!r}.")
+
+
+def _first_so_pin(session: Session, pin: Secret, new_pin: Secret) -> None:
+    """The user gives an SO to a token that has none: one without PINs, or one that NSS has initialised (P6)."""
+    token = session.token
+    if not token.general_access:
+        tokens.login(session, pin)
+    if token.store is not None:
+        token.store.set_pin("so", check_pin(new_pin.read(new=True)))
 
 
 @pin.command(epilog=UNBLOCK_EPILOG)

@@ -45,7 +45,7 @@ class Secret:
             return self._value.encode()
         if self._file is not None:
             return first_line(self._file, self.what)
-        if not sys.stdin.isatty():
+        if not on_terminal():
             raise Refusal(
                 f"no {self.what} was given and there is no terminal to ask on: use {self.option}-file FILE"
                 f" or {self.option}"
@@ -54,6 +54,11 @@ class Secret:
             self.what[0].upper() + self.what[1:], hide_input=True, confirmation_prompt=new, err=True
         )
         return text.encode()
+
+
+def on_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def first_line(path: str, what: str) -> bytes:

@@ -35,6 +35,11 @@ ECDSA_MECHANISMS = {"sha256": CKM.ECDSA_SHA256, "sha384": CKM.ECDSA_SHA384, "sha
 LARGEST_SIGNATURE = 4096  # bytes, far above any key's
 
 
+def stays(*_: object, **__: object) -> NoReturn:
+    """In the place of every method that would need the key itself."""
+    raise Refusal("the private key stays on the token")
+
+
 class Kept:
     """What every key class below has: the object, its session, and the PIN for keys that ask for it at each use."""
 
@@ -55,9 +60,6 @@ class Kept:
         if isinstance(signature, int):
             raise Refusal(f"the token's signature takes {signature} bytes, more than any certificate holds")
         return signature
-
-    def _stays(self, *_: Any, **__: Any) -> NoReturn:
-        raise Refusal("the private key stays on the token")
 
     def __copy__(self) -> Any:
         return self
@@ -86,7 +88,7 @@ class RsaTokenKey(Kept, rsa.RSAPrivateKey):
             raise Refusal("the token signs certificates with PKCS #1 v1.5 and SHA-2 only")
         return self._signature(RSA_MECHANISMS[algorithm.name], bytes(data))
 
-    decrypt = private_numbers = private_bytes = Kept._stays
+    decrypt = private_numbers = private_bytes = stays
 
 
 class EcTokenKey(Kept, ec.EllipticCurvePrivateKey):
@@ -106,7 +108,7 @@ class EcTokenKey(Kept, ec.EllipticCurvePrivateKey):
         half = len(plain) // 2
         return encode_dss_signature(int.from_bytes(plain[:half], "big"), int.from_bytes(plain[half:], "big"))
 
-    exchange = private_numbers = private_bytes = Kept._stays
+    exchange = private_numbers = private_bytes = stays
 
 
 class Ed25519TokenKey(Kept, ed25519.Ed25519PrivateKey):
@@ -115,7 +117,7 @@ class Ed25519TokenKey(Kept, ed25519.Ed25519PrivateKey):
     def sign(self, data: Any) -> bytes:
         return self._signature(CKM.EDDSA, bytes(data))
 
-    private_bytes = private_bytes_raw = Kept._stays
+    private_bytes = private_bytes_raw = stays
 
 
 TokenKey = RsaTokenKey | EcTokenKey | Ed25519TokenKey

@@ -82,7 +82,7 @@ def damaged_slot(tokens: Library, name: str) -> int | None:
 
 
 def remove(path: Path, *more: Path) -> None:
-    """Delete a token's file. First what SQLite keeps beside it: a log left behind could be taken for another token's."""
+    """Delete a token's file; before it SQLite's files beside it, lest a log be taken for another token's."""
     for each in (*(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")), path, *more):
         each.unlink(missing_ok=True)
 
@@ -128,9 +128,12 @@ def opened(name: str, pin: Secret | None, *, writing: bool = False, ask: bool = 
 def login(session: Session, pin: Secret, *, user_type: int = CKU.USER) -> None:
     """C_Login with the PIN, wherever it comes from; what goes wrong is said with the way out."""
     token = session.token
-    info = token.info
-    if user_type == CKU.USER and info is not None and not info.user_pin_set:
-        raise Refusal(f"{label_of(token)!r} has no user PIN yet: set one with `keyfob pin unblock {label_of(token)}`")
+    label, info = label_of(token), token.info
+    if info is not None:
+        if user_type == CKU.USER and not info.user_pin_set:
+            raise Refusal(f"{label!r} has no user PIN yet: set one with `keyfob pin unblock {label}`")
+        if user_type == CKU.SO and not info.so_pin_set:
+            raise Refusal(f"{label!r} has no SO PIN: its user sets one with `keyfob pin change {label} --so`")
     try:
         token.login(session, user_type, pin.read())
     except PKCS11Error as problem:

@@ -263,14 +263,14 @@ def wrapped_out(session: Session, found: Object) -> bytes:
     )
     mechanism = (CKM.AES_CBC_PAD, iv)
     try:
-        size = C_WrapKey(session, mechanism, wrapping, found.handle, None)
-        wrapped = C_WrapKey(session, mechanism, wrapping, found.handle, int(size) if isinstance(size, int) else 0)
+        room = C_WrapKey(session, mechanism, wrapping, found.handle, None)
+        assert isinstance(room, int)
+        wrapped = C_WrapKey(session, mechanism, wrapping, found.handle, room)
     except PKCS11Error as problem:
         if problem.rv == CKR.MECHANISM_INVALID:
             raise Refusal(f"a token of the kind {session.token.kind!r} lets no key out") from None
         raise
-    if isinstance(wrapped, int):
-        raise AssertionError("the size that C_WrapKey gave did not do")
+    assert isinstance(wrapped, bytes)  # the room is what C_WrapKey itself asked for
     decryptor = Cipher(algorithms.AES(value), modes.CBC(iv)).decryptor()
     unpadder = PKCS7(128).unpadder()
     return unpadder.update(decryptor.update(wrapped) + decryptor.finalize()) + unpadder.finalize()

@@ -1,0 +1,57 @@
+"""Mechanism parameters in the forms that programs really send them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKP, CKZ
+from tests.client import Template, ffi
+from tests.conftest import Fob
+
+PASSWORD, SALT, ITERATIONS = b"password", b"0123456789abcdef", 1000
+WANTED = hashlib.pbkdf2_hmac("sha256", PASSWORD, SALT, ITERATIONS, 32)
+
+
+@pytest.mark.parametrize("length_by_pointer", [False, True])
+def test_pbkdf2_takes_the_password_length_as_both_versions_give_it(fob: Fob, *, length_by_pointer: bool) -> None:
+    """3.13 of NSS.md: NSS 3.87 passes a pointer to the length (CK_PKCS5_PBKD2_PARAMS), newer ones the length."""
+    salt, password = ffi.from_buffer("CK_BYTE[]", SALT), ffi.from_buffer("CK_BYTE[]", PASSWORD)
+    pointed = ffi.new("CK_ULONG *", len(PASSWORD))
+    parameter = ffi.new("CK_PKCS5_PBKD2_PARAMS2 *")
+    parameter.saltSource = CKZ.SALT_SPECIFIED
+    parameter.pSaltSourceData, parameter.ulSaltSourceDataLen = salt, len(SALT)
+    parameter.iterations, parameter.prf = ITERATIONS, CKP.PKCS5_PBKD2_HMAC_SHA256
+    parameter.pPassword = password
+    parameter.ulPasswordLen = int(ffi.cast("CK_ULONG", pointed)) if length_by_pointer else len(PASSWORD)
+    template: Template = [
+        (CKA.VALUE_LEN, 32),
+        (CKA.KEY_TYPE, CKK.AES),
+        *((usage, True) for usage in (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.WRAP, CKA.UNWRAP)),
+        (CKA.SENSITIVE, False),
+        (CKA.EXTRACTABLE, True),
+    ]
+    key = fob.client.generate(fob.session, fob.client.mechanism(CKM.PKCS5_PBKD2, parameter), template)
+    assert fob.client.get(fob.session, key, CKA.VALUE) == [WANTED]
+
+
+@pytest.mark.parametrize("struct", ["now", "before 3.0"])
+def test_gcm_takes_both_lengths_of_its_struct(fob: Fob, struct: str) -> None:
+    iv, aad = ffi.new("CK_BYTE[12]"), ffi.from_buffer("CK_BYTE[]", b"header")
+    if struct == "now":
+        parameter = ffi.new("CK_GCM_PARAMS *")
+        parameter.pIv, parameter.ulIvLen, parameter.ulIvBits = iv, 12, 96
+        parameter.pAAD, parameter.ulAADLen, parameter.ulTagBits = aad, 6, 128
+        mechanism = fob.client.mechanism(CKM.AES_GCM, parameter)
+    else:
+        words = (int(ffi.cast("CK_ULONG", iv)), 12, int(ffi.cast("CK_ULONG", aad)), 6, 128)
+        mechanism = fob.client.mechanism(CKM.AES_GCM, b"".join(word.to_bytes(8, "little") for word in words))
+    value = bytes(range(16))
+    key = fob.client.create(
+        fob.session, [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, value)]
+    )
+    fob.client.ok("C_EncryptInit", fob.session, mechanism, key)
+    sealed = fob.client.output("C_Encrypt", fob.session, b"text", 4)
+    assert AESGCM(value).decrypt(bytes(12), sealed, b"header") == b"text"

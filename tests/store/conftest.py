@@ -1,0 +1,44 @@
+"""A token in a file and a token in memory, and what the former says to the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.store.samples import make, make_in_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from keyfob.store import SqliteStore, Store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "slot-1.keyfob"
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def sqlite_store(path: Path, log: list[str]) -> Iterator[SqliteStore]:
+    """Both PINs set, locked."""
+    store = make(path, log=log.append)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """The same token of either kind: both PINs set, locked."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_store")
+    else:
+        memory = make_in_memory()
+        yield memory
+        memory.close()

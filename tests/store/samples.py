@@ -1,0 +1,110 @@
+"""Objects, tokens and small programs that the tests of the store share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from keyfob.spec.constants import CKA, CKK, CKO
+from keyfob.store import Hardening, MemoryStore, SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from keyfob.store import Attributes
+
+USER_PIN, SO_PIN = b"user's secret", b"officer's secret"
+SERIAL = "0123456789abcdef"
+TRUE, FALSE = b"\x01", b"\x00"
+CHEAP = Hardening.for_tests()
+
+
+def ulong(number: int) -> bytes:
+    return number.to_bytes(8, "little")
+
+
+def private_key(number: int) -> Attributes:
+    """A private object: an EC key whose value tells its number."""
+    return {
+        CKA.CLASS: ulong(CKO.PRIVATE_KEY),
+        CKA.TOKEN: TRUE,
+        CKA.PRIVATE: TRUE,
+        CKA.LABEL: b"key %d" % number,
+        CKA.KEY_TYPE: ulong(CKK.EC),
+        CKA.ID: number.to_bytes(20, "big"),
+        CKA.SENSITIVE: TRUE,
+        CKA.VALUE: b"secret value %032d" % number,
+        CKA.UNIQUE_ID: b"private-%d" % number,
+    }
+
+
+def certificate(number: int) -> Attributes:
+    """A public object that goes with `private_key(number)`."""
+    return {
+        CKA.CLASS: ulong(CKO.CERTIFICATE),
+        CKA.TOKEN: TRUE,
+        CKA.PRIVATE: FALSE,
+        CKA.LABEL: b"certificate %d" % number,
+        CKA.ID: number.to_bytes(20, "big"),
+        CKA.SUBJECT: b"subject %d" % number,
+        CKA.ISSUER: b"the issuer",
+        CKA.SERIAL_NUMBER: b"%d" % number,
+        CKA.VALUE: b"the certificate %d" % number * 20,
+        CKA.UNIQUE_ID: b"certificate-%d" % number,
+    }
+
+
+def trust(number: int) -> Attributes:
+    return {
+        CKA.CLASS: ulong(CKO.NSS_TRUST),
+        CKA.TOKEN: TRUE,
+        CKA.PRIVATE: FALSE,
+        CKA.ISSUER: b"the issuer",
+        CKA.SERIAL_NUMBER: b"%d" % number,
+    }
+
+
+def make(path: Path, *, log: Callable[[str], None] | None = None, so_pin: bytes = SO_PIN) -> SqliteStore:
+    """A token with both PINs set, locked."""
+    store = SqliteStore.create(
+        path,
+        label="a token",
+        serial=SERIAL,
+        kind="multipurpose",
+        so_pin=so_pin,
+        hardening=CHEAP,
+        log=log or (lambda _: None),
+    )
+    store.login("so", so_pin)
+    store.set_pin("user", USER_PIN)
+    store.logout()
+    return store
+
+
+def make_in_memory() -> MemoryStore:
+    store = MemoryStore(label="a token", serial=SERIAL, so_pin=SO_PIN)
+    store.login("so", SO_PIN)
+    store.set_pin("user", USER_PIN)
+    store.logout()
+    return store
+
+
+def start_program(source: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """A Python program of its own, with the same sys.path as we."""
+    return subprocess.Popen(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def output_of(source: str, *arguments: object) -> str:
+    """What such a program prints; it must end well."""
+    with start_program(source, *arguments) as process:
+        assert process.stdout is not None
+        output = process.stdout.read().decode()
+    assert process.returncode == 0, output
+    return output
