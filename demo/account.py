@@ -63,16 +63,14 @@ class Account:
             self._line(Text(CHAPTERS[self.chapter], style="bold"))
         word = verdict_on(result, self.stage)
         head = Text.assemble((f"{word:<8}", STYLES[word]), "  ", result.step.sentence)
-        time_taken = f"{result.seconds:.2f} s"
+        time_taken = f"({result.failure})" if word == "not run" else f"{result.seconds:.2f} s"
         padding = max(1, self.console.width - head.cell_len - len(time_taken))
         self._line(head.append(" " * padding).append(time_taken, style="dim"))
         if word == "known":
             self._indented(Text(self.stage.token.limits[result.step.name], style="yellow"))
         elif word == "FAILED":
             self._tell_failure(result)
-        elif word == "not run":
-            self._indented(Text(result.failure, style="yellow"))
-        elif not self.brief:
+        elif word == "ok" and not self.brief:
             for outcome in principal(result)[:1]:
                 self._line(Text(f"{MARGIN}$ {short(outcome, self.stage)}", style="cyan"))
             self._indented(Text.assemble(result.evidence, (f"  [{' '.join(result.step.rules)}]", "dim")))
@@ -93,14 +91,14 @@ class Account:
         """Write the verdict; gives whether all is as it should be."""
         words = [verdict_on(result, self.stage) for result in results]
         passed, known = words.count("ok"), words.count("known")
-        bad = [result.step.name for result, word in zip(results, words, strict=True) if word in {"FAILED", "not run"}]
+        failed = [result.step.name for result, word in zip(results, words, strict=True) if word == "FAILED"]
+        skipped = words.count("not run")
         title = self.stage.token.title
         self._line(Text(""))
-        if bad:
-            failed, skipped = words.count("FAILED"), words.count("not run")
-            text = f"FAILED: {failed} of {len(results)} steps failed with {title}, {skipped} were not run"
+        if failed or skipped:
+            text = f"FAILED: {len(failed)} of {len(results)} steps failed with {title}, {skipped} were not run"
             self._line(Text(f"{text} ({seconds:.0f} s).", style="bold red"), whole=True)
-            self._line(Text(f"{', '.join(bad)}"), whole=True)
+            self._line(Text(", ".join(failed)), whole=True)
         elif known:
             text = f"AS EXPECTED: {passed} of {len(results)} steps passed with {title}, in {seconds:.0f} s; "
             text += f"the other {known} are known limits of it."
@@ -108,7 +106,7 @@ class Account:
         else:
             text = f"PASSED: all {passed} steps, with {title}, in {seconds:.0f} s. No private key left its token."
             self._line(Text(text, style="bold green"), whole=True)
-        return not bad
+        return not failed and not skipped
 
     def _indented(self, text: Text) -> None:
         """Write a text under its step, in as many lines as it needs."""

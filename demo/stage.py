@@ -68,7 +68,7 @@ class Stage:
         step = self.steps[name]
         for need in step.needs:
             if self.show(need).state != "passed":
-                self.results[name] = Result(step, "not run", failure=f"needs the step {need}")
+                self.results[name] = Result(step, "not run", failure=f"needs {need}")
                 return self.results[name]
         start = time.monotonic()
         state, evidence, failure, culprit = "passed", "", "", None

@@ -77,9 +77,11 @@ def ed25519(stage: Stage) -> str:
     message = stage.write("message-ed25519", "signed by a key that never leaves its token\n")
     files = ("--input-file", message, "--output-file", "signature-ed25519")
     stage.pkcs11_tool("--sign", "--mechanism", "EDDSA", "--id", EDWARDS_ID, *files, principal=True)
-    listing = stage.pkcs11_tool("--list-objects", "--type", "pubkey", "--id", EDWARDS_ID)
+    listing = stage.pkcs11_tool("--list-objects", "--type", "pubkey")
+    objects = listing.output.split("Public Key Object; ")
+    ours = next((text for text in objects if f"ID:         {EDWARDS_ID}\n" in text), "")
     # CKA_EC_POINT is the key's 32 bytes, and with older modules a DER OCTET STRING of them
-    point = re.search(r"EC_POINT:\s+(?:0420)?([0-9a-f]{64})$", listing.output, re.MULTILINE)
+    point = re.search(r"EC_POINT:\s+(?:0420)?([0-9a-f]{64})$", ours, re.MULTILINE)
     if point is None:
         raise StepFailedError("pkcs11-tool lists no Ed25519 public key", listing)
     signature = stage.read("signature-ed25519")

@@ -37,7 +37,6 @@ def bring_in(stage: Stage, name: str, identity: Identity, *, aes: bool) -> str:
     stage.run("pk12util", "-i", file, *place, principal=True)
     require(stage.certificate(name) == identity.certificate, "the certificate on the token is another")
     public = identity.key.public_key()
-    require(key_identifier(public) in stage.private_keys(), "certutil -K does not list the key")
     use(stage, public, f"{name} request")
     return "on the token, and signs a request"
 

@@ -18,11 +18,14 @@ never an error; a faulty one is named in the log and its defaults hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from keyfob import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 # What abi/ reads through the C library's getenv, so that a host's setenv() counts too.
 VARIABLES = ("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")

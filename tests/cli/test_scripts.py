@@ -8,7 +8,7 @@
     keyfob: no token is called 'nothing'; *
     ? 1
 
-`*` (or `****`) stands for any text within a line, a line `...` for any lines, `? N` for the exit code where it is not 0.
+`*` (or `****`) stands for any text in a line, a line `...` for any lines, `? N` for the exit code where it is not 0.
 Commands that do not start with `keyfob` go to the shell. `# needs: PROGRAM ...` skips a script where one is missing.
 """
 

@@ -42,17 +42,15 @@ def arguments(name: str, fob: Fob, handle: int, pointer: Any, length: int) -> li
 
 
 @pytest.mark.parametrize("name", CALLED)
-@pytest.mark.parametrize("length", [0, 1, HUGE])
-def test_null_pointers_get_a_code(fob: Fob, name: str, length: int) -> None:
-    values = arguments(name, fob, 1, ffi.NULL, length)
-    # C_GenerateRandom and friends with a count of 0 have nothing to do; everything else has a reason to refuse.
-    allowed = {CKR.OK} if length == 0 else set()
-    rv = fob.client.call(name, *values)
-    if name in ("C_GetFunctionStatus", "C_CancelFunction"):
-        assert rv == CKR.FUNCTION_NOT_PARALLEL
-    elif rv == CKR.OK:
-        assert allowed or name in ("C_SessionCancel", "C_SeedRandom"), name
-    assert rv != CKR.GENERAL_ERROR, name
+def test_null_pointers_get_a_code(fob: Fob, name: str) -> None:
+    for length in (0, 1, HUGE):
+        rv = fob.client.call(name, *arguments(name, fob, 1, ffi.NULL, length))
+        assert rv != CKR.GENERAL_ERROR
+        if name in ("C_GetFunctionStatus", "C_CancelFunction"):
+            assert rv == CKR.FUNCTION_NOT_PARALLEL
+        elif rv == CKR.OK:
+            # With a count of 0 there may be nothing to do; everything else has a reason to refuse.
+            assert length == 0 or name == "C_SessionCancel"
 
 
 @pytest.mark.parametrize("name", [n for n in CALLED if FUNCTIONS[n][1][0][1] == "CK_SESSION_HANDLE"])
@@ -218,7 +216,9 @@ def test_random_calls_never_end_in_a_general_error(fob: Fob) -> None:
     for _ in range(1000):
         name = draw.choice([n for n in CALLED if n not in skipped])
         mechanism = fob.client.mechanism(draw.choice((CKM.AES_ECB, CKM.ECDSA, CKM.SHA256, 0x7777, CKM.AES_GCM)))
-        array, _, _kept = fob.client.template([(draw.choice((0, 1, 3, 0x100, 0x11)), draw.randbytes(draw.choice((0, 1, 8))))])
+        array, _, _kept = fob.client.template(
+            [(draw.choice((0, 1, 3, 0x100, 0x11)), draw.randbytes(draw.choice((0, 1, 8))))]
+        )
         values: list[Any] = []
         for argument, kind in FUNCTIONS[name][1]:
             if kind == "CK_SESSION_HANDLE":

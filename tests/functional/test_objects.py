@@ -14,7 +14,9 @@ DATA: Template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, "note"),
 
 def pair(fob: Fob, **extra: bool) -> tuple[int, int]:
     private: Template = [(CKA.TOKEN, True), *((getattr(CKA, name), value) for name, value in extra.items())]
-    return fob.client.generate_pair(fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), (CKA.TOKEN, True)], private)
+    return fob.client.generate_pair(
+        fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), (CKA.TOKEN, True)], private
+    )
 
 
 def test_token_objects_outlive_the_process_state(fob: Fob) -> None:
@@ -130,7 +132,12 @@ def test_secret_value_is_not_found_by_searching(fob: Fob) -> None:
 
 def test_search_for_what_nobody_knows_gives_nothing(fob: Fob) -> None:
     """P23, 3.3 of NSS.md: unknown classes and attributes are searches without hits."""
-    for template in ([(CKA.CLASS, 0xCE534354)], [(0x7FFF, b"x")], [(CKA.CLASS, b"\x01")], [(CKA.CLASS, CKO.VALIDATION)]):
+    for template in (
+        [(CKA.CLASS, 0xCE534354)],
+        [(0x7FFF, b"x")],
+        [(CKA.CLASS, b"\x01")],
+        [(CKA.CLASS, CKO.VALIDATION)],
+    ):
         assert fob.client.find(fob.session, template) == []
 
 
@@ -180,7 +187,9 @@ def test_key_pair_shares_the_id_of_its_public_value(fob: Fob) -> None:
     assert len(public_id) == 20
     assert fob.client.get(fob.session, private, CKA.ID) == [public_id]
     for handle in (public, private):
-        assert fob.client.set(fob.session, handle, [(CKA.ID, b"other"), (CKA.LABEL, "l"), (CKA.SUBJECT, b"0")]) == CKR.OK
+        assert (
+            fob.client.set(fob.session, handle, [(CKA.ID, b"other"), (CKA.LABEL, "l"), (CKA.SUBJECT, b"0")]) == CKR.OK
+        )
     assert fob.client.find(fob.session, [(CKA.ID, b"other"), (CKA.CLASS, CKO.PRIVATE_KEY)]) == [private]
 
 

@@ -49,9 +49,7 @@ def test_gcm_takes_both_lengths_of_its_struct(fob: Fob, struct: str) -> None:
         words = (int(ffi.cast("CK_ULONG", iv)), 12, int(ffi.cast("CK_ULONG", aad)), 6, 128)
         mechanism = fob.client.mechanism(CKM.AES_GCM, b"".join(word.to_bytes(8, "little") for word in words))
     value = bytes(range(16))
-    key = fob.client.create(
-        fob.session, [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, value)]
-    )
+    key = fob.client.create(fob.session, [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, value)])
     fob.client.ok("C_EncryptInit", fob.session, mechanism, key)
     sealed = fob.client.output("C_Encrypt", fob.session, b"text", 4)
     assert AESGCM(value).decrypt(bytes(12), sealed, b"header") == b"text"

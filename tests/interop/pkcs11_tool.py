@@ -29,6 +29,8 @@ _CURVES: dict[str, ec.EllipticCurve] = {
 }
 """Curves by CKA_EC_PARAMS, the DER of their OIDs."""
 
+_BARE_POINT = 32
+
 
 class Pkcs11Tool:
     """`pkcs11-tool` bound to one token. `folder` takes the files that go in and come out."""
@@ -85,8 +87,13 @@ class Pkcs11Tool:
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, self.point(identifier))
 
     def point(self, identifier: str) -> bytes:
-        """CKA_EC_POINT of the public key `identifier` (hex), taken out of its DER OCTET STRING."""
+        """CKA_EC_POINT of the public key `identifier` (hex), taken out of its DER OCTET STRING.
+
+        The points of Ed25519 and X25519 may be bare: PKCS #11 3.0 wanted the OCTET STRING, 3.1 does not.
+        """
         encoded = bytes.fromhex(self.listed("Public Key", identifier)["EC_POINT"])
+        if len(encoded) == _BARE_POINT:
+            return encoded
         header = 3 if encoded[1] == 0x81 else 2
         assert encoded[0] == 0x04, encoded.hex()
         assert encoded[header - 1] == len(encoded) - header, encoded.hex()

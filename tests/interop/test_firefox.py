@@ -12,13 +12,13 @@ from tests.interop.certificates import Authority
 from tests.interop.firefox.browser import Browser, installation_with_policies, make_profile, register_with_modutil
 from tests.interop.firefox.tls_server import NOBODY, Handshake, TlsServer
 from tests.interop.programs import program
+from tests.interop.tokens import Module, Token, make_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.interop.pkcs11_tool import Pkcs11Tool
-    from tests.interop.tokens import Token
 
 pytestmark = pytest.mark.firefox
 
@@ -51,6 +51,12 @@ class Scene:
         return Browser(
             profile, self.token.environment(), evidence=evidence, logs=self.token.logs(), executable=executable
         )
+
+
+@pytest.fixture(scope="module")
+def token(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Token:
+    """A token as users have it, with all the work that goes into the PIN."""
+    return make_token(module, tmp_path_factory.mktemp("token"), cheap_pins=False)
 
 
 @pytest.fixture(scope="module")

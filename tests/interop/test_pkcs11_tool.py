@@ -65,10 +65,11 @@ class TestSelfTest:
         with_keys.token.softhsm_cannot("OAEP with a label (C_DecryptInit: CKR_ARGUMENTS_BAD)")
         output = with_keys("--test", "--allow-sw", "--session-rw")
         assert "No errors" in output
-        assert "all 4 signature functions seem to work" in output
         for mechanism in ("RSA-X-509", "RSA-PKCS", "SHA1-RSA-PKCS", "SHA256-RSA-PKCS", "RSA-PKCS-OAEP"):
             assert re.search(rf"^    {mechanism}: .*OK$", output, re.MULTILINE | re.DOTALL), output
-        assert_no_complaint(output)
+        # The first mechanism it takes is bare RSA, which has no C_SignUpdate; it says so and goes on.
+        single_part = "warning: PKCS11 function C_SignUpdate failed: rv = CKR_FUNCTION_NOT_SUPPORTED (0x54)"
+        assert_no_complaint(output.replace(single_part, ""))
 
     @pytest.mark.parametrize("curve", ["prime256v1", "secp384r1"])
     def test_of_an_ec_key_passes(self, tool: Pkcs11Tool, curve: str) -> None:
@@ -85,7 +86,8 @@ class TestSelfTest:
     def test_threads_may_initialize_and_ask_at_once(self, tool: Pkcs11Tool) -> None:
         """Two threads: C_Initialize, C_GetInfo, C_GetSlotList, C_GetTokenInfo; the second initialisation is refused."""
         tool.token.softhsm_cannot("two C_Initialize at once (double free, SIGABRT)")
-        output = tool("--test-threads", "ILGISLT0", "--test-threads", "ILGISLT0", login=False)
+        # The main thread logs in meanwhile: when it is done before the threads are, it sleeps for 30 seconds.
+        output = tool("--list-objects", "--test-threads", "ILGISLT0", "--test-threads", "ILGISLT0")
         answers = re.findall(r"C_Initialize +returned (\w+)", output)
         assert sorted(answers) in (
             ["CKR_CRYPTOKI_ALREADY_INITIALIZED", "CKR_OK"],

@@ -45,11 +45,15 @@ class Module:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that it needs wherever its tokens are."""
 
-    def home(self, folder: Path) -> dict[str, str]:
-        """Prepare `folder` to hold tokens of this module; the environment variables that lead the module there."""
+    def home(self, folder: Path, *, cheap_pins: bool = True) -> dict[str, str]:
+        """Prepare `folder` to hold tokens of this module; the environment variables that lead the module there.
+
+        With `cheap_pins` a login costs little: many programs log in once for each thing they do.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         if self.kind == "keyfob":
-            (folder / "config.toml").write_text('[log]\nlevel = "debug"\n')
+            hardening = "\n[pin]\nmemory_kib = 8192\niterations = 1\n" if cheap_pins else ""
+            (folder / "config.toml").write_text('[log]\nlevel = "debug"\n' + hardening)
             return {"KEYFOB_HOME": str(folder), **self.settings}
         store = folder / "tokens"
         store.mkdir(exist_ok=True)
@@ -150,9 +154,10 @@ def _keyfob_command() -> Path:
     return Path(found)
 
 
-def make_token(module: Module, folder: Path, label: str = "interop") -> Token:
-    """Make a token named `label` in a home of its own under `folder`, with the user PIN set."""
-    token = Token(module, label, PIN, SO_PIN, module.home(folder))
+def make_token(module: Module, folder: Path, *, cheap_pins: bool = True) -> Token:
+    """Make a token in a home of its own under `folder`, with the user PIN set."""
+    label = "interop"
+    token = Token(module, label, PIN, SO_PIN, module.home(folder, cheap_pins=cheap_pins))
     command: list[str | Path]
     if module.kind == "keyfob":
         command = [module.command, "init", label, "--pin", PIN, "--so-pin", SO_PIN]

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from keyfob.spec.constants import CKA, CKK, CKO
+from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
@@ -20,6 +23,11 @@ USER_PIN, SO_PIN = b"user's secret", b"officer's secret"
 SERIAL = "0123456789abcdef"
 TRUE, FALSE = b"\x01", b"\x00"
 CHEAP = Hardening.for_tests()
+
+
+def refused(rv: int) -> pytest.RaisesExc[PKCS11Error]:
+    """For `with`: the block raises PKCS11Error with exactly this code."""
+    return pytest.RaisesExc(PKCS11Error, check=lambda problem: problem.rv == rv)
 
 
 def ulong(number: int) -> bytes:

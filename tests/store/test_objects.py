@@ -1,4 +1,4 @@
-"""Objects come, change and go, all or nothing; private ones are there for the user only. In files and in memory alike."""
+"""Objects come, change and go, all or nothing; private ones are there for the user only. In file and memory alike."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keyfob.spec.constants import CKA, CKR
-from keyfob.spec.errors import PKCS11Error
-from tests.store.samples import FALSE, SO_PIN, TRUE, USER_PIN, certificate, make, private_key, trust, ulong
+from tests.store.samples import FALSE, SO_PIN, TRUE, USER_PIN, certificate, make, private_key, refused, trust, ulong
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from keyfob.store import Attributes, SqliteStore, Store
-
-
-def refused(rv: int) -> pytest.RaisesExc[PKCS11Error]:
-    return pytest.RaisesExc(PKCS11Error, check=lambda problem: problem.rv == rv)
 
 
 def test_an_object_is_read_as_it_was_written(store: Store) -> None:

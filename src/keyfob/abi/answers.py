@@ -6,7 +6,6 @@ of an operation that fails ends it (rule of section 5.2: only CKR_OK and CKR_BUF
 
 from __future__ import annotations
 
-from collections.abc import Callable
 
 from keyfob import log
 from keyfob.functions.state import STATE
@@ -24,6 +23,10 @@ from keyfob.token.session import (
     VERIFY_SIGNATURE,
     Session,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The operations that a failing call ends. C_*Init is not among them: it fails before it begins one.
 ENDS: dict[str, tuple[str, ...]] = {

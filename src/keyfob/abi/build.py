@@ -96,7 +96,10 @@ static CK_RV keyfob_C_GetInterface(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_
 
 ffibuilder = FFI()
 ffibuilder.cdef(
-    DECLARATIONS + 'extern "Python" {\n' + PROTOTYPES + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n",
+    DECLARATIONS
+    + 'extern "Python" {\n'
+    + PROTOTYPES
+    + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n",
 )
 ffibuilder.set_source(
     "keyfob._abi",

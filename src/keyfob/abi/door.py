@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 
 from keyfob._abi import ffi
 from keyfob.spec.constants import CKR
 
-Entry = Callable[..., int]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Entry = Callable[..., int]
 
 
 def export(entry: Entry) -> Entry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 from keyfob._abi import ffi, lib
 from keyfob.abi.answers import answer, no_session
@@ -29,6 +28,10 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.token.objects import SECRETS
 from keyfob.token.session import SESSIONS
 from keyfob.token.token import MAX_PIN, MIN_PIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 UNAVAILABLE = CK.UNAVAILABLE_INFORMATION
 LABEL_SIZE = 32

@@ -6,13 +6,18 @@ walk through the host's memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 
 from keyfob._abi import ffi
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.parameters import LAYOUTS, PARAMETER_OF, GcmParams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Data = Any  # a C pointer as cffi hands it over
 
 MAX_DATA = 1 << 31
 MAX_ATTRIBUTES = 1 << 14
@@ -27,8 +32,6 @@ unpack = ffi.unpack
 
 WORDS = ffi.typeof("CK_ULONG *")
 BYTES = ffi.typeof("char *")
-
-Data = Any  # a C pointer as cffi hands it over
 
 
 def take(pointer: Data, length: int) -> bytes:

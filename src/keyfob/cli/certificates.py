@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from keyfob.cli import objects
@@ -23,9 +23,12 @@ Template = list[tuple[int, bytes]]
 
 def load(der: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
+        certificate = x509.load_der_x509_certificate(der)
+        # The library reads these when asked for them, and finds faults only then.
+        _ = certificate.subject, certificate.issuer, certificate.not_valid_after_utc
     except (ValueError, x509.InvalidVersion):
         raise Refusal("this is not an X.509 certificate, or it is damaged") from None
+    return certificate
 
 
 class Arrivals:
@@ -125,6 +128,6 @@ def chain_of(session: Session, certificate: x509.Certificate) -> list[x509.Certi
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

@@ -22,7 +22,7 @@ from keyfob.mechanisms import der
 Passphrase = Callable[[], bytes]
 
 PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-CERTIFICATE_BLOCKS = (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE")
+CERTIFICATE_BLOCKS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 # PBKDF2-HMAC-SHA-256 rounds under the passphrase of a file that holds a key.
 ROUNDS = 600_000
 

@@ -7,7 +7,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -30,6 +30,7 @@ PURPOSES = {
 }
 # Clocks of those who check differ; a certificate counts from a little before it was made.
 GRACE = dt.timedelta(minutes=5)
+UNREADABLE = (ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 Extensions = list[tuple[x509.ExtensionType, bool]]
 
 
@@ -119,8 +120,10 @@ def checked_request(data: bytes) -> x509.CertificateSigningRequest:
     try:
         asked = x509.load_pem_x509_csr(data) if b"-----BEGIN" in data else x509.load_der_x509_csr(data)
         valid = asked.is_signature_valid
-    except (ValueError, InvalidSignature, x509.InvalidVersion):
-        raise Refusal("the request cannot be read: it should be PKCS #10, PEM or DER") from None
+        # The library reads these when asked for them, and finds faults only then.
+        _ = asked.subject, asked.extensions
+    except UNREADABLE:
+        raise Refusal("the request cannot be read: it should be PKCS #10, PEM or DER, of a usual key") from None
     if not valid:
         raise Refusal("the request's signature is wrong: whoever made it does not have the key, or it was changed")
     return asked
@@ -131,7 +134,7 @@ def authority_of(key: TokenKey) -> x509.Certificate:
     for certificate in certificates.of_key(key.session, key.found):
         try:
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except x509.ExtensionNotFound:
+        except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
             continue
         if constraints.ca:
             return certificate

@@ -103,26 +103,16 @@ def _keep(
         made = _components(attributes_from_private_key_info, info)
         public_info = made[CKA.PUBLIC_KEY_INFO]
         own = objects.search(session, (CKA.CLASS, PRIVATE_KEY), (CKA.PUBLIC_KEY_INFO, public_info))
-        if own:
-            present.append(f"the key {objects.label_of(own[0])!r}")
+        if own or public_info in arrivals.keys:
+            shown = objects.label_of(own[0]) if own else arrivals.keys[public_info][0]
+            present.append(f"the key {shown!r}")
             continue
         label = name or friendly_name or _name_by_certificate(found, public_info) or fallback
+        if label in (arrived for arrived, _ in arrivals.keys.values()):
+            label = f"{label} #{len(arrivals.keys) + 1}"
         common = dict(naming(label, identifier))
         refuse_taken(session, label, common.get(CKA.ID))
-        private = templates.complete(
-            {
-                **common,
-                **protection,
-                **dict(uses(number(made[CKA.KEY_TYPE]), private=True)),
-                CKA.CLASS: PRIVATE_KEY,
-                CKA.TOKEN: TRUE,
-                CKA.PRIVATE: TRUE,
-            },
-            templates.UNWRAP,
-            made=made,
-            private_default=True,
-        )
-        common[CKA.ID] = private[CKA.ID]
+        private = _private_half(made, common, protection)
         complete += [private, _public_half(private, common)]
         arrivals.keys[public_info] = (label, private[CKA.ID])
     for friendly_name, der in found.certificates:
@@ -159,10 +149,17 @@ def _name_by_certificate(found: Any, public_info: bytes) -> str:
     return ""
 
 
+def _private_half(made: Attributes, common: Attributes, protection: Attributes) -> Attributes:
+    """As C_UnwrapKey would make it: it came from outside, so it is neither local nor always sensitive."""
+    template = {**common, **protection, **dict(uses(number(made[CKA.KEY_TYPE]), private=True))}
+    template |= {CKA.CLASS: PRIVATE_KEY, CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE}
+    return templates.complete(template, templates.UNWRAP, made=made, private_default=True)
+
+
 def _public_half(private: Attributes, common: Attributes) -> Attributes:
     """The public key object that belongs to a private one: NSS looks for it before login (P3)."""
     key_type = number(private[CKA.KEY_TYPE])
-    template = {**common, **dict(uses(key_type, private=False))}
+    template = {**common, CKA.ID: private[CKA.ID], **dict(uses(key_type, private=False))}
     template |= {CKA.CLASS: PUBLIC_KEY, CKA.KEY_TYPE: ulong(key_type), CKA.TOKEN: TRUE}
     if key_type == CKK.RSA:
         template |= {attribute: private[attribute] for attribute in (CKA.MODULUS, CKA.PUBLIC_EXPONENT)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from keyfob import mechanisms
 from keyfob.spec.constants import CKA, CKF, CKR
@@ -13,11 +11,15 @@ from keyfob.token.object import PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, Object, num
 from keyfob.token.objects import may_use
 from keyfob.token.session import Operation
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    MechanismValue = tuple[int, Any] | None  # (CKM_*, parameter); None for NULL
+
     from keyfob.mechanisms.base import Mechanism
     from keyfob.token.session import Session
-
-MechanismValue = tuple[int, Any] | None
 
 # CKF_* of the operation: the usage attribute the key must have, and the classes the key may be of.
 USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
@@ -79,5 +81,3 @@ def cancel(session: Session, kind: str) -> None:
     if kind not in session.operations:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "a NULL mechanism cancels an operation, and none is active")
     session.end(kind)
-
-

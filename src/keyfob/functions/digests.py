@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
-from keyfob.functions.begin import MechanismValue, cancel, offered
+from keyfob.functions.begin import cancel, offered
 from keyfob.spec.constants import CKA, CKF, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token.object import SECRET_KEY
 from keyfob.token.session import DIGEST, Operation
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from keyfob.functions.begin import MechanismValue
     from keyfob.token.session import Session
 
 

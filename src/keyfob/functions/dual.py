@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob.functions.encryption import update
 from keyfob.token.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.session import Session
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob import __version__, config
 from keyfob.functions.state import STATE, library
@@ -10,6 +9,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token.library import Library
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,8 +47,7 @@ def C_Finalize() -> None:
         current = library()
         STATE.library = None
         current.close()
-    with STATE.event:
-        STATE.event.notify_all()
+        STATE.wake()
 
 
 def C_GetInfo() -> tuple[tuple[int, int], str, int, str, tuple[int, int]]:
@@ -56,5 +55,3 @@ def C_GetInfo() -> tuple[tuple[int, int], str, int, str, tuple[int, int]]:
     library()
     major, minor = __version__.split(".")[:2]
     return CRYPTOKI_VERSION, MANUFACTURER, 0, DESCRIPTION, (int(major), int(minor))
-
-

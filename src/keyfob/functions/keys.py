@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob import mechanisms
-from keyfob.functions.begin import MechanismValue, offered, usable_key
+from keyfob.functions.begin import offered, usable_key
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token import templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from keyfob.functions.begin import MechanismValue
     from keyfob.token.session import Session
 
 Template = list[tuple[int, bytes]]
@@ -82,9 +83,7 @@ def C_GenerateKeyPair(
         if asked.get(CKA.KEY_TYPE, made[CKA.KEY_TYPE]) != made[CKA.KEY_TYPE]:
             raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_KEY_TYPE contradicts what the mechanism makes")
     both = [
-        templates.complete(
-            asked, templates.GENERATE, made=made, mechanism=number_, private_default=private_default
-        )
+        templates.complete(asked, templates.GENERATE, made=made, mechanism=number_, private_default=private_default)
         for asked, made in ((public, made_public), (private, made_private))
     ]
     if not private.get(CKA.ID) and public.get(CKA.ID):
@@ -118,9 +117,7 @@ def C_WrapKey(
 
 def _wrapping_key(session: Session, handle: int, row: mechanisms.Mechanism, flag: int) -> Object:
     invalid = CKR.WRAPPING_KEY_HANDLE_INVALID if flag == CKF.WRAP else CKR.UNWRAPPING_KEY_HANDLE_INVALID
-    inconsistent = (
-        CKR.WRAPPING_KEY_TYPE_INCONSISTENT if flag == CKF.WRAP else CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT
-    )
+    inconsistent = CKR.WRAPPING_KEY_TYPE_INCONSISTENT if flag == CKF.WRAP else CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT
     try:
         return usable_key(session, handle, row, flag)
     except PKCS11Error as problem:

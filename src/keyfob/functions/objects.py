@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob.mechanisms import check_value
 from keyfob.spec.constants import CKA, CKR
@@ -12,6 +11,7 @@ from keyfob.token.objects import SECRETS
 from keyfob.token.session import FIND
 from keyfob.token.templates import rows_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.object import Object
     from keyfob.token.session import Session
@@ -60,7 +60,10 @@ def attribute_of(found: Object, attribute: int) -> tuple[bytes, int]:
     key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
     row = rows_of(object_class, key_type).get(attribute)
     if row is not None and row[0] in ("bytes", "ulongs", "date"):
-        return b"", CKR.OK  # an attribute that the object could have and has not is empty, as the standard's defaults are
+        return (
+            b"",
+            CKR.OK,
+        )  # an attribute that the object could have and has not is empty, as the standard's defaults are
     return b"", CKR.ATTRIBUTE_TYPE_INVALID
 
 
@@ -91,5 +94,3 @@ def C_FindObjects(session: Session, count: int) -> list[int]:
 def C_FindObjectsFinal(session: Session) -> None:
     if session.operations.pop(FIND, None) is None:
         raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no search is active in this session")
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob.functions.state import library
 from keyfob.spec.constants import CKF, CKR, CKS
@@ -20,6 +19,7 @@ from keyfob.token.session import (
     Operation,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.session import Session
 

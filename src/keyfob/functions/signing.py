@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
-from keyfob.functions.begin import MechanismValue, begin
+from keyfob.functions.begin import begin
 from keyfob.spec.constants import CKF
 from keyfob.token.session import SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER, VERIFY_SIGNATURE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from keyfob.functions.begin import MechanismValue
     from keyfob.token.session import Session
 
 

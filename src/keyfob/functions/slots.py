@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob import mechanisms
 from keyfob.functions.state import STATE, library
@@ -10,6 +9,7 @@ from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import kinds
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.session import Session
     from keyfob.token.token import Token
@@ -128,9 +128,5 @@ def C_WaitForSlotEvent(flags: int) -> int:
     library()
     if flags & CKF.DONT_BLOCK:
         raise PKCS11Error(CKR.NO_EVENT)
-    with STATE.event:
-        waited_for = STATE.library
-        STATE.event.wait_for(lambda: STATE.library is not waited_for)
+    STATE.wait()
     raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
-
-

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING
+from _thread import RLock, allocate_lock
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
+
     from keyfob.token.library import Library
 
 
 class State:
-    """`library` is None outside C_Initialize ... C_Finalize. `event` wakes those who wait for slot events."""
+    """`library` is None outside C_Initialize ... C_Finalize.
 
-    __slots__ = ("event", "library", "lock")
+    `waiting` holds a lock for each call that waits for a slot event; releasing it wakes the call. (Plain locks: importing
+    threading costs the start 3 ms and would make whatever thread came first Python's "main" one.)
+    """
+
+    __slots__ = ("library", "lock", "waiting")
 
     def __init__(self) -> None:
         self.library: Library | None = None
-        self.lock = threading.RLock()
-        self.event = threading.Condition()
+        self.lock = RLock()
+        self.waiting: list[LockType] = []
+
+    def wait(self) -> None:
+        """Until `wake`."""
+        gate = allocate_lock()
+        gate.acquire()
+        with self.lock:
+            library()
+            self.waiting.append(gate)
+        gate.acquire()
+
+    def wake(self) -> None:
+        with self.lock:
+            while self.waiting:
+                self.waiting.pop().release()
 
 
 STATE = State()

@@ -7,7 +7,6 @@ one list of them. index.py is generated from it, so that C_GetMechanismList and 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from keyfob.mechanisms.base import Key, Mechanism
 from keyfob.mechanisms.index import INDEX, KEY_INDEX
@@ -15,8 +14,10 @@ from keyfob.mechanisms.secret_key import SecretKey, number
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 __all__ = ["FAMILIES", "INDEX", "KEY_INDEX", "Key", "Mechanism", "check_value", "key_class", "load_key", "lookup"]
 

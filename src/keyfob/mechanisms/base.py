@@ -1,7 +1,7 @@
 """What every family of mechanisms is made of: rows, keys and operations.
 
 A family is one file with three things: `MECHANISMS`, the rows; `KEYS`, the key classes by (CKO_*, CKK_*); and the
-operation classes that the rows name. The flags of C_GetMechanismInfo are derived from the operations that a row really
+operation classes that the rows name (what those offer is in protocols.py). The flags of C_GetMechanismInfo are derived from the operations that a row really
 has. An operation is built by the token for one C_*Init call and dies with it:
 
     flag                                   operation built as            used through
@@ -23,11 +23,13 @@ C_*Init fails rather than the call that follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
-
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 Attributes = dict[int, bytes]
 
@@ -55,68 +57,6 @@ class Key:
     def public_value(self) -> bytes | None:
         """What CKA_ID's default is the SHA-1 of (O10, N15): modulus, or the uncompressed point; None for secret keys."""
         return None
-
-
-class Signer(Protocol):
-    """`output_size` is the exact length of the signature, known before it is made."""
-
-    output_size: int
-
-    def sign(self, data: bytes) -> bytes: ...
-    def update(self, part: bytes) -> None: ...
-    def final(self) -> bytes: ...
-
-
-class Verifier(Protocol):
-    """Return means valid; raises CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE."""
-
-    def verify(self, data: bytes, signature: bytes) -> None: ...
-    def update(self, part: bytes) -> None: ...
-    def final(self, signature: bytes) -> None: ...
-
-
-class VerifyRecoverer(Protocol):
-    output_size: int
-
-    def recover(self, signature: bytes) -> bytes: ...
-
-
-class Cipher(Protocol):
-    """Encryption or decryption. The three `*_size` give an upper bound and never perform anything.
-
-    `exact` says that `size(n)` is the exact length (so that a short buffer can be refused before the work is done).
-    """
-
-    exact: ClassVar[bool]
-
-    def run(self, data: bytes) -> bytes: ...
-    def size(self, length: int) -> int: ...
-    def update(self, part: bytes) -> bytes: ...
-    def update_size(self, length: int) -> int: ...
-    def final(self) -> bytes: ...
-    def final_size(self) -> int: ...
-
-
-class Digester(Protocol):
-    output_size: int
-
-    def update(self, part: bytes) -> None: ...
-    def final(self) -> bytes: ...
-    def copy(self) -> Digester: ...
-
-
-class Wrapper(Protocol):
-    def wrap(self, data: bytes) -> bytes: ...
-    def size(self, length: int) -> int: ...
-
-
-class Unwrapper(Protocol):
-    """`length` is that of the key to come, where the template tells it.
-
-    A mechanism whose failure an attacker could use (PKCS #1 v1.5) then gives that many bytes whatever it unwrapped.
-    """
-
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes: ...
 
 
 class SinglePart:

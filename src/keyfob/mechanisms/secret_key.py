@@ -8,19 +8,20 @@ key that an operation cannot use because of its length is CKR_KEY_SIZE_RANGE.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from keyfob.mechanisms.base import Attributes, Key
 from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, ClassVar, TypeVar
+
+    Made = TypeVar("Made")
 
 # The longest generic secret; far above any use, and small enough that a hostile CKA_VALUE_LEN costs nothing.
 MAX_BYTES = 65536
-
-Made = TypeVar("Made")
 
 
 def ulong(value: int) -> bytes:

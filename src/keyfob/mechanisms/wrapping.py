@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keyfob.mechanisms.base import Cipher, Key
 from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
 
-CipherFor = Callable[[Key, Any], Cipher]
+if TYPE_CHECKING:
+    from keyfob.mechanisms.base import Key
+    from keyfob.mechanisms.protocols import Cipher
+
+    CipherFor = Callable[[Key, Any], Cipher]
 
 TO_WRAP = {
     CKR.KEY_SIZE_RANGE: CKR.WRAPPING_KEY_SIZE_RANGE,

@@ -150,6 +150,13 @@ class Meta:
         except (ValueError, KeyError):
             raise PKCS11Error(CKR.DEVICE_ERROR, "meta settings: not understood") from None
 
+    def replace(self, values: Mapping[str, bytes]) -> None:
+        """Rows were rewritten by us, with their MACs."""
+        self._values.update(values)
+        for name in values:
+            self.problems.pop(name, None)
+        self._info = None
+
     def info(self) -> TokenInfo:
         """What is told to everybody; CKR_DEVICE_ERROR when any of it cannot be believed."""
         if self._info is None:

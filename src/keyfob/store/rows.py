@@ -2,10 +2,10 @@
 
 Before login the checksum tells damage. After login the MAC must fit as well, and since number and version are under
 both, a row is good for its place only. Rows without a MAC are what others wrote without login, as NSS's certutil does
-with certificates: they are believed if they are public and newer than the last login, which put a MAC to all such rows
-and noted up to which version (`adopted`, guarded itself), so that taking the MAC off an old row does not make it
-believed. Whoever can write to the file can replace a public object, as certutil can without a PIN; no private and no
-trust object.
+with certificates: they are believed if they are public and newer than the last login, or write after one. That put a
+MAC to all such rows and noted up to which version (`adopted`, guarded itself), so that an old row whose MAC was taken
+off is not believed. Whoever can write to the file can replace a public object, as certutil can without a PIN; no
+private and no trust object.
 """
 
 from __future__ import annotations

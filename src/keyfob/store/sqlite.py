@@ -107,11 +107,10 @@ class SqliteStore:
 
     @property
     def unlocked(self) -> bool:
-        if not self._database.is_fresh:
-            with self._lock:
-                self._database.refresh()
-                self._vault.facts()
-        return self._vault.keys is not None
+        with self._lock:
+            self._database.refresh()
+            self._vault.facts()
+            return self._vault.keys is not None
 
     def info(self) -> TokenInfo:
         with self._lock:
@@ -158,7 +157,7 @@ class SqliteStore:
                     numbers = list(range(first, first + len(objects)))
                     for object_id, attributes in zip(numbers, objects, strict=True):
                         self._write(object_id, attributes, old=set())
-                    meta.write_counters(self._database, self._vault.facts().counters)
+                    self._vault.settle_write()
             except BaseException:
                 self._vault.forget_facts()
                 raise
@@ -172,7 +171,7 @@ class SqliteStore:
                 with self._database.writing():
                     old = self._digests_of(self._visible_row(object_id))
                     self._write(object_id, attributes, old)
-                    meta.write_counters(self._database, self._vault.facts().counters)
+                    self._vault.settle_write()
             except BaseException:
                 self._vault.forget_facts()
                 raise

@@ -225,7 +225,16 @@ class Vault:
     def _adopt(self, keys: Keys, facts: Meta) -> None:
         rows.adopt(self._database, keys, facts.adopted, self.tell)
         if facts.adopted != facts.counters.version:
-            meta.write(self._database, {"adopted": NUMBER.pack(facts.counters.version)}, keys)
+            values = {"adopted": NUMBER.pack(facts.counters.version)}
+            meta.write(self._database, values, keys)
+            facts.replace(values)
+
+    def settle_write(self) -> None:
+        """At the end of a transaction that wrote objects: the counters, and what is old without MAC is not believed."""
+        facts = self.facts()
+        meta.write_counters(self._database, facts.counters)
+        if self.keys is not None and self.sees_private:
+            self._adopt(self.keys, facts)
 
     def _withdraw(self, role: str) -> None:
         """An attempt that ended without an answer does not count; where even that fails, it does."""

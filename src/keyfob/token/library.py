@@ -8,10 +8,8 @@ and NSS's first PIN work. Slots are never taken away (S2); a new file gives a ne
 from __future__ import annotations
 
 import os
-import re
-import threading
+from _thread import RLock
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from keyfob import log
 from keyfob.spec.constants import CKR
@@ -20,13 +18,15 @@ from keyfob.store import Hardening, SqliteStore
 from keyfob.token.session import SESSIONS
 from keyfob.token.token import Token
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyfob.config import Config
     from keyfob.store import Store
 
-FILE_NAME = re.compile(r"slot-([1-9][0-9]{0,8})\.keyfob")
+PREFIX, SUFFIX = "slot-", ".keyfob"
+MAX_SLOT = 10**9
 DEFAULT_LABEL = "keyfob"
 MAX_LABEL = 32
 
@@ -36,13 +36,13 @@ class Library:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.tokens: dict[int, Token] = {}
         self.process = os.getpid()
         self.rescan()
 
     def path_of(self, slot_id: int) -> Path:
-        return self.config.tokens / f"slot-{slot_id}.keyfob"
+        return self.config.tokens / f"{PREFIX}{slot_id}{SUFFIX}"
 
     def rescan(self) -> None:
         """Take up token files that came since; S2: never fewer slots than before."""
@@ -65,7 +65,7 @@ class Library:
         except OSError as problem:
             log.line("error", f"the folder of tokens cannot be read: {problem.strerror}")
             return []
-        return sorted(int(match[1]) for name in names if (match := FILE_NAME.fullmatch(name)))
+        return sorted(number for name in names if (number := slot_number(name)) is not None)
 
     def _open(self, slot_id: int) -> Store | None:
         """The slot's store; a token that cannot be opened leaves its slot there, unusable, and says why in the log."""
@@ -136,3 +136,11 @@ class Library:
                 token.store.abandon()
         self.tokens = {}
         SESSIONS.clear()
+
+
+def slot_number(name: str) -> int | None:
+    """The slot ID that a file name of the tokens' folder stands for; None for other files."""
+    digits = name.removeprefix(PREFIX).removesuffix(SUFFIX)
+    if name != f"{PREFIX}{digits}{SUFFIX}" or not (digits.isascii() and digits.isdigit()) or digits.startswith("0"):
+        return None
+    return int(digits) if int(digits) < MAX_SLOT else None

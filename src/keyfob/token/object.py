@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob.mechanisms import load_key
 from keyfob.spec.constants import CKA, CKO
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.mechanisms.base import Key
     from keyfob.token.token import Token
@@ -39,9 +39,21 @@ class Object:
     number in the token's store, 0 for session objects.
     """
 
-    __slots__ = ("_key", "always_authenticate", "attributes", "checked_at", "handle", "owner", "private", "stored", "token")
+    __slots__ = (
+        "_key",
+        "always_authenticate",
+        "attributes",
+        "checked_at",
+        "handle",
+        "owner",
+        "private",
+        "stored",
+        "token",
+    )
 
-    def __init__(self, token: Token, handle: int, attributes: dict[int, bytes], *, owner: int = 0, stored: int = 0) -> None:
+    def __init__(
+        self, token: Token, handle: int, attributes: dict[int, bytes], *, owner: int = 0, stored: int = 0
+    ) -> None:
         self.token = token
         self.handle = handle
         self.owner = owner
@@ -70,7 +82,6 @@ class Object:
     def hides_secrets(self) -> bool:
         """Footnote 7: sensitive or unextractable, so the secret components are not revealed."""
         attributes = self.attributes
-        return (
-            attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY)
-            and (attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE)
+        return attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY) and (
+            attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE
         )

@@ -7,7 +7,6 @@ and thread, survive logins, and are never reused (P25), without a table that gro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.spec.constants import CKA, CKO, CKP, CKR
@@ -15,6 +14,7 @@ from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token import templates
 from keyfob.token.object import FALSE, TRUE, Object, ulong
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store import Store
     from keyfob.token.session import Session

@@ -13,12 +13,14 @@ C_*Init and the call that ends it; `started` tells that a part was taken, so tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from keyfob.spec.constants import CKF, CKR, CKS
 from keyfob.spec.errors import PKCS11Error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from keyfob.token.object import Object
     from keyfob.token.token import Token
 

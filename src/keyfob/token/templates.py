@@ -95,9 +95,7 @@ def rows_of(object_class: int, key_type: int | None) -> Rows:
         rows.update(EXTRA_ROWS.get(object_class, {}))
         if key_type is not None:
             fallback: Rows = {CKA.VALUE: ("bytes", (1, 4, 6, 7)), CKA.VALUE_LEN: ("ulong", (2, 3))}
-            rows.update(
-                BY_KEY_TYPE.get((object_class, key_type), fallback if object_class == CKO.SECRET_KEY else {})
-            )
+            rows.update(BY_KEY_TYPE.get((object_class, key_type), fallback if object_class == CKO.SECRET_KEY else {}))
         for attribute in (CKA.PUBLIC_CRC64_VALUE, *REFUSED):
             rows.pop(attribute, None)
         _rows_cache[object_class, key_type] = rows
@@ -350,5 +348,3 @@ def mechanism_allowed(attributes: Attributes, mechanism: int) -> bool:
     """CKA_ALLOWED_MECHANISMS, where the key has a list."""
     allowed = attributes.get(CKA.ALLOWED_MECHANISMS)
     return not allowed or ulong(mechanism) in (allowed[i : i + 8] for i in range(0, len(allowed), 8))
-
-

@@ -6,8 +6,7 @@ token, and so does NSS's way of setting the first PIN: C_Login(SO, "") beside an
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from _thread import RLock, allocate_lock
 
 from keyfob import log
 from keyfob.spec.constants import CKF, CKR, CKU
@@ -16,6 +15,7 @@ from keyfob.token import kinds
 from keyfob.token.objects import Objects
 from keyfob.token.session import FIND, SESSIONS, Session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,8 +50,8 @@ class Token:
         self.make_store = make_store
         self.max_sessions = max_sessions
         self.sessions: dict[int, Session] = {}
-        self.lock = threading.RLock()
-        self._login_lock = threading.Lock()
+        self.lock = RLock()
+        self._login_lock = allocate_lock()
         self.role: str | None = None
         self.attach(store)
 

@@ -1,0 +1,36 @@
+"""Fixtures of the robustness tests: a token made by this process and left closed, hosts in C, fresh Python processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.client import Client, ffi
+from tests.conftest import Fob
+from tests.robustness.hosts import compile_host
+
+Programs = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """`programs("kill")`: the host compiled from kill.c."""
+    folder = tmp_path_factory.mktemp("hosts")
+    compiled: dict[str, Path] = {}
+
+    def program(name: str) -> Path:
+        if name not in compiled:
+            compiled[name] = compile_host(name, folder)
+        return compiled[name]
+
+    return program
+
+
+@pytest.fixture
+def token(home: Path, client: Client) -> Path:
+    """The file of a token with the PINs of tests.conftest, which this process has closed again."""
+    Fob(client)
+    client.ok("C_Finalize", ffi.NULL)
+    return home / "tokens" / "slot-1.keyfob"
