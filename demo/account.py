@@ -9,7 +9,6 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
 from rich.text import Text
 
 from demo.steps import CHAPTERS
@@ -104,13 +103,15 @@ class Account:
             text += f"the other {known} are known limits of it."
             self._line(Text(text, style="bold yellow"), whole=True)
         else:
-            text = f"PASSED: all {passed} steps, with {title}, in {seconds:.0f} s. No private key left its token."
+            text = f"PASSED: all {passed} steps, with {title}, in {seconds:.0f} s."
             self._line(Text(text, style="bold green"), whole=True)
         return not failed and not skipped
 
     def _indented(self, text: Text) -> None:
         """Write a text under its step, in as many lines as it needs."""
-        self.console.print(Padding(text, (0, 0, 0, len(MARGIN))), highlight=False)
+        for line in text.wrap(self.console, self.console.width - len(MARGIN)):
+            line.rstrip()
+            self._line(Text(MARGIN).append_text(line))
 
     def _line(self, text: Text, *, whole: bool = False) -> None:
         """Write one line, cut at the width of the terminal unless it is to be read whole."""

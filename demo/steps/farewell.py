@@ -1,16 +1,25 @@
-"""The end: NSS lets go of the module."""
+"""Coming and going: what is left behind, keyfob's own installation, and NSS letting go of the module."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from demo.nss import require
+from demo.stage import DATABASE
 from demo.steps import Registry
 
 if TYPE_CHECKING:
     from demo.stage import Stage
 
 steps = Registry("farewell")
+
+
+@steps.step("nowhere-else", "NSS's own key database is still empty", rules="O2", needs="rsa-key ec-key")
+def nowhere_else(stage: Stage) -> str:
+    """Were a mechanism missing, NSS would make or unwrap the key itself: none must be there after all the steps."""
+    listing = stage.run("certutil", "-K", "-d", DATABASE, "-h", "NSS Certificate DB", code=255)
+    require("no keys found" in listing.output, "NSS's own database holds a key", listing)
+    return "certutil: no keys found"
 
 
 @steps.step(

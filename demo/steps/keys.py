@@ -110,14 +110,6 @@ def list_keys(stage: Stage) -> str:
     return f"{len(kinds)} keys: {', '.join(f'{kinds.count(kind)} {kind}' for kind in dict.fromkeys(kinds))}"
 
 
-@steps.step("nowhere-else", "NSS's own key database stays empty", rules="O2", needs="rsa-key ec-key")
-def nowhere_else(stage: Stage) -> str:
-    """Were a mechanism missing, NSS would make the key itself and copy it: it must not be there."""
-    listing = stage.run("certutil", "-K", "-d", DATABASE, "-h", "NSS Certificate DB", code=255)
-    require("no keys found" in listing.output, "NSS's own database holds a key", listing)
-    return "certutil: no keys found"
-
-
 @steps.step(
     "sensitive", "The private keys are sensitive and not extractable", rules="N10 §3.12", needs="rsa-key ec-key"
 )

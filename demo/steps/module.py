@@ -47,7 +47,8 @@ def list_modules(stage: Stage) -> str:
     require(found, "the module is not listed", listing)
     require("status: loaded" in ours, "the module is not loaded", listing)
     require(f"token: {stage.token.label}\n" in ours, "the token is not listed", listing)
-    return next(line.strip() for line in ours.splitlines() if f"token={stage.token.label}" in line)
+    slot = next(line.strip() for line in ours.splitlines() if "slot: " in line)
+    return f"status: loaded; {slot}; token: {stage.token.label}"
 
 
 @steps.step("slot-info", "modutil shows the token's flags: login required, PIN set", rules="S8 S15 G7 P17")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import Client, ffi
-from tests.conftest import Fob
+from keyfob.spec.constants import CKA, CKM
+from tests.client import P256, Client, ffi
+from tests.conftest import PIN, Fob
 from tests.robustness.hosts import compile_host
 
 Programs = Callable[[str], Path]
@@ -34,3 +35,15 @@ def token(home: Path, client: Client) -> Path:
     Fob(client)
     client.ok("C_Finalize", ffi.NULL)
     return home / "tokens" / "slot-1.keyfob"
+
+
+@pytest.fixture
+def key(token: Path, client: Client) -> Path:
+    """The token with one P-256 pair, its CKA_ID and labels "pair"."""
+    client.initialize()
+    session = client.open(client.slots()[0])
+    client.login(session, PIN)
+    template = [(CKA.TOKEN, True), (CKA.ID, b"pair"), (CKA.LABEL, b"pair")]
+    client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), *template], template)
+    client.ok("C_Finalize", ffi.NULL)
+    return token

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keyfob.abi.cryptoki import DECLARATIONS
 from keyfob.spec import constants
@@ -12,6 +16,7 @@ from tests.abi.stub_module import compiler
 from tests.conftest import module_path
 
 HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
 PREFIXES = ("CKA", "CKF", "CKK", "CKM", "CKO", "CKR", "CKU")
 
 
@@ -52,3 +57,24 @@ def run(program: Path, *arguments: str, timeout: float = 60, **more: str) -> sub
     )
     assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
     return done
+
+
+def python_child(name: str, *arguments: str, prefix: Sequence[str] = (), **more: str) -> subprocess.CompletedProcess[str]:
+    """tests/robustness/`name`.py as a fresh process, with the module's path as its first argument."""
+    command = [*prefix, sys.executable, "-m", f"tests.robustness.{name}", str(module_path()), *arguments]
+    return subprocess.run(
+        command,
+        env=environment(**more),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer_of(done: subprocess.CompletedProcess[str]) -> Any:
+    """What a Python child printed as JSON, and nothing else may it have printed."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)

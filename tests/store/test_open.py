@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 from pathlib import Path
@@ -126,7 +127,11 @@ def test_no_token_is_made_in_a_missing_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "rv"),
-    [({"label": "x" * 33}, CKR.ARGUMENTS_BAD), ({"serial": "x" * 17}, CKR.ARGUMENTS_BAD), ({"so_pin": b"1"}, CKR.PIN_LEN_RANGE)],
+    [
+        ({"label": "x" * 33}, CKR.ARGUMENTS_BAD),
+        ({"serial": "x" * 17}, CKR.ARGUMENTS_BAD),
+        ({"so_pin": b"1"}, CKR.PIN_LEN_RANGE),
+    ],
 )
 def test_a_token_that_cannot_be_described_is_not_made(path: Path, change: dict[str, object], rv: int) -> None:
     settings: dict[str, object] = {"label": "l", "serial": SERIAL, "kind": "k", "so_pin": SO_PIN, "hardening": CHEAP}
@@ -380,13 +385,12 @@ def test_a_full_store_refuses_and_keeps_what_it_has(path: Path) -> None:
 
 FULL = """
 import os, sys
-sys.path[:0] = sys.argv[3:]
+from pathlib import Path
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore
 from tests.store.samples import USER_PIN, certificate, make
 folder, filler = sys.argv[1], os.path.join(sys.argv[1], "filler")
 path = os.path.join(folder, "token")
-from pathlib import Path
 store = make(Path(path))
 kept = store.insert([certificate(1)])
 with open(filler, "wb", buffering=0) as file:
@@ -419,11 +423,8 @@ for attempt in ("full", "again"):
 
 def test_a_really_full_disk_keeps_what_it_has(tmp_path: Path) -> None:
     """On a small file system of its own, which only root can mount."""
-    import subprocess
-
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, check=False
-    )
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip("a file system cannot be mounted here")
     try:

@@ -86,7 +86,28 @@ static struct {
     CK_RV (*get_interface)(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
 } keyfob_tables = {keyfob_C_GetFunctionList, keyfob_C_GetInterfaceList, keyfob_C_GetInterface};
 
-static CK_ULONG keyfob_tables_address(void) { return (CK_ULONG)&keyfob_tables; }
+static CK_ULONG keyfob_tables_address(void)
+{
+    Py_AtExit(keyfob_end);
+    return (CK_ULONG)&keyfob_tables;
+}
+"""
+# A Python host ends its interpreter before the C library runs exit handlers and destructors, which may call C_Finalize.
+# cffi would then call into an interpreter that is gone; so every slot asks first.
+AFTER_PYTHON = """
+static volatile int keyfob_ended;
+
+static void keyfob_end(void) { keyfob_ended = 1; }
+
+static void keyfob_call_python(struct _cffi_externpy_s *entry, char *arguments_and_result)
+{
+    if (keyfob_ended)
+        *(CK_RV *)arguments_and_result = 0x190UL; /* CKR_CRYPTOKI_NOT_INITIALIZED */
+    else
+        _cffi_call_python(entry, arguments_and_result);
+}
+#undef _cffi_call_python
+#define _cffi_call_python keyfob_call_python
 """
 OWN_PROTOTYPES = """
 static CK_RV keyfob_C_GetFunctionList(CK_FUNCTION_LIST **);
@@ -106,6 +127,7 @@ ffibuilder.set_source(
     "#include <stdlib.h>\n#include <string.h>\n"
     + DECLARATIONS
     + "".join(f"static {line}\n" for line in PROTOTYPES.splitlines())
+    + AFTER_PYTHON
     + OWN_PROTOTYPES
     + TABLES
     + INTERFACES,

@@ -10,7 +10,6 @@ from keyfob import config
 from keyfob.cli.errors import Refusal
 from keyfob.spec.constants import CKF, CKR, CKU
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import SqliteStore
 from keyfob.token.library import Library
 
 if TYPE_CHECKING:
@@ -38,24 +37,16 @@ def library() -> Generator[Library]:
 
 def stored(tokens: Library) -> list[Token]:
     """The tokens that exist: not slot 1's stand-in where there are none, not those whose file cannot be opened."""
-    return [token for token in tokens.tokens.values() if token.info is not None]
+    return [token for token in tokens.tokens.values() if token.store is not None]
 
 
 def broken(tokens: Library) -> dict[int, str]:
     """Slots whose token file is there and cannot be opened, with the reason."""
-    reasons = {}
-    for slot_id, token in tokens.tokens.items():
-        path = tokens.path_of(slot_id)
-        if token.info is None and path.exists():
-            try:
-                store = SqliteStore.open(path)
-                try:
-                    store.info()
-                finally:
-                    store.close()
-            except PKCS11Error as problem:
-                reasons[slot_id] = problem.reason or str(problem)
-    return reasons
+    return {
+        slot_id: token.broken.reason or str(token.broken)
+        for slot_id, token in tokens.tokens.items()
+        if token.broken is not None
+    }
 
 
 def find(tokens: Library, name: str) -> Token:

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import rows, schema
 from keyfob.store.rows import DamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keyfob.store.database import Database, Row
     from keyfob.store.meta import Meta
     from keyfob.store.seal import Keys
+    from keyfob.store.vault import Vault
 
 MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 
 
-def problems(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
-    """What is wrong with the token, one line each, empty if nothing is. MACs and private objects only with `keys`."""
+def problems(database: Database, vault: Vault) -> list[str]:
+    """What is wrong with the token, one line each, empty if nothing is. MACs and private objects after login only."""
+
+    def facts(database: Database) -> list[str]:
+        database.refresh()
+        return [f"meta {name}: {reason}" for name, reason in sorted(vault.facts().problems.items())]
+
+    def objects(database: Database) -> list[str]:
+        return _objects(database, vault.facts(), vault.keys)
+
     found: list[str] = []
-    for check in (_file, schema.differences, _counters):
-        found += _attempt(check, database)
-    found += [f"meta {name}: {reason}" for name, reason in sorted(facts.problems.items())]
-    try:
-        found += _objects(database, facts, keys)
-    except PKCS11Error as problem:
-        found.append(f"objects: {problem.reason}")
-    return found
-
-
-def _attempt(check: Callable[[Database], list[str]], database: Database) -> list[str]:
-    try:
-        return check(database)
-    except PKCS11Error as problem:
-        return [problem.reason]
+    for check in (_file, schema.differences, _counters, facts, objects):
+        try:
+            found += check(database)
+        except PKCS11Error as problem:
+            if problem.rv != CKR.DEVICE_ERROR:
+                raise
+            found.append(problem.reason)
+    return list(dict.fromkeys(found))
 
 
 def _file(database: Database) -> list[str]:

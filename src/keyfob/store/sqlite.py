@@ -235,8 +235,7 @@ class SqliteStore:
         from keyfob.store.checkup import problems
 
         with self._lock:
-            self._database.refresh()
-            return problems(self._database, self._vault.facts(), self._vault.keys)
+            return problems(self._database, self._vault)
 
     # The end
 

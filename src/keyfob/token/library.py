@@ -32,7 +32,7 @@ MAX_LABEL = 32
 
 
 class Library:
-    """`tokens`: by slot ID, in ascending order. `broken`: slots whose file could not be opened, with the reason."""
+    """`tokens`: by slot ID, in ascending order."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -50,11 +50,11 @@ class Library:
             for slot_id in self._numbers():
                 known = self.tokens.get(slot_id)
                 if known is None:
-                    self.tokens[slot_id] = self._token(slot_id, self._open(slot_id))
-                elif known.store is None:
-                    known.attach(self._open(slot_id))
+                    known = self.tokens[slot_id] = self._token(slot_id)
+                if known.store is None:
+                    self._open(known)
             if not self.tokens:
-                self.tokens[1] = self._token(1, None)
+                self.tokens[1] = self._token(1)
             self.tokens = dict(sorted(self.tokens.items()))
 
     def _numbers(self) -> list[int]:
@@ -67,23 +67,29 @@ class Library:
             return []
         return sorted(number for name in names if (number := slot_number(name)) is not None)
 
-    def _open(self, slot_id: int) -> Store | None:
-        """The slot's store; a token that cannot be opened leaves its slot there, unusable, and says why in the log."""
+    def _open(self, token: Token) -> None:
+        """Give the token its store. One that cannot be opened keeps its slot, which says why, and its data as they are."""
+        slot_id = token.slot_id
         try:
-            return SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id))
+            store = SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id))
+            try:
+                token.attach(store)
+            except BaseException:
+                store.close()
+                raise
         except PKCS11Error as problem:
             log.line("error", f"slot {slot_id}: the token cannot be opened: {problem}")
-            return None
+            token.mark_broken(problem)
 
     @staticmethod
     def _logger(slot_id: int) -> Callable[[str], None]:
         return lambda text: log.line("warning", f"slot {slot_id}: {text}")
 
-    def _token(self, slot_id: int, store: Store | None) -> Token:
+    def _token(self, slot_id: int) -> Token:
         def make_store(label: str, so_pin: bytes) -> Store:
             return self.make_store(slot_id, label, so_pin)
 
-        return Token(slot_id, store, make_store, self.config.max_sessions)
+        return Token(slot_id, make_store, self.config.max_sessions)
 
     def make_store(self, slot_id: int, label: str, so_pin: bytes, kind: str = "multipurpose") -> Store:
         """A new token file for the slot; another process that was first wins, and this call fails cleanly."""
@@ -106,8 +112,10 @@ class Library:
         if ":" in label or not label.isprintable() or not 1 <= len(label.encode()) <= MAX_LABEL:
             raise PKCS11Error(CKR.ARGUMENTS_BAD, "a label has 1 to 32 bytes of printable text without a colon")
         for other in self.tokens.values():
+            if other.slot_id == slot_id or other.broken is not None:
+                continue
             info = other.info
-            if other.slot_id != slot_id and info is not None and info.label == label:
+            if info is not None and info.label == label:
                 raise PKCS11Error(CKR.ARGUMENTS_BAD, f"slot {other.slot_id} has a token with this label already")
 
     def next_slot(self) -> int:

@@ -26,10 +26,15 @@ ROLES = {CKU.SO: "so", CKU.USER: "user"}
 
 
 class Token:
-    """`make_store(label, so_pin)` turns an uninitialised token into a stored one; `role` is None, "user" or "so"."""
+    """`make_store(label, so_pin)` turns an uninitialised token into a stored one; `role` is None, "user" or "so".
+
+    `broken` is why the token's store could not be opened; such a token answers everything with that, and is not taken for
+    an uninitialised one, or its data would be lost.
+    """
 
     __slots__ = (
         "_login_lock",
+        "broken",
         "general_access",
         "kind",
         "lock",
@@ -43,9 +48,7 @@ class Token:
         "write_protected",
     )
 
-    def __init__(
-        self, slot_id: int, store: Store | None, make_store: Callable[[str, bytes], Store], max_sessions: int
-    ) -> None:
+    def __init__(self, slot_id: int, make_store: Callable[[str, bytes], Store], max_sessions: int) -> None:
         self.slot_id = slot_id
         self.make_store = make_store
         self.max_sessions = max_sessions
@@ -53,22 +56,29 @@ class Token:
         self.lock = RLock()
         self._login_lock = allocate_lock()
         self.role: str | None = None
-        self.attach(store)
+        self.broken: PKCS11Error | None = None
+        self.attach(None)
+
+    def mark_broken(self, problem: PKCS11Error) -> None:
+        self.broken = problem
+
+    def check_usable(self) -> None:
+        """Raise what the store's opening raised."""
+        if self.broken is not None:
+            raise PKCS11Error(self.broken.rv, self.broken.reason)
 
     def attach(self, store: Store | None) -> None:
         """Work on this store from now on: a new incarnation, so that no old handle means a new object."""
+        identity = f"slot {self.slot_id}"
+        info = store.info() if store is not None else None
+        if info is not None:
+            identity = f"{info.serial} {info.epoch}"
+        self.broken = None
         self.store = store
         self.role = None
-        self.general_access = False
-        self.write_protected = False
-        self.kind = kinds.MULTIPURPOSE
-        identity = f"slot {self.slot_id}"
-        if store is not None:
-            info = store.info()
-            identity = f"{info.serial} {info.epoch}"
-            self.general_access = info.general_access
-            self.kind = info.kind
-            self.write_protected = store.read_only
+        self.general_access = info is not None and info.general_access
+        self.write_protected = store is not None and store.read_only
+        self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
         self.objects = Objects(self, store, identity)
 
     @property
@@ -78,6 +88,7 @@ class Token:
 
     @property
     def info(self) -> TokenInfo | None:
+        self.check_usable()
         return self.store.info() if self.store is not None else None
 
     @property
@@ -96,6 +107,7 @@ class Token:
                 raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, "the token is write-protected")
         elif self.role == "so":
             raise PKCS11Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in")
+        self.check_usable()
         with self.lock:
             if len(self.sessions) >= self.max_sessions:
                 raise PKCS11Error(CKR.SESSION_COUNT, f"{self.max_sessions} sessions are open")
@@ -236,6 +248,7 @@ class Token:
         """C_InitToken: every object goes; a wrong SO PIN leaves all as it is."""
         if pin is None:
             raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
+        self.check_usable()
         with self.lock:
             if self.sessions:
                 raise PKCS11Error(CKR.SESSION_EXISTS, "sessions are open on this token")

@@ -1,0 +1,36 @@
+"""Hosts that fork while threads use the module: children that start anew work, parents go on, nothing is lost (P39)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PIN
+from tests.robustness.conftest import Programs
+from tests.robustness.hosts import answer_of, python_child, run
+
+
+@pytest.mark.parametrize("forks", [20, pytest.param(150, marks=pytest.mark.long)])
+def test_children_of_a_c_host_with_two_signing_threads_work(programs: Programs, key: Path, forks: int) -> None:
+    done = run(programs("fork"), PIN.decode(), str(forks), timeout=30 * forks)
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert [line for line in lines if line.startswith(("failed", "stopped"))] == []
+    signatures = [line for line in lines if line.startswith("signature")]
+    drawn = [line for line in lines if line.startswith("random")]
+    assert len(set(signatures)) == forks
+    assert len(set(drawn)) == 2 * forks
+    assert len({line[: len("signature ") + 64] for line in signatures}) == forks, "a nonce came twice"
+    assert len(lines) == 3 * forks + 1
+
+
+@pytest.mark.parametrize("forks", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_children_of_a_python_host_work_and_their_writes_stay(home: Path, key: Path, forks: int) -> None:
+    seen = answer_of(python_child("fork_at_work", PIN.decode(), str(forks), KEYFOB_HOME=str(home)))
+    assert seen["statuses"] == [0] * forks
+    assert seen["problems"] == []
+    assert (seen["hanging"], seen["idle"]) == (0, 0)
+    assert sorted(seen["labels"]) == sorted(seen["written"])
+    assert len(set(seen["random"])) == 2 * forks
+    assert len({signature[:64] for signature in seen["signatures"]}) == forks, "a nonce came twice"
