@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(f"missing packages: apt install {' '.join(missing)}")
     if unknown := set(options.only) - set(steps):
         return refuse(f"no such step: {', '.join(sorted(unknown))} (--list shows them all)")
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         with open_stage(token_maker(options), keep=options.keep) as stage:
             return 0 if perform(stage, options) else 1
@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(str(error))
     except KeyboardInterrupt:
         return refuse("interrupted", 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def perform(stage: Stage, options: argparse.Namespace) -> bool:
@@ -155,6 +157,7 @@ def refuse(message: str, code: int = 2) -> int:
 
 def stop(number: int, _frame: object) -> NoReturn:
     """End in an orderly way when terminated: servers are stopped and the folder is removed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

@@ -68,6 +68,7 @@ class Tools:
     folder: Path
     environment: dict[str, str]
     transcript: list[Outcome] = field(default_factory=list)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(
         self,
@@ -119,7 +120,7 @@ class Tools:
         # It dies with this process, even by kill -9. NSS's tools prompt on /dev/tty: they get a terminal of their own,
         # or none. (With one, setsid makes the session instead of Popen, because only it can take the terminal.)
         guard = ("setpriv", "--pdeathsig", "KILL", *(("setsid", "--ctty") if terminal else ()))
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*guard, *command],
             cwd=self.folder,
             env=self.environment,
@@ -128,6 +129,13 @@ class Tools:
             stderr=subprocess.STDOUT,
             start_new_session=not terminal,
         )
+        self.started.append(process)
+        return process
+
+    def kill_all(self) -> None:
+        """End every tool that still runs, for whatever reason the demo itself ends."""
+        for process in self.started:
+            kill(process)
 
     def _judge(
         self,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE = "sql:db"
 PINS = "pins"  # the password file: a line TOKEN:PIN
+ATTEMPTS = 20  # to remove a folder
 NOISE = "noise"  # spares certutil asking for key strokes
 
 
@@ -180,7 +181,20 @@ def open_stage(make_token: Callable[[Path, Tools], Token], *, keep: bool = False
     """Make a stage in a temporary folder of its own, and remove the folder at the end unless it is to be kept."""
     folder = Path(tempfile.mkdtemp(prefix="keyfob-demo-"))
     try:
-        yield Stage(folder, make_token)
+        stage = Stage(folder, make_token)
+        try:
+            yield stage
+        finally:
+            stage.tools.kill_all()
     finally:
         if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, also if a program that is just ending still writes into it."""
+    for _ in range(ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)

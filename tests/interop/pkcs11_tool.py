@@ -61,7 +61,8 @@ class Pkcs11Tool:
         done = self.attempt(*arguments, login=login, data=data)
         output = done.stdout.decode(errors="replace")
         given = " ".join(map(str, arguments))
-        assert done.returncode == 0, f"pkcs11-tool {given}\nended with {done.returncode}:\n{output}"
+        told = f"pkcs11-tool {given}\nended with {done.returncode}:\n{output}\n{self.token.last_words()}"
+        assert done.returncode == 0, told
         return output
 
     def pipe(self, *arguments: str | Path, data: bytes, login: bool = True) -> bytes:

@@ -57,7 +57,7 @@ class Scene:
             register_with_modutil(profile, "interop module", self.token.module.path, self.token.environment())
         evidence = self.folder / "evidence"
         return Browser(
-            profile, self.token.environment(), evidence=evidence, logs=self.token.logs(), executable=executable
+            profile, self.token.environment(), evidence=evidence, log=self.token.log_file(), executable=executable
         )
 
 

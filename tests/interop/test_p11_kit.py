@@ -189,5 +189,8 @@ class TestListModules:
         modules = tmp_path / ".config" / "pkcs11" / "modules"
         modules.mkdir(parents=True)
         (modules / "interop.module").write_text(f"module: {token.module.path}\n")
-        output = succeed([program("p11-kit", "p11-kit"), "list-modules"], token.environment(HOME=str(tmp_path)))
+        output = succeed(
+            [program("p11-kit", "p11-kit"), "list-modules"],
+            token.environment(HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path / ".config")),
+        )
         assert f"token: {token.label}" in output

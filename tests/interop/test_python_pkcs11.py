@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.programs import missing, run, succeed
+from tests.interop.programs import missing, run
 from tests.interop.python_pkcs11_client import TOKEN_TASKS
 from tests.interop.python_pkcs11_tasks import SESSION_TASKS
 
@@ -44,14 +44,16 @@ print("rv=%d list=%d" % (rv, functions.value or 0))
 CKR_GENERAL_ERROR = 5
 
 
-def work(token: Token, task: str) -> str:
-    """Run one task of python_pkcs11_client in a process of its own and return what it printed."""
+def work(token: Token, task: str) -> None:
+    """Run one task of python_pkcs11_client in a process of its own; AssertionError with all it said when it fails."""
     arguments = (token.module.path, token.label, token.pin, task)
     command: list[str | Path] = [sys.executable, "-m", "tests.interop.python_pkcs11_client", *arguments]
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    output = succeed(command, token.environment(PYTHONPATH=path, PYTHONFAULTHANDLER="1"), timeout=60)
-    assert output.endswith("done\n"), output
-    return output
+    done = run(command, token.environment(PYTHONPATH=path, PYTHONFAULTHANDLER="1"), timeout=60)
+    output = done.stdout.decode(errors="replace")
+    told = f"{task} ended with {done.returncode}:\n{output}\n{token.last_words()}"
+    assert done.returncode == 0, told
+    assert output.endswith("done\n"), told
 
 
 @pytest.mark.parametrize("task", [name for name in (*SESSION_TASKS, *TOKEN_TASKS) if name not in TWO_PROCESSES])

@@ -2,8 +2,6 @@
 
 `KEYFOB_INTEROP_MODULE` chooses: unset or `keyfob` takes the keyfob that is installed beside the running Python;
 `softhsm` or the path of a libsofthsm2.so takes SoftHSM, which helps to tell a fault of a test from a fault of keyfob.
-`KEYFOB_INTEROP_SPY`, the path of a file, puts OpenSC's pkcs11-spy.so between every client and the module, and all calls
-with their return codes into that file. It holds PINs and keys of the test tokens; use it to find a fault.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +24,10 @@ PIN = "Interop-7291"
 SO_PIN = "Officer-518203"
 
 _SOFTHSM_PLACES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
-_SPY_PLACES = ("/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/x86_64-linux-gnu/pkcs11/pkcs11-spy.so")
 _LEADING_VARIABLES = ("KEYFOB_", "SOFTHSM2_", "PKCS11SPY", "P11_KIT_", "GNUTLS_", "NSS_")
 """How variables begin that lead modules and client libraries; those of whoever runs the tests do not count."""
 
+_LAST_LINES = 12
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -42,8 +40,6 @@ class Module:
     path: Path
     command: Path
     """The program that makes tokens for it: `keyfob` or `softhsm2-util`."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables that it needs wherever its tokens are."""
 
     def home(self, folder: Path, *, cheap_pins: bool = True) -> dict[str, str]:
         """Prepare `folder` to hold tokens of this module; the environment variables that lead the module there.
@@ -54,20 +50,12 @@ class Module:
         if self.kind == "keyfob":
             hardening = "\n[pin]\nmemory_kib = 8192\niterations = 1\n" if cheap_pins else ""
             (folder / "config.toml").write_text('[log]\nlevel = "debug"\n' + hardening)
-            return {"KEYFOB_HOME": str(folder), **self.settings}
+            return {"KEYFOB_HOME": str(folder)}
         store = folder / "tokens"
         store.mkdir(exist_ok=True)
         configuration = folder / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {store}\nobjectstore.backend = file\nlog.level = ERROR\n")
-        return {"SOFTHSM2_CONF": str(configuration), **self.settings}
-
-    def spied(self, record: Path) -> Module:
-        """The same module behind pkcs11-spy.so, which appends all calls to the file `record`."""
-        for place in _SPY_PLACES:
-            if Path(place).exists():
-                settings = {"PKCS11SPY": str(self.path), "PKCS11SPY_OUTPUT": str(record)}
-                return Module(self.kind, Path(place), self.command, settings)
-        return missing("pkcs11-spy.so is not there (apt-get install opensc-pkcs11)")
+        return {"SOFTHSM2_CONF": str(configuration)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +85,18 @@ class Token:
         """The same token, reached through another `module` that needs these environment variables."""
         return replace(self, module=replace(self.module, path=module), settings={**self.settings, **settings})
 
-    def logs(self) -> list[Path]:
-        """Files in which the module, or the spy before it, may have written what happened."""
-        folders = [Path(self.settings[name]) for name in ("KEYFOB_HOME",) if name in self.settings]
-        spies = [Path(self.settings[name]) for name in ("PKCS11SPY_OUTPUT",) if name in self.settings]
-        return [folder / "keyfob.log" for folder in folders] + spies
+    def log_file(self) -> Path | None:
+        """The file in which the module says why it refused something; None if it keeps none."""
+        home = self.settings.get("KEYFOB_HOME")
+        return Path(home) / "keyfob.log" if home else None
+
+    def last_words(self) -> str:
+        """The end of the module's log, for the message of a test that fails."""
+        file = self.log_file()
+        if file is None or not file.exists():
+            return ""
+        lines = file.read_text().splitlines()[-_LAST_LINES:]
+        return "\n".join(["The end of the module's log:", *lines])
 
     def softhsm_cannot(self, what: str) -> None:
         """Skip the running test when SoftHSM stands in, because `what` is beyond SoftHSM; with keyfob do nothing."""
@@ -119,9 +114,7 @@ def module_under_test() -> Module:
     """The module that `KEYFOB_INTEROP_MODULE` names; ends the test through `missing` when it is not there."""
     choice = os.environ.get("KEYFOB_INTEROP_MODULE", "keyfob")
     stands_in = choice == "softhsm" or Path(choice).name.startswith("libsofthsm")
-    module = _softhsm(choice) if stands_in else _keyfob(choice)
-    record = os.environ.get("KEYFOB_INTEROP_SPY")
-    return module.spied(Path(record)) if record else module
+    return _softhsm(choice) if stands_in else _keyfob(choice)
 
 
 def _softhsm(choice: str) -> Module:

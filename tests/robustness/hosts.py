@@ -64,7 +64,7 @@ def python_child(name: str, *arguments: str, prefix: Sequence[str] = (), **more:
     command = [*prefix, sys.executable, "-m", f"tests.robustness.{name}", str(module_path()), *arguments]
     return subprocess.run(
         command,
-        env=environment(**more),
+        env=environment(PYTHONPATH=str(module_path().parents[1]), **more),
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -255,7 +255,7 @@ def test_wrong_pins_on_a_read_only_store_are_counted_in_the_process(path: Path) 
 
 
 READER = """
-import os, sys, traceback
+import os, pathlib, sys
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore, create, seal
 if os.getuid() == 0:

@@ -35,6 +35,21 @@ USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
 }
 
 
+NAMES = {
+    CKF.ENCRYPT: "encryption",
+    CKF.DECRYPT: "decryption",
+    CKF.DIGEST: "digesting",
+    CKF.SIGN: "signing",
+    CKF.SIGN_RECOVER: "signing with recovery",
+    CKF.VERIFY: "verifying",
+    CKF.VERIFY_RECOVER: "verifying with recovery",
+    CKF.GENERATE: "generating keys",
+    CKF.GENERATE_KEY_PAIR: "generating key pairs",
+    CKF.WRAP: "wrapping",
+    CKF.UNWRAP: "unwrapping",
+    CKF.DERIVE: "derivation",
+}
+
 _offered: dict[tuple[str, int, int], tuple[Mechanism, Callable[..., Any]]] = {}
 
 
@@ -44,9 +59,7 @@ def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Cal
     known = _offered.get((kind, mechanism, flag))
     if known is None:
         if not kinds.flags_of(kind, mechanism) & flag:
-            raise PKCS11Error(
-                CKR.MECHANISM_INVALID, f"{name_of('CKM', mechanism)} is not offered for {name_of('CKF', flag)}"
-            )
+            raise PKCS11Error(CKR.MECHANISM_INVALID, f"{name_of('CKM', mechanism)} is not offered for {NAMES[flag]}")
         row = mechanisms.lookup(mechanism)
         known = _offered[kind, mechanism, flag] = (row, row.operations[flag])
     return known

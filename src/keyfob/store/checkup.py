@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import rows, schema
 from keyfob.store.rows import DamagedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store.database import Database, Row
     from keyfob.store.meta import Meta
@@ -73,8 +72,8 @@ def _objects(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
 def _object(database: Database, row: Row, facts: Meta, keys: Keys | None, expected: dict[int, int | None]) -> list[str]:
     object_id, version, private = row[:3]
     try:
+        rows.check_sum(row)
         if private and keys is None:
-            rows.check_sum(row)
             return []
         attributes = rows.read(row, keys, facts.adopted)
     except DamagedError as problem:
@@ -82,13 +81,10 @@ def _object(database: Database, row: Row, facts: Meta, keys: Keys | None, expect
     found = []
     if version > facts.counters.version:
         found.append(f"object {object_id}: its version {version} is above the token's counter")
-    digests = rows.digests(attributes, keys)
-    expected[object_id] = len(digests)
-    missing = sum(
-        database.row("SELECT 1 FROM lookup WHERE digest = ? AND object = ?", (digest, object_id)) is None
-        for digest in digests
-    )
+    look_ups = rows.look_ups_of(attributes, keys)
+    statement = "SELECT 1 FROM lookup WHERE digest = ? AND object = ? AND class = ?"
+    missing = sum(database.row(statement, (digest, object_id, mark)) is None for digest, mark in look_ups)
+    expected[object_id] = len(look_ups) - missing
     if missing:
         found.append(f"object {object_id}: {missing} look-up rows are missing, so that searches miss it")
-        expected[object_id] = len(digests) - missing
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -15,6 +14,7 @@ from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_lengt
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
 from keyfob.store.vault import fresh_facts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -63,7 +63,7 @@ def create_token(
     # Under an empty SO PIN the master key is open to every reader of the file. It counts until there is another way in.
     if so_pin or not general_access:
         facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)
-    image = _image(facts, keys)
+    image = _image(path, facts, keys)
     keys.wipe()
     try:
         publish.publish(image, path)
@@ -71,8 +71,8 @@ def create_token(
         raise publish.answer(problem, path) from None
 
 
-def _image(facts: dict[str, bytes], keys: Keys) -> bytes:
-    database = Database.in_memory()
+def _image(path: Path, facts: dict[str, bytes], keys: Keys) -> bytes:
+    database = Database.in_memory(path)
     with database.writing():
         schema.create_tables(database)
         meta.write(database, facts, keys)

@@ -7,8 +7,6 @@ it and by nobody else: after a fork it is neither used nor closed (sqlite.org/ho
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -17,13 +15,17 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
 from keyfob.store.watch import FileStatus, SharedHeader, Unknown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Any
+
+    Row = tuple[Any, ...]
 
 BUSY_TIMEOUT_MS = 10_000
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
 
-Row = tuple[Any, ...]
 Watcher = SharedHeader | FileStatus | Unknown
 
 # (kind of SQLite's error, what a caller of PKCS #11 is told), the first that fits.
@@ -76,9 +78,9 @@ class Database:
         self._changed: Callable[[], None] = _nothing
 
     @classmethod
-    def in_memory(cls) -> Database:
-        """An empty database without a file, to build a token's image in."""
-        return cls(apsw.Connection(":memory:"), Path(":memory:"), read_only=False, watcher=Unknown())
+    def in_memory(cls, path: Path) -> Database:
+        """An empty database without a file, to build the image of the token in that shall be at `path`."""
+        return cls(apsw.Connection(":memory:"), path, read_only=False, watcher=Unknown())
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool) -> Database:

@@ -10,19 +10,31 @@ from __future__ import annotations
 from _blake2 import blake2b
 from _operator import _compare_digest as same_digest
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKA, CKO
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SIZE = 16
+MARK_SIZE = 4
+MOST_MARKS = 32
 PLACE = Struct("<QQB")  # object's number, version, private flag
 ATTRIBUTE = Struct("<I")
 CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
 
-__all__ = ["INDEXED", "Hasher", "index_digest", "keyed", "look_ups", "same_digest", "tag_of_meta", "tag_of_object"]
+__all__ = [
+    "INDEXED",
+    "Hasher",
+    "class_mark",
+    "index_digest",
+    "keyed",
+    "look_ups",
+    "same_digest",
+    "tag_of_meta",
+    "tag_of_object",
+]
 
 # What searches can start from, the most telling first. CKA_VALUE only of certificates: the others keep it secret.
 INDEXED = (
@@ -46,15 +58,15 @@ INDEXED = (
 class Hasher:
     """A hash with its purpose and key taken in already; each use starts from a copy, which costs 0.4 us less."""
 
-    __slots__ = ("_start",)
+    __slots__ = ("_start", "marks")
 
     def __init__(self, purpose: bytes, key: bytes | bytearray = b"") -> None:
         self._start = blake2b(digest_size=SIZE, person=purpose, key=key)
+        self.marks: dict[bytes, bytes] = {}  # of classes, see class_mark
 
-    def __call__(self, *parts: bytes) -> bytes:
+    def __call__(self, data: bytes) -> bytes:
         state = self._start.copy()
-        for part in parts:
-            state.update(part)
+        state.update(data)
         return state.digest()
 
 
@@ -70,13 +82,13 @@ PUBLIC_INDEX = Hasher(b"keyfob index")
 
 def tag_of_object(hasher: Hasher, object_id: int, version: int, private: int, record: bytes) -> bytes:
     """Checksum or MAC of an object's row. struct.error or TypeError when damage left no such values in the row."""
-    return hasher(PLACE.pack(object_id, version, private), record)
+    return hasher(PLACE.pack(object_id, version, private) + record)
 
 
 def tag_of_meta(hasher: Hasher, name: str, value: bytes) -> bytes:
     """Checksum or MAC of a row of the meta table."""
     encoded = name.encode()
-    return hasher(len(encoded).to_bytes(1, "little"), encoded, value)
+    return hasher(len(encoded).to_bytes(1, "little") + encoded + value)
 
 
 def index_digest(hasher: Hasher, attribute: int, value: bytes) -> bytes:
@@ -84,13 +96,25 @@ def index_digest(hasher: Hasher, attribute: int, value: bytes) -> bytes:
 
     The attribute's number goes into the digest rather than into a column: smaller, and it tells a reader less.
     """
-    return hasher(ATTRIBUTE.pack(attribute), value)
+    return hasher(ATTRIBUTE.pack(attribute) + value)
 
 
-def look_ups(hasher: Hasher, attributes: Mapping[int, bytes]) -> set[bytes]:
-    """The digests under which an object with these attributes is found."""
+def class_mark(hasher: Hasher, object_class: bytes) -> bytes:
+    """The object's class in each of its look-up rows, so that a search for a key with an ID skips its certificate."""
+    mark = hasher.marks.get(object_class)
+    if mark is None:
+        mark = index_digest(hasher, CKA.CLASS, object_class)[:MARK_SIZE]
+        if len(hasher.marks) < MOST_MARKS:
+            hasher.marks[object_class] = mark
+    return mark
+
+
+def look_ups(hasher: Hasher, attributes: Mapping[int, bytes]) -> set[tuple[bytes, bytes]]:
+    """The (digest, class mark) under which an object with these attributes is found."""
+    object_class = attributes.get(CKA.CLASS, b"")
+    mark = class_mark(hasher, object_class)
     return {
-        index_digest(hasher, attribute, attributes[attribute])
+        (index_digest(hasher, attribute, attributes[attribute]), mark)
         for attribute in INDEXED
-        if attribute in attributes and (attribute != CKA.VALUE or attributes.get(CKA.CLASS) == CERTIFICATE)
+        if attribute in attributes and (attribute != CKA.VALUE or object_class == CERTIFICATE)
     }

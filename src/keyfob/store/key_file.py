@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import publish
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

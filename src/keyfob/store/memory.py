@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from _operator import _compare_digest as same_bytes
 from _thread import RLock
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -14,6 +13,7 @@ from keyfob.store.counters import ROLES, Counters
 from keyfob.store.info import DEFAULT_MAX_FAILURES, TokenInfo, check_label, check_pin_length
 from keyfob.store.rows import is_private
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -8,7 +8,6 @@ a removed row is noticed too. The row `counters` alone has no MAC: it changes wi
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -18,6 +17,7 @@ from keyfob.store.info import DEFAULT_MAX_FAILURES, TokenInfo
 from keyfob.store.integrity import META_CHECKSUM, same_digest, tag_of_meta
 from keyfob.store.record import decode, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -11,18 +11,20 @@ private and no trust object.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
 from keyfob.store.record import Attributes, decode, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from keyfob.store.database import Database, Row
     from keyfob.store.seal import Keys
+
+    LookUps = set[tuple[bytes, bytes]]
 
 TRUE, FALSE = b"\x01", b"\x00"
 # Whom all programs believe: never written, and after login never believed, without a MAC.
@@ -58,23 +60,28 @@ def check_sum(row: Row) -> None:
 
 
 def read(row: Row, keys: Keys | None, adopted: int) -> Attributes:
-    """The attributes of a row; DamagedError when anything about it is wrong. Private rows need `keys`."""
-    check_sum(row)
+    """The attributes of a row; DamagedError when anything about it is wrong. Private rows need `keys`.
+
+    A MAC that fits vouches for all that the checksum does, which is left to `verify` then.
+    """
     object_id, version, private, record, _, mac = row
     try:
-        if keys is not None:
-            if mac is None:
-                if private or version <= adopted:
-                    raise DamagedError("the MAC is missing: it was tampered with")
-            elif not same_digest(tag_of_object(keys.mac, object_id, version, private, record), mac):
-                raise DamagedError("the MAC does not fit: it was tampered with")
+        if keys is None or mac is None:
+            check_sum(row)
+            if keys is not None and (private or version <= adopted):
+                raise DamagedError("the MAC is missing: it was tampered with")
+        elif not same_digest(tag_of_object(keys.mac, object_id, version, private, record), mac):
+            check_sum(row)  # tells an accident from an attack
+            raise DamagedError("the MAC does not fit: it was tampered with")
         if private:
             if keys is None:
                 raise DamagedError("it is sealed")
             record = keys.open(object_id, version, record)
         attributes = decode(record)
-    except (TypeError, ValueError) as problem:
-        raise DamagedError(str(problem) if isinstance(problem, ValueError) else "a value of the wrong type") from None
+    except ValueError as problem:
+        raise DamagedError(str(problem)) from None
+    except (TypeError, OverflowError, struct.error):
+        raise DamagedError("a value of the wrong type") from None
     if attributes.get(CKA.PRIVATE) != (TRUE if private else FALSE):
         raise DamagedError("the private flag does not fit the record")
     if mac is None and keys is not None and attributes.get(CKA.CLASS) in GUARDED_CLASSES:
@@ -103,8 +110,8 @@ def write(database: Database, object_id: int, version: int, attributes: Attribut
     )
 
 
-def digests(attributes: Attributes, keys: Keys | None) -> set[bytes]:
-    """The look-up digests that belong to an object."""
+def look_ups_of(attributes: Attributes, keys: Keys | None) -> LookUps:
+    """The look-up rows that belong to an object, without its number."""
     hasher = PUBLIC_INDEX
     if is_private(attributes):
         if keys is None:
@@ -113,17 +120,17 @@ def digests(attributes: Attributes, keys: Keys | None) -> set[bytes]:
     return look_ups(hasher, attributes)
 
 
-def index(database: Database, object_id: int, old: set[bytes] | None, new: set[bytes]) -> None:
+def index(database: Database, object_id: int, old: LookUps | None, new: LookUps) -> None:
     """Bring the look-up rows of an object from `old` to `new`. `old` None: unknown, so every row is looked at."""
     if old is None:
         database.run("DELETE FROM lookup WHERE object = ?", (object_id,))
         old = set()
-    gone = [(digest, object_id) for digest in sorted(old - new)]
+    gone = [(digest, object_id) for digest, _ in sorted(old - new)]
     if gone:
         database.run_each("DELETE FROM lookup WHERE digest = ? AND object = ?", gone)
-    added = [(digest, object_id) for digest in sorted(new - old)]
+    added = [(digest, object_id, mark) for digest, mark in sorted(new - old)]
     if added:
-        database.run_each("INSERT OR REPLACE INTO lookup (digest, object) VALUES (?, ?)", added)
+        database.run_each("INSERT OR REPLACE INTO lookup (digest, object, class) VALUES (?, ?, ?)", added)
 
 
 def next_id(database: Database) -> int:
@@ -160,4 +167,4 @@ def seal_anew(database: Database, old: Keys, new: Keys, adopted: int) -> None:
         except DamagedError:
             continue
         write(database, object_id, row[1], attributes, new)
-        index(database, object_id, digests(attributes, old), digests(attributes, new))
+        index(database, object_id, look_ups_of(attributes, old), look_ups_of(attributes, new))

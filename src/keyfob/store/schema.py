@@ -4,7 +4,7 @@
     object   one row per object. id: never used again. version: the token's counter of writes when the row was written.
              private: 1 where the record is sealed. checksum: of all that, against accidents. mac: the same under a key
              that only the PIN opens, against attackers; NULL where the row was written without login (public objects)
-    lookup   from the digest of an attribute to the objects that have it
+    lookup   from the digest of an attribute to the objects that have it. class: a mark that tells classes apart
 
 A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are
 one transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
@@ -12,8 +12,7 @@ one transaction, so an interrupted migration is no migration. A store of a newer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store.database import Database
 
@@ -30,7 +29,8 @@ CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT N
 """.strip()
 WITHOUT_MAC = "CREATE INDEX object_without_mac ON object (version) WHERE mac IS NULL"
 LOOKUP = """
-CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID
+CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, class BLOB NOT NULL,
+                     PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID
 """.strip()
 TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP)
 

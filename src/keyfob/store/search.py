@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from keyfob.spec.constants import CKA, CKO
-from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, index_digest
+from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, class_mark, index_digest
 from keyfob.store.rows import FALSE, TRUE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -20,7 +19,14 @@ BY_DIGEST = """
     SELECT object.id, version, private, record, checksum, mac
     FROM lookup JOIN object ON object.id = lookup.object WHERE lookup.digest = ?
 """
-BY_EITHER = BY_DIGEST + "UNION ALL" + BY_DIGEST  # 1 us faster than IN (?, ?)
+BY_DIGEST_AND_CLASS = BY_DIGEST + "AND lookup.class = ?"
+# By number of digests and whether the class is given. UNION ALL takes 1 us less than IN (?, ?).
+STATEMENTS = {
+    (1, False): BY_DIGEST,
+    (2, False): f"{BY_DIGEST} UNION ALL {BY_DIGEST}",
+    (1, True): BY_DIGEST_AND_CLASS,
+    (2, True): f"{BY_DIGEST_AND_CLASS} UNION ALL {BY_DIGEST_AND_CLASS}",
+}
 ALL = "SELECT id, version, private, record, checksum, mac FROM object ORDER BY id"
 
 
@@ -54,15 +60,21 @@ def candidates(database: Database, values: dict[int, bytes], keys: Keys | None) 
     attribute = start(values)
     if attribute is None:
         return database.rows(ALL)
-    digests: list[bytes] = []
     private = values.get(CKA.PRIVATE)
+    object_class = values.get(CKA.CLASS) if attribute != CKA.CLASS else None
+    hashers = []
     if private != TRUE:
-        digests.append(index_digest(PUBLIC_INDEX, attribute, values[attribute]))
+        hashers.append(PUBLIC_INDEX)
     if keys is not None and private != FALSE:
-        digests.append(index_digest(keys.index, attribute, values[attribute]))
-    if not digests:
+        hashers.append(keys.index)
+    if not hashers:
         return iter(())
-    return database.rows(BY_DIGEST if len(digests) == 1 else BY_EITHER, tuple(digests))
+    bound: list[bytes] = []
+    for hasher in hashers:
+        bound.append(index_digest(hasher, attribute, values[attribute]))
+        if object_class is not None:
+            bound.append(class_mark(hasher, object_class))
+    return database.rows(STATEMENTS[len(hashers), object_class is not None], tuple(bound))
 
 
 def matches(values: dict[int, bytes], attributes: Attributes) -> bool:

@@ -10,10 +10,8 @@ raises nothing has changed. A process that inherits a store by fork gets CKR_CRY
 from __future__ import annotations
 
 import os
-import weakref
 from _thread import RLock
-from pathlib import Path
-from typing import TYPE_CHECKING
+from _weakref import ref
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -24,8 +22,10 @@ from keyfob.store.recent import Recent
 from keyfob.store.rows import DamagedError
 from keyfob.store.vault import Vault
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from keyfob.store.database import Row
     from keyfob.store.hardening import Hardening
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # A search that meets more objects than this does not push others out of the memory of recent ones.
 REMEMBERED_OF_A_SEARCH = 64
 
-_open_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_open_stores: set[ref[SqliteStore]] = set()
 
 
 def _silent(text: str) -> None:
@@ -53,12 +53,12 @@ class SqliteStore:
         self._recent = Recent()
         self._vault = Vault(database, self._lock, log, self._recent.clear)
         database.call_when_changed(self._forget_what_was_read)
-        _open_stores.add(self)
+        _open_stores.add(ref(self, _open_stores.discard))
 
     @classmethod
     def create(
         cls,
-        path: str | os.PathLike[str],
+        path: str | Path,
         *,
         label: str,
         serial: str,
@@ -66,7 +66,7 @@ class SqliteStore:
         so_pin: bytes,
         hardening: Hardening,
         general_access: bool = False,
-        key_file: str | os.PathLike[str] | None = None,
+        key_file: str | Path | None = None,
         log: Callable[[str], None] = _silent,
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
@@ -77,27 +77,25 @@ class SqliteStore:
         from keyfob.store.create import create_token
 
         create_token(
-            Path(path),
+            _path(path),
             label=label,
             serial=serial,
             kind=kind,
             so_pin=so_pin,
             hardening=hardening,
             general_access=general_access,
-            key_file=None if key_file is None else Path(key_file),
+            key_file=None if key_file is None else _path(key_file),
         )
         return cls.open(path, log=log)
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Callable[[str], None] = _silent
-    ) -> SqliteStore:
+    def open(cls, path: str | Path, *, read_only: bool = False, log: Callable[[str], None] = _silent) -> SqliteStore:
         """Open a token. Where it cannot be written it is opened for reading, see `read_only`.
 
         CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;
         CKR_DEVICE_ERROR: damaged or not readable.
         """
-        return cls(Database.open(Path(path), read_only=read_only), log)
+        return cls(Database.open(_path(path), read_only=read_only), log)
 
     # The token
 
@@ -169,7 +167,7 @@ class SqliteStore:
         with self._lock:
             try:
                 with self._database.writing():
-                    old = self._digests_of(self._visible_row(object_id))
+                    old = self._look_ups_of(self._visible_row(object_id))
                     self._write(object_id, attributes, old)
                     self._vault.settle_write()
             except BaseException:
@@ -247,7 +245,6 @@ class SqliteStore:
         with self._lock:
             self.logout()
             self._database.close()
-            _open_stores.discard(self)
 
     def abandon(self) -> None:
         """In a forked child: forget everything, touch nothing that the parent uses. Happens by itself after os.fork."""
@@ -279,32 +276,43 @@ class SqliteStore:
             raise PKCS11Error(CKR.OBJECT_HANDLE_INVALID, f"there is no object {object_id}")
         return row
 
-    def _digests_of(self, row: Row) -> set[bytes] | None:
+    def _look_ups_of(self, row: Row) -> rows.LookUps | None:
         """Under what the object is found now; None when it is too damaged to tell."""
         keys = self._vault.keys
         try:
-            return rows.digests(rows.read(row, keys, self._vault.facts().adopted), keys)
+            return rows.look_ups_of(rows.read(row, keys, self._vault.facts().adopted), keys)
         except DamagedError:
             return None
 
-    def _write(self, object_id: int, attributes: Attributes, old: set[bytes] | None) -> None:
+    def _write(self, object_id: int, attributes: Attributes, old: rows.LookUps | None) -> None:
         facts = self._vault.facts()
         if rows.is_private(attributes) and not self._vault.sees_private:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
         keys = self._vault.keys
         rows.write(self._database, object_id, facts.counters.next_version(), attributes, keys)
-        rows.index(self._database, object_id, old, rows.digests(attributes, keys))
+        rows.index(self._database, object_id, old, rows.look_ups_of(attributes, keys))
 
     def _remove(self, object_ids: Sequence[int]) -> None:
         for object_id in object_ids:
-            old = self._digests_of(self._visible_row(object_id))
+            old = self._look_ups_of(self._visible_row(object_id))
             rows.index(self._database, object_id, old, set())
             self._database.run("DELETE FROM object WHERE id = ?", (object_id,))
 
 
+def _path(path: str | Path) -> Path:
+    """A Path as it is. Only strings need pathlib itself, which takes 6 ms to import with what it imports."""
+    if not isinstance(path, str):
+        return path
+    from pathlib import Path
+
+    return Path(path)
+
+
 def _abandon_all() -> None:
-    for store in list(_open_stores):
-        store.abandon()
+    for reference in list(_open_stores):
+        store = reference()
+        if store is not None:
+            store.abandon()
 
 
 os.register_at_fork(after_in_child=_abandon_all)

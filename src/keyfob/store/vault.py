@@ -7,15 +7,15 @@ what was true before it is checked again after it.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import key_file, meta, rows
+from keyfob.store import meta, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
 from keyfob.store.meta import GUARDED, NUMBER, WRAPPING_OF, Meta
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import RLock
     from collections.abc import Callable
@@ -117,7 +117,7 @@ class Vault:
 
     def unlock_with_key_file(self) -> None:
         """Open a token without PIN."""
-        from keyfob.store import seal
+        from keyfob.store import key_file, seal
 
         with self.lock:
             self._database.refresh()

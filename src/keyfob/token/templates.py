@@ -15,7 +15,7 @@ import os
 from keyfob.mechanisms import key_class
 from keyfob.mechanisms.hashes import sha1
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
-from keyfob.spec.constants import CK, CKA, CKC, CKO, CKR
+from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token.certificate import attributes_of
 from keyfob.token.object import (
@@ -49,8 +49,15 @@ USAGES = (
     CKA.ENCAPSULATE,
     CKA.DECAPSULATE,
 )
-# Usages that only make sense for some keys; elsewhere they are not assumed.
-NOT_ASSUMED = (CKA.ENCAPSULATE, CKA.DECAPSULATE)
+# What a key is for when its template does not say: all that its type can do.
+_SIGNS = frozenset((CKA.SIGN, CKA.VERIFY))
+ASSUMED = {
+    CKK.RSA: frozenset(USAGES) - {CKA.DERIVE, CKA.ENCAPSULATE, CKA.DECAPSULATE},
+    CKK.EC: _SIGNS | {CKA.DERIVE},
+    CKK.EC_EDWARDS: _SIGNS,
+    CKK.EC_MONTGOMERY: frozenset((CKA.DERIVE,)),
+}
+ASSUMED_OF_SECRETS = frozenset(USAGES) - {CKA.ENCAPSULATE, CKA.DECAPSULATE}
 VENDOR_NSS = 0xCE534350
 VENDOR_NSS_END = VENDOR_NSS + 0x3000
 
@@ -267,9 +274,10 @@ def _defaults(given: Attributes, rows: Rows, *, private_default: bool) -> None:
 
 
 def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, base: Attributes | None) -> None:
+    assumed = ASSUMED.get(number(given[CKA.KEY_TYPE]), ASSUMED_OF_SECRETS)
     for usage in USAGES:
         if usage in rows:
-            given.setdefault(usage, FALSE if usage in NOT_ASSUMED else TRUE)
+            given.setdefault(usage, TRUE if usage in assumed else FALSE)
     given[CKA.LOCAL] = TRUE if origin == GENERATE else FALSE
     given[CKA.KEY_GEN_MECHANISM] = ulong(mechanism if origin == GENERATE else CK.UNAVAILABLE_INFORMATION)
     if not given[CKA.ID]:

@@ -106,7 +106,7 @@ class Browser:
     """A browser from `with` to the end of it. At the end the whole process group is killed and the profile removed.
 
     When the `with` block fails, the folder `evidence` keeps a screenshot (if the browser still answers), the browser's
-    output, the dialogs that were met and copies of `logs`, and the exception says so.
+    output, the dialogs that were met and a copy of the module's `log`, and the exception says so.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Browser:
         environment: Mapping[str, str],
         *,
         evidence: Path,
-        logs: Sequence[Path] = (),
+        log: Path | None = None,
         executable: Path | None = None,
     ) -> None:
         self._profile = profile
         self._evidence = evidence
-        self._logs = logs
+        self._log = log
         self._executable = executable or Path(program("firefox-esr", "firefox-esr"))
         self._environment = dict(environment) | {
             "MOZ_HEADLESS": "1",
@@ -275,9 +275,8 @@ class Browser:
         self._output.seek(0)
         (self._evidence / "firefox-output.txt").write_bytes(self._output.read())
         (self._evidence / "dialogs.json").write_text(json.dumps(self._dialogs, indent=1))
-        for log in self._logs:
-            if log.exists():
-                shutil.copy(log, self._evidence)
+        if self._log is not None and self._log.exists():
+            shutil.copy(self._log, self._evidence)
         if self._marionette is not None:
             # Whatever fails here must not hide the failure that is being reported.
             with contextlib.suppress(OSError, ValueError, MarionetteError):

@@ -1,7 +1,7 @@
 // Answers Firefox's own dialogs as a person would: it types the PIN, picks the certificate and presses the buttons.
-// Runs in the chrome context. arguments[0] is the plan: {pins: [...], certificate: "...", module: {name, path}}. Each PIN
-// is used for one prompt, then prompts are cancelled; a certificate that is not offered, or null, sends none; the module
-// is for the Load dialog of the device manager.
+// Runs in the chrome context. arguments[0] is the plan: {pins: [...], certificate: "...", module: {name, path}}. Each
+// PIN is used for one prompt, then prompts are cancelled; a certificate that is not offered, or null, sends none; the
+// module is for the Load dialog of the device manager.
 // What was met is left in `met`, one record for each dialog.
 
 const plan = arguments[0];

@@ -1,0 +1,87 @@
+"""What every store offers. For type checkers only: at run time nothing imports this file, nor `typing` with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keyfob.store.info import TokenInfo
+    from keyfob.store.record import Attributes
+
+
+class Store(Protocol):
+    """One token. Roles are "user" and "so"; private objects are those with CKA_PRIVATE true.
+
+    A call that changes something is done when it returns, and when it raises nothing has changed. Any thread may call.
+    """
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every change is refused with CKR_TOKEN_WRITE_PROTECTED."""
+
+    @property
+    def unlocked(self) -> bool:
+        """Whether somebody is logged in. Another process that initialises the token anew logs everybody out."""
+
+    def info(self) -> TokenInfo:
+        """What is known of the token without PIN."""
+
+    def login(self, role: str, pin: bytes) -> None:
+        """Open what is sealed. CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_USER_PIN_NOT_INITIALIZED.
+
+        The SO sees no private objects.
+        """
+
+    def verify_pin(self, role: str, pin: bytes) -> None:
+        """As `login`, counting wrong PINs too, but who is logged in stays as it is."""
+
+    def unlock_with_key_file(self) -> None:
+        """Open a token without PIN; CKR_USER_NOT_LOGGED_IN if it is none, CKR_DEVICE_ERROR without its key."""
+
+    def logout(self) -> None:
+        """Forget the keys."""
+
+    def set_pin(self, role: str, new_pin: bytes) -> None:
+        """Set the PIN of a role and its count of failures to 0; CKR_USER_NOT_LOGGED_IN, CKR_PIN_LEN_RANGE.
+
+        Needs a login of either role. With the first user PIN the empty SO PIN stops working, and the SO has no PIN
+        until somebody who is logged in sets one.
+        """
+
+    def reset(self, label: str, so_pin: bytes) -> None:
+        """C_InitToken on a token: CKR_PIN_INCORRECT, or every object, setting and the user PIN are gone for good."""
+
+    def set_label(self, label: str) -> None:
+        """At most 32 bytes. Needs a login."""
+
+    def set_setting(self, key: str, value: str) -> None:
+        """Keep a setting, see TokenInfo.settings. Needs a login."""
+
+    def insert(self, objects: Sequence[Attributes], *, replacing: Sequence[int] = ()) -> list[int]:
+        """Add objects, remove others, all or none; the new numbers, which are never used twice."""
+
+    def update(self, object_id: int, attributes: Attributes) -> None:
+        """Give an object these attributes and no others; CKR_OBJECT_HANDLE_INVALID."""
+
+    def delete(self, object_ids: Sequence[int]) -> None:
+        """Remove objects, all or none; CKR_OBJECT_HANDLE_INVALID."""
+
+    def get(self, object_id: int) -> Attributes | None:
+        """An object's attributes, not to be changed; None: no such object, or hidden. CKR_DEVICE_ERROR: damaged."""
+
+    def find(self, template: Sequence[tuple[int, bytes]]) -> list[int]:
+        """The numbers of all visible objects with exactly these values; damaged ones are left out and logged."""
+
+    def change_counter(self) -> int:
+        """Another number than before whenever any process has changed the token."""
+
+    def verify(self) -> list[str]:
+        """Check everything; a line for each thing that is wrong. More thorough after login."""
+
+    def close(self) -> None:
+        """Forget the keys and let go of the file."""
+
+    def abandon(self) -> None:
+        """In a forked child: forget all without touching what the parent uses."""
