@@ -18,7 +18,6 @@ never an error; a faulty one is named in the log and its defaults hold.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from keyfob import log
 
@@ -36,7 +35,7 @@ class Config:
 
     __slots__ = ("file", "hardening", "log_file", "log_level", "max_sessions", "tokens")
 
-    def __init__(self, file: Path, tokens: Path, log_file: Path) -> None:
+    def __init__(self, file: str, tokens: str, log_file: str) -> None:
         self.file = file
         self.tokens = tokens
         self.log_file = log_file
@@ -46,25 +45,28 @@ class Config:
 
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""
-        for folder in (self.tokens, self.log_file.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.tokens, os.path.dirname(self.log_file)):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
 
 
 def load(environment: Mapping[str, str]) -> Config:
     """The configuration for these environment variables, with the log opened accordingly."""
     home = environment.get("KEYFOB_HOME")
     if home:
-        base = Path(home)
-        config = Config(base / "config.toml", base / "tokens", base / "keyfob.log")
+        config = Config(*(os.path.join(home, name) for name in ("config.toml", "tokens", "keyfob.log")))
     else:
-        user = Path(environment.get("HOME") or os.path.expanduser("~"))
+        user = environment.get("HOME") or os.path.expanduser("~")
+
+        def below(variable: str, default: str, name: str) -> str:
+            return os.path.join(environment.get(variable) or os.path.join(user, default), "keyfob", name)
+
         config = Config(
-            Path(environment.get("XDG_CONFIG_HOME") or user / ".config") / "keyfob" / "config.toml",
-            Path(environment.get("XDG_DATA_HOME") or user / ".local" / "share") / "keyfob" / "tokens",
-            Path(environment.get("XDG_STATE_HOME") or user / ".local" / "state") / "keyfob" / "keyfob.log",
+            below("XDG_CONFIG_HOME", ".config", "config.toml"),
+            below("XDG_DATA_HOME", ".local/share", "tokens"),
+            below("XDG_STATE_HOME", ".local/state", "keyfob.log"),
         )
     problems = _read(config)
-    log.configure(str(config.log_file), config.log_level)
+    log.configure(config.log_file, config.log_level)
     for problem in problems:
         log.line("warning", f"{config.file}: {problem}")
     return config
@@ -72,7 +74,8 @@ def load(environment: Mapping[str, str]) -> Config:
 
 def _read(config: Config) -> list[str]:
     try:
-        text = config.file.read_text(encoding="utf-8")
+        with open(config.file, encoding="utf-8") as file:
+            text = file.read()
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as problem:

@@ -316,7 +316,7 @@ def test_a_reader_without_wal_index_notices_changes(folder: Path) -> None:
     store.close()
     database = SqliteStore.open(path)._database
     database.close()
-    reader = SqliteStore(type(database)._open_immutable(path, apsw.CantOpenError("no -shm")), lambda _: None)
+    reader = SqliteStore(type(database)._open_immutable(str(path), apsw.CantOpenError("no -shm")), lambda _: None)
     assert reader.read_only
     assert reader.get(number) == certificate(1)
     counter = reader.change_counter()

@@ -57,6 +57,9 @@ ENDS: dict[str, tuple[str, ...]] = {
     "C_VerifySignatureFinal": (VERIFY_SIGNATURE,),
 }
 
+# Answers that tell of trouble with the machine or the token's file, and not of what the caller may do otherwise.
+TROUBLES = frozenset((CKR.DEVICE_ERROR, CKR.DEVICE_MEMORY, CKR.DEVICE_REMOVED, CKR.FUNCTION_FAILED, CKR.HOST_MEMORY))
+
 
 def answer(name: str, problem: BaseException, session: Session | None = None) -> int:
     """The return value of a call that raised, after its operation has ended and the log knows why."""
@@ -68,7 +71,7 @@ def answer(name: str, problem: BaseException, session: Session | None = None) ->
         for kind in ENDS.get(name, ()):
             session.end(kind)
     if isinstance(problem, PKCS11Error):
-        log.line("info", f"{name}: {problem}")
+        log.line("error" if problem.rv in TROUBLES else "info", f"{name}: {problem}")
         return problem.rv
     if isinstance(problem, MemoryError):
         log.line("error", f"{name}: out of memory")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from keyfob.cli import objects, tokens
@@ -54,7 +56,7 @@ def _delete_token(label: str, *, yes: bool) -> None:
         if slot_id is None:
             slot_id = tokens.find(library, label).slot_id
         confirm(f"Delete the token {label!r} (slot {slot_id}) with everything on it for good?", yes=yes)
-        path, key_file = library.path_of(slot_id), tokens.key_file(library, slot_id)
+        path, key_file = Path(library.path_of(slot_id)), tokens.key_file(library, slot_id)
     # Closed by now, so that SQLite has folded its log into the file.
     tokens.remove(path, key_file)
     click.echo(f"Deleted the token {label!r}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -90,7 +91,7 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
         token.login(session, CKU.SO, so)
         token.init_pin(session, user)
     except BaseException:
-        tokens.remove(library.path_of(slot_id))
+        tokens.remove(Path(library.path_of(slot_id)))
         raise
 
 

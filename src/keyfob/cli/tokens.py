@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyfob import config
@@ -14,7 +15,6 @@ from keyfob.token.library import Library
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from keyfob.cli.pins import Secret
     from keyfob.token.session import Session
@@ -86,7 +86,7 @@ def count(token: Token) -> int:
 
 def key_file(tokens: Library, slot_id: int) -> Path:
     """Where the key of a token without PIN is."""
-    return tokens.path_of(slot_id).with_suffix(".key")
+    return Path(tokens.path_of(slot_id)).with_suffix(".key")
 
 
 def label_of(token: Token) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from keyfob.spec.constants import CKR
@@ -16,8 +17,6 @@ from keyfob.store.vault import fresh_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from keyfob.store.hardening import Hardening
     from keyfob.store.seal import Keys
 
@@ -27,7 +26,7 @@ WAL_MARK = slice(18, 20)
 
 
 def create_token(
-    path: Path,
+    path: str,
     *,
     label: str,
     serial: str,
@@ -35,7 +34,7 @@ def create_token(
     so_pin: bytes,
     hardening: Hardening,
     general_access: bool,
-    key_file: Path | None,
+    key_file: str | None,
 ) -> None:
     """See SqliteStore.create."""
     from keyfob.store import seal
@@ -45,7 +44,7 @@ def create_token(
         check_pin_length(so_pin)
     if not 1 <= len(serial.encode()) <= MAX_SERIAL:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a serial number has 1 to {MAX_SERIAL} bytes")
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {path} already")
     keys = seal.Keys.generate()
     facts = fresh_facts(keys, 1, label.encode(), 0) | {
@@ -71,7 +70,7 @@ def create_token(
         raise publish.answer(problem, path) from None
 
 
-def _image(path: Path, facts: dict[str, bytes], keys: Keys) -> bytes:
+def _image(path: str, facts: dict[str, bytes], keys: Keys) -> bytes:
     database = Database.in_memory(path)
     with database.writing():
         schema.create_tables(database)

@@ -18,7 +18,6 @@ from keyfob.store.watch import FileStatus, SharedHeader, Unknown
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from typing import Any
 
     Row = tuple[Any, ...]
@@ -43,9 +42,9 @@ FULL = apsw.SQLITE_IOERR_SHMSIZE
 _inherited: list[apsw.Connection] = []
 
 
-def answer(problem: Exception, path: Path) -> PKCS11Error:
+def answer(problem: Exception, path: str) -> PKCS11Error:
     """What to say for an error of SQLite's. Its texts name tables and files, never values."""
-    name = path.name
+    name = os.path.basename(path)
     if isinstance(problem, (UnicodeDecodeError, OverflowError)):  # damage turned a BLOB into TEXT
         return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: damaged: a value has the wrong type")
     extended = getattr(problem, "extendedresult", None)
@@ -66,7 +65,7 @@ class Database:
 
     __slots__ = ("_changed", "_connection", "_seen", "_version", "counter", "path", "process", "read_only", "watcher")
 
-    def __init__(self, connection: apsw.Connection, path: Path, *, read_only: bool, watcher: Watcher) -> None:
+    def __init__(self, connection: apsw.Connection, path: str, *, read_only: bool, watcher: Watcher) -> None:
         self._connection: apsw.Connection | None = connection
         self.path = path
         self.process = os.getpid()
@@ -78,15 +77,15 @@ class Database:
         self._changed: Callable[[], None] = _nothing
 
     @classmethod
-    def in_memory(cls, path: Path) -> Database:
+    def in_memory(cls, path: str) -> Database:
         """An empty database without a file, to build the image of the token in that shall be at `path`."""
         return cls(apsw.Connection(":memory:"), path, read_only=False, watcher=Unknown())
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool) -> Database:
+    def open(cls, path: str, *, read_only: bool) -> Database:
         """An existing token of our schema or an older one, which is migrated."""
         try:
-            path.stat()
+            os.stat(path)
         except FileNotFoundError:
             raise PKCS11Error(CKR.TOKEN_NOT_PRESENT, f"there is no token at {path}") from None
         except OSError as problem:
@@ -101,9 +100,9 @@ class Database:
             raise answer(problem, path) from None
 
     @classmethod
-    def _open(cls, path: Path, *, read_only: bool) -> Database:
+    def _open(cls, path: str, *, read_only: bool) -> Database:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
-        connection = apsw.Connection(str(path), flags=flags)
+        connection = apsw.Connection(path, flags=flags)
         try:
             _configure(connection)
             _recognise(connection, path)
@@ -122,16 +121,16 @@ class Database:
         return database
 
     @classmethod
-    def _open_immutable(cls, path: Path, reason: apsw.Error) -> Database:
+    def _open_immutable(cls, path: str, reason: apsw.Error) -> Database:
         """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
 
         Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
         """
         if not os.access(path, os.R_OK):  # asked without opening it: see watch.py on closing descriptors
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
-        wal = path.with_name(path.name + "-wal")
+        wal = path + "-wal"
         if _size(wal) > WAL_HEADER:
-            text = f"{path}: its last changes wait in {wal.name}; make its folder writable once ({reason})"
+            text = f"{path}: its last changes wait in {os.path.basename(wal)}; make its folder writable once ({reason})"
             raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
         watcher = FileStatus(path)
         try:
@@ -297,7 +296,7 @@ class Writing:
     def __enter__(self) -> None:
         database = self._database
         if database.read_only:
-            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{database.path.name} can only be read")
+            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
         database.run("BEGIN IMMEDIATE")
         try:
             database.notice()
@@ -340,7 +339,7 @@ def _configure(connection: apsw.Connection) -> None:
         connection.execute(f"PRAGMA {setting}").fetchall()
 
 
-def _recognise(connection: apsw.Connection, path: Path) -> None:
+def _recognise(connection: apsw.Connection, path: str) -> None:
     """Refuse what is not ours or is newer, before anything is written."""
     application = connection.execute("PRAGMA application_id").fetchall()[0][0]
     if application != schema.APPLICATION_ID:
@@ -351,8 +350,8 @@ def _recognise(connection: apsw.Connection, path: Path) -> None:
         raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
 
 
-def _connect_immutable(path: Path) -> apsw.Connection:
-    quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _connect_immutable(path: str) -> apsw.Connection:
+    quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)
     _configure(connection)
@@ -360,9 +359,9 @@ def _connect_immutable(path: Path) -> apsw.Connection:
     return connection
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except OSError:
         return 0
 

@@ -8,16 +8,12 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import publish
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SIZE = 32
 
 
-def obtain(path: Path) -> bytes:
+def obtain(path: str) -> bytes:
     """The key in this file, made anew if there is none; a file that is there is never overwritten."""
-    if not path.exists():
+    if not os.path.exists(path):
         try:
             publish.publish(os.urandom(SIZE), path)
         except FileExistsError:
@@ -27,10 +23,10 @@ def obtain(path: Path) -> bytes:
     return read(path)
 
 
-def read(path: Path) -> bytes:
+def read(path: str) -> bytes:
     """CKR_DEVICE_ERROR when there is no readable key of the right length."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             key = file.read(SIZE + 1)
     except OSError as problem:
         raise PKCS11Error(CKR.DEVICE_ERROR, f"the key file {path} cannot be read: {problem.strerror}") from None
@@ -39,12 +35,12 @@ def read(path: Path) -> bytes:
     return key
 
 
-def resolve(written: str, token: Path) -> Path:
+def resolve(written: str, token: str) -> str:
     """From what the token says to a path: a bare name counts from the token's folder."""
-    return token.absolute().parent / written
+    return os.path.join(os.path.dirname(os.path.abspath(token)), written)
 
 
-def name_for(path: Path, token: Path) -> str:
+def name_for(path: str, token: str) -> str:
     """What the token shall say: a bare name if both are in one folder, so that the folder can move."""
-    absolute = path.absolute()
-    return absolute.name if absolute.parent == token.absolute().parent else str(absolute)
+    folder, name = os.path.split(os.path.abspath(path))
+    return name if folder == os.path.dirname(os.path.abspath(token)) else os.path.join(folder, name)

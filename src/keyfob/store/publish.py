@@ -8,10 +8,6 @@ import os
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
-
 ANSWERS = {
     errno.EEXIST: CKR.FUNCTION_FAILED,
     errno.ENOSPC: CKR.DEVICE_MEMORY,
@@ -22,13 +18,14 @@ ANSWERS = {
 }
 
 
-def publish(content: bytes, path: Path) -> None:
+def publish(content: bytes, path: str) -> None:
     """Write beside the path under a name that nobody looks for, make it durable, and give it its name; OSError.
 
     FileExistsError when there is such a file, also when another process made it in this moment. The descriptor is
     closed before the name exists: closing it later would drop the locks of whoever in this process has opened the file.
     """
-    temporary = path.absolute().parent / f".{path.name}.{os.getpid()}-{os.urandom(6).hex()}.new"
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(6).hex()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -38,19 +35,19 @@ def publish(content: bytes, path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        path.hardlink_to(temporary)
+        os.link(temporary, path)
     finally:
-        temporary.unlink()
-    _sync_folder(temporary.parent)
+        os.unlink(temporary)
+    _sync_folder(folder)
 
 
-def answer(problem: OSError, path: Path) -> PKCS11Error:
+def answer(problem: OSError, path: str) -> PKCS11Error:
     """What to say when publishing failed."""
     rv = ANSWERS.get(problem.errno or 0, CKR.DEVICE_ERROR)
     return PKCS11Error(rv, f"{path} cannot be made: {problem.strerror}")
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

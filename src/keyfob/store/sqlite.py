@@ -25,7 +25,6 @@ from keyfob.store.vault import Vault
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from keyfob.store.database import Row
     from keyfob.store.hardening import Hardening
@@ -58,7 +57,7 @@ class SqliteStore:
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
         label: str,
         serial: str,
@@ -66,7 +65,7 @@ class SqliteStore:
         so_pin: bytes,
         hardening: Hardening,
         general_access: bool = False,
-        key_file: str | Path | None = None,
+        key_file: str | os.PathLike[str] | None = None,
         log: Callable[[str], None] = _silent,
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
@@ -77,25 +76,25 @@ class SqliteStore:
         from keyfob.store.create import create_token
 
         create_token(
-            _path(path),
+            os.fspath(path),
             label=label,
             serial=serial,
             kind=kind,
             so_pin=so_pin,
             hardening=hardening,
             general_access=general_access,
-            key_file=None if key_file is None else _path(key_file),
+            key_file=None if key_file is None else os.fspath(key_file),
         )
         return cls.open(path, log=log)
 
     @classmethod
-    def open(cls, path: str | Path, *, read_only: bool = False, log: Callable[[str], None] = _silent) -> SqliteStore:
+    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Callable[[str], None] = _silent) -> SqliteStore:
         """Open a token. Where it cannot be written it is opened for reading, see `read_only`.
 
         CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;
         CKR_DEVICE_ERROR: damaged or not readable.
         """
-        return cls(Database.open(_path(path), read_only=read_only), log)
+        return cls(Database.open(os.fspath(path), read_only=read_only), log)
 
     # The token
 
@@ -297,15 +296,6 @@ class SqliteStore:
             old = self._look_ups_of(self._visible_row(object_id))
             rows.index(self._database, object_id, old, set())
             self._database.run("DELETE FROM object WHERE id = ?", (object_id,))
-
-
-def _path(path: str | Path) -> Path:
-    """A Path as it is. Only strings need pathlib itself, which takes 6 ms to import with what it imports."""
-    if not isinstance(path, str):
-        return path
-    from pathlib import Path
-
-    return Path(path)
 
 
 def _abandon_all() -> None:

@@ -15,10 +15,6 @@ from __future__ import annotations
 import mmap
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
-
 HEADER_SIZE = 48
 
 _maps: dict[tuple[int, int], tuple[int, mmap.mmap]] = {}
@@ -29,11 +25,11 @@ class SharedHeader:
 
     __slots__ = ("_map",)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         """`path`: the database's, with a connection open on it; OSError or ValueError where -shm cannot be mapped."""
         _forget_deleted_files()
-        name = path.with_name(path.name + "-shm")
-        status = name.stat()
+        name = path + "-shm"
+        status = os.stat(name)
         identity = (status.st_dev, status.st_ino)
         if identity not in _maps:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -49,17 +45,17 @@ class FileStatus:
 
     __slots__ = ("_path", "_pending")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._pending = path.with_name(path.name + "-wal")
+        self._pending = path + "-wal"
 
     def read(self) -> bytes | None:
         try:
-            status = self._path.stat()
+            status = os.stat(self._path)
         except OSError:
             return None
         try:
-            pending = self._pending.stat().st_size
+            pending = os.stat(self._pending).st_size
         except OSError:
             pending = 0
         return b"%d %d %d %d" % (status.st_ino, status.st_size, status.st_mtime_ns, pending)

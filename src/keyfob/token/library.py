@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from _thread import RLock
-from pathlib import Path
 
 from keyfob import log
 from keyfob.spec.constants import CKR
@@ -41,8 +40,9 @@ class Library:
         self.process = os.getpid()
         self.rescan()
 
-    def path_of(self, slot_id: int) -> Path:
-        return self.config.tokens / f"{PREFIX}{slot_id}{SUFFIX}"
+    def path_of(self, slot_id: int) -> str:
+        """The token file of a slot."""
+        return os.path.join(self.config.tokens, f"{PREFIX}{slot_id}{SUFFIX}")
 
     def rescan(self) -> None:
         """Take up token files that came since; S2: never fewer slots than before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.mechanisms import load_key
 from keyfob.spec.constants import CKA, CKO
 

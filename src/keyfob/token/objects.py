@@ -7,7 +7,6 @@ and thread, survive logins, and are never reused (P25), without a table that gro
 
 from __future__ import annotations
 
-
 from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.spec.constants import CKA, CKO, CKP, CKR
 from keyfob.spec.errors import PKCS11Error, name_of

@@ -13,7 +13,6 @@ C_*Init and the call that ends it; `started` tells that a part was taken, so tha
 
 from __future__ import annotations
 
-
 from keyfob.spec.constants import CKF, CKR, CKS
 from keyfob.spec.errors import PKCS11Error
 
