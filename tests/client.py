@@ -1,7 +1,7 @@
 """A client of any PKCS #11 module for tests: the C ABI with as little between as possible.
 
-`Client(path)` loads a module and calls through its default interface's function list. `call` gives the CK_RV; `ok` demands
-CKR_OK. Templates are lists of (CKA_*, value): bytes as they are, bool as CK_BBOOL, int as CK_ULONG, str as UTF-8.
+`Client(path)` loads a module and calls through its default interface's function list. `call` gives the CK_RV; `ok`
+demands CKR_OK. Templates are lists of (CKA_*, value): bytes, bool for CK_BBOOL, int for CK_ULONG, str for UTF-8.
 """
 
 from __future__ import annotations

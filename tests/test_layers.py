@@ -85,7 +85,8 @@ def test_loading_the_module_imports_nothing_slow() -> None:
     """Run as the loader runs it: without site, with the paths of this environment."""
     program = "import sys; sys.path[:0] = sys.argv[1:]; import keyfob.abi.start; print(*sys.modules)"
     paths = [str(SOURCE.parent), *(entry for entry in sys.path if "site-packages" in entry)]
-    ran = subprocess.run([sys.executable, "-I", "-S", "-c", program, *paths], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-I", "-S", "-c", program, *paths]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = set(ran.stdout.split())
     assert "keyfob.abi.entries" in loaded
     assert not loaded & SLOW

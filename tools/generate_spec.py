@@ -77,8 +77,15 @@ def names() -> str:
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "CK_RSA_PKCS_OAEP_PARAMS": ("RSA_PKCS_OAEP",),
     "CK_RSA_PKCS_PSS_PARAMS": (
-        "RSA_PKCS_PSS", "SHA1_RSA_PKCS_PSS", "SHA224_RSA_PKCS_PSS", "SHA256_RSA_PKCS_PSS", "SHA384_RSA_PKCS_PSS",
-        "SHA512_RSA_PKCS_PSS", "SHA3_224_RSA_PKCS_PSS", "SHA3_256_RSA_PKCS_PSS", "SHA3_384_RSA_PKCS_PSS",
+        "RSA_PKCS_PSS",
+        "SHA1_RSA_PKCS_PSS",
+        "SHA224_RSA_PKCS_PSS",
+        "SHA256_RSA_PKCS_PSS",
+        "SHA384_RSA_PKCS_PSS",
+        "SHA512_RSA_PKCS_PSS",
+        "SHA3_224_RSA_PKCS_PSS",
+        "SHA3_256_RSA_PKCS_PSS",
+        "SHA3_384_RSA_PKCS_PSS",
         "SHA3_512_RSA_PKCS_PSS",
     ),
     "CK_ECDH1_DERIVE_PARAMS": ("ECDH1_DERIVE", "ECDH1_COFACTOR_DERIVE"),
@@ -89,7 +96,10 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "CK_AES_CBC_ENCRYPT_DATA_PARAMS": ("AES_CBC_ENCRYPT_DATA",),
     "CK_DES_CBC_ENCRYPT_DATA_PARAMS": ("DES3_CBC_ENCRYPT_DATA",),
     "CK_KEY_DERIVATION_STRING_DATA": (
-        "AES_ECB_ENCRYPT_DATA", "DES3_ECB_ENCRYPT_DATA", "CONCATENATE_BASE_AND_DATA", "CONCATENATE_DATA_AND_BASE",
+        "AES_ECB_ENCRYPT_DATA",
+        "DES3_ECB_ENCRYPT_DATA",
+        "CONCATENATE_BASE_AND_DATA",
+        "CONCATENATE_DATA_AND_BASE",
         "XOR_BASE_AND_DATA",
     ),
     "CK_PKCS5_PBKD2_PARAMS2": ("PKCS5_PBKD2",),
@@ -98,8 +108,17 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "CK_RSA_AES_KEY_WRAP_PARAMS": ("RSA_AES_KEY_WRAP",),
     "CK_ECDH_AES_KEY_WRAP_PARAMS": ("ECDH_AES_KEY_WRAP",),
 }
-FIELD_NAMES = {"sLen": "salt_length", "phFlag": "prehash", "cb": "counter_block", "mgf": "mgf", "kdf": "kdf",
-               "length": "length", "iv": "iv", "hashAlg": "hash_alg", "prf": "prf"}
+FIELD_NAMES = {
+    "sLen": "salt_length",
+    "phFlag": "prehash",
+    "cb": "counter_block",
+    "mgf": "mgf",
+    "kdf": "kdf",
+    "length": "length",
+    "iv": "iv",
+    "hashAlg": "hash_alg",
+    "prf": "prf",
+}
 
 
 def snake(field: str) -> str:
@@ -116,7 +135,7 @@ def class_name(struct: str) -> str:
 
 
 def layout(struct: str) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The struct's fields as (kind, Python name, C names): "ulong", "bool", "bytes" (pointer, length), "array", "struct"."""
+    """The struct's fields as (kind, Python name, C names); "bytes" are a pointer and its length."""
     fields = [(name, kind) for name, kind in facts("structs")[struct]]
     pointers = ("CK_BYTE_PTR", "CK_VOID_PTR", "CK_UTF8CHAR_PTR")
     length_of = {
@@ -164,7 +183,9 @@ def parameters() -> str:
         arguments = ", ".join(f"{name}: {kind}" for name, kind in types.items())
         lines.append(f"    def __init__(self, {arguments}) -> None:\n")
         lines.extend(f"        self.{name} = {name}\n" for name in types)
-    lines.append("\n\n# class: (struct, ((kind, Python name, C names), ...)), in the order of the constructor's arguments.\n")
+    lines.append(
+        "\n\n# class: (struct, ((kind, Python name, C names), ...)), in the order of the constructor's arguments.\n"
+    )
     lines.append("LAYOUTS: dict[type, tuple[str, tuple[tuple[str, str, tuple[str, ...]], ...]]] = {\n")
     lines.extend(f'    {class_name(struct)}: ("{struct}", {tuple(layout(struct))!r}),\n' for struct in PARAMETERS)
     lines.append("}\n\nPARAMETER_OF: dict[int, type] = {\n")
@@ -186,7 +207,7 @@ def functions() -> str:
     return "".join(lines)
 
 
-# Tables whose footnotes count for themselves; here they are put into the numbers of the common table (v3.2 section 4.2).
+# Tables whose footnotes count for themselves, put into the numbers of the common table here (v3.2, section 4.2).
 FOOTNOTES = {
     "X.509 Certificate Object Attributes": {"1": "", "2": "", "3": "", "4": ""},  # NSS: derived from CKA_VALUE (P3)
     "Trust Object Attributes": {"1": "1", "2": "", "3": ""},
@@ -214,8 +235,18 @@ TABLES: dict[tuple[str, str | None], tuple[str, ...]] = {
     ("PROFILE", None): ("Profile Object Attributes",),
 }
 STORAGE = ("Common Object Attributes", "Common Storage Object Attributes")
-ULONG_TYPES = {"CK_ULONG", "CK_FLAGS", "CK_KEY_TYPE", "CK_OBJECT_CLASS", "CK_CERTIFICATE_TYPE", "CK_MECHANISM_TYPE",
-               "CK_PROFILE_ID", "CK_TRUST", "CK_JAVA_MIDP_SECURITY_DOMAIN", "CK_HW_FEATURE_TYPE"}
+ULONG_TYPES = {
+    "CK_ULONG",
+    "CK_FLAGS",
+    "CK_KEY_TYPE",
+    "CK_OBJECT_CLASS",
+    "CK_CERTIFICATE_TYPE",
+    "CK_MECHANISM_TYPE",
+    "CK_PROFILE_ID",
+    "CK_TRUST",
+    "CK_JAVA_MIDP_SECURITY_DOMAIN",
+    "CK_HW_FEATURE_TYPE",
+}
 
 
 def attribute_kind(c_type: str) -> str:
@@ -252,16 +283,17 @@ def attributes() -> str:
                 numbers = [n for n in notes.split(",") if n]
                 if title in FOOTNOTES:
                     numbers = [FOOTNOTES[title].get(n, "") for n in numbers]
-                notes_text = "".join(f"{int(n)}, " for n in numbers if n)
-                result.append(f'        CKA.{name}: ("{attribute_kind(row["type"])}", ({notes_text.rstrip() if notes_text.count(",") == 1 else notes_text.rstrip(", ")})),\n')
+                numbers_of_row = tuple(int(n) for n in numbers if n)
+                result.append(f'        CKA.{name}: ("{attribute_kind(row["type"])}", {numbers_of_row!r}),\n')
         return result
 
     lines = [
         HEADER.format(
             title="Which attributes an object has: {CKA_*: (kind, footnotes)} by class, and by class and key type.\n\n"
-            "Kinds: ulong, bool, date, integer (big-endian, unsigned), bytes, ulongs, template. The footnotes are those of the\n"
-            "standard's common table: 1 must be in C_CreateObject, 2 must not; 3 must be in generation, 4 must not; 5 must be in\n"
-            "unwrapping, 6 must not; 7 hidden when sensitive or unextractable; 8 may be changed; 9 default is the token's;\n"
+            "Kinds: ulong, bool, date, integer (big-endian, unsigned), bytes, ulongs, template.\n"
+            "The footnotes are those of the standard's common table: 1 must be in C_CreateObject,\n"
+            "2 must not; 3 must be in generation, 4 must not; 5 must be in unwrapping, 6 must not;\n"
+            "7 hidden when sensitive or unextractable; 8 may be changed; 9 default is the token's;\n"
             "10 only the SO sets it true; 11 true stays true; 12 false stays false."
         ),
         "from __future__ import annotations\n\nfrom keyfob.spec.constants import CKA, CKK, CKO\n\n",

@@ -97,9 +97,7 @@ def test_session_handle_of_nothing_comes_first(fob: Fob, name: str) -> None:
 def test_call_out_of_order_gets_its_code(fob: Fob, name: str, rv: int) -> None:
     memory = ffi.new("char[64]")
     length = ffi.new("CK_ULONG *", 64)
-    values = []
-    for value in arguments(name, fob, 0xDEAD, None, 1):
-        values.append(value)
+    values = arguments(name, fob, 0xDEAD, None, 1)
     kinds = [kind for _, kind in FUNCTIONS[name][1]]
     for i, kind in enumerate(kinds):
         if kind == "CK_ULONG_PTR":
@@ -197,7 +195,7 @@ def test_slot_of_nothing(fob: Fob, slot: int) -> None:
         ("C_CloseAllSessions", slot),
         ("C_InitToken", slot, b"1234", 4, b"x".ljust(32)),
     ):
-        assert fob.client.call(*call) == CKR.SLOT_ID_INVALID, call[0]  # type: ignore[arg-type]
+        assert fob.client.call(*call) == CKR.SLOT_ID_INVALID, call[0]
 
 
 def test_parallel_sessions_are_refused(fob: Fob) -> None:
@@ -207,7 +205,7 @@ def test_parallel_sessions_are_refused(fob: Fob) -> None:
 
 
 def test_random_calls_never_end_in_a_general_error(fob: Fob) -> None:
-    """A thousand calls with arguments drawn from what programs get wrong; the seed is fixed so that a failure repeats."""
+    """A thousand calls with arguments as programs get them wrong; the seed is fixed so that a failure repeats."""
     draw = random.Random(20231)
     memory = ffi.new("char[]", 1 << 16)
     _, private = fob.client.generate_pair(fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256)], [])
@@ -233,9 +231,7 @@ def test_random_calls_never_end_in_a_general_error(fob: Fob) -> None:
                 values.append(draw.choice((ffi.new("CK_ULONG *", draw.choice((0, 1, 64, 4096))), ffi.NULL)))
             elif kind.endswith("_PTR") or kind == "CK_NOTIFY":
                 values.append(draw.choice((ffi.cast("void *", memory), ffi.NULL)))
-            elif kind == "CK_BBOOL":
-                values.append(draw.choice((0, 1)))
-            elif "Count" in argument:
+            elif kind == "CK_BBOOL" or "Count" in argument:
                 values.append(draw.choice((0, 1)))
             elif "Len" in argument:
                 values.append(draw.choice((0, 1, 16, 64, 4096)))

@@ -1,16 +1,16 @@
 """A host that meets tokens in any state: `damaged_token MODULE PIN SO-PIN`. Prints as JSON what each slot answers.
 
-    initialize   CK_RV of C_Initialize
-    slots        slot ID -> what its token is like:
-        info         CK_RV of C_GetSlotInfo
-        token        CK_RV of C_GetTokenInfo; flags: its flags
-        open         CK_RV of C_OpenSession, read-write if that goes
-        login        CK_RV of C_Login
-        objects      class and CKA_ID of each object -> its label, or the CK_RV of reading it
-        create       CK_RV of creating an object on the token, and of removing it again
-        sign         CK_RV of signing with the first private key and verifying
-        initialise   CK_RV of C_InitToken, asked for with INITIALISE in the environment only
-    finalize     CK_RV of C_Finalize
+initialize   CK_RV of C_Initialize
+slots        slot ID -> what its token is like:
+info         CK_RV of C_GetSlotInfo
+token        CK_RV of C_GetTokenInfo; flags: its flags
+open         CK_RV of C_OpenSession, read-write if that goes
+login        CK_RV of C_Login
+objects      class and CKA_ID of each object -> its label, or the CK_RV of reading it
+create       CK_RV of creating an object on the token, and of removing it again
+sign         CK_RV of signing with the first private key and verifying
+initialise   CK_RV of C_InitToken, asked for with INITIALISE in the environment only
+finalize     CK_RV of C_Finalize
 """
 
 from __future__ import annotations

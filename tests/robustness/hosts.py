@@ -59,7 +59,9 @@ def run(program: Path, *arguments: str, timeout: float = 60, **more: str) -> sub
     return done
 
 
-def python_child(name: str, *arguments: str, prefix: Sequence[str] = (), **more: str) -> subprocess.CompletedProcess[str]:
+def python_child(
+    name: str, *arguments: str, prefix: Sequence[str] = (), **more: str
+) -> subprocess.CompletedProcess[str]:
     """tests/robustness/`name`.py as a fresh process, with the module's path as its first argument."""
     command = [*prefix, sys.executable, "-m", f"tests.robustness.{name}", str(module_path()), *arguments]
     return subprocess.run(

@@ -1,10 +1,10 @@
 """A fresh process that looks at the first token and prints what it finds as JSON: `inspect_token MODULE PIN`.
 
-    data      name -> [label, value] of each data object
-    private   id -> label of each private key; public: of each public key
-    signing   ids of private keys whose signature the public half verifies
-    problems  what the store's own check finds
-    files     names in the tokens' folder afterwards
+data      name -> [label, value] of each data object
+private   id -> label of each private key; public: of each public key
+signing   ids of private keys whose signature the public half verifies
+problems  what the store's own check finds
+files     names in the tokens' folder afterwards
 """
 
 from __future__ import annotations

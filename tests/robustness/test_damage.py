@@ -1,5 +1,6 @@
 """Tokens that are missing, unreadable, read-only, damaged, newer, or on a full disk: a code, a line in the log, and the
-data stay; a healthy token beside them works."""
+data stay; a healthy token beside them works.
+"""
 
 from __future__ import annotations
 
@@ -193,7 +194,9 @@ def test_a_repaired_token_is_taken_up_without_a_restart(home: Path, key: Path, c
     check_healthy(look(client, 1, PIN, SO_PIN))
 
 
-def test_what_a_removed_token_left_behind_does_not_come_back_in_a_new_one(home: Path, key: Path, client: Client) -> None:
+def test_what_a_removed_token_left_behind_does_not_come_back_in_a_new_one(
+    home: Path, key: Path, client: Client
+) -> None:
     """A write-ahead log beside a token that is gone: SQLite would play the old pages into the new file."""
     child = os.fork()
     if child == 0:

@@ -198,7 +198,9 @@ def test_kills_while_a_token_is_initialised_anew_keep_everything_or_nothing(
     draw = random.Random(rounds)
     for _ in range(rounds):
         make_pair(client, home)
-        done, tried = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "a", "b"), draw.uniform(0, 0.04))
+        done, tried = kill_after(
+            start(programs("kill"), "initialise", SO_PIN.decode(), "a", "b"), draw.uniform(0, 0.04)
+        )
         client.initialize()
         slot = client.slots()[0]
         user_pin_set = bool(client.token_info(slot).flags & 0x8)

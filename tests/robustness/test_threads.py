@@ -91,7 +91,10 @@ def test_eight_threads_use_one_token(opened: int, client: Client) -> None:
             assert client.verify(session, public, mechanism, DIGEST, signature) == CKR.OK
             if i % 10 == 0:
                 assert client.find(session, [(CKA.CLASS, CKO.PRIVATE_KEY), (CKA.ID, b"pair")]) == [private]
-                assert client.get(session, private, CKA.LABEL, CKA.CLASS) == [b"pair", CKO.PRIVATE_KEY.to_bytes(8, "little")]
+                assert client.get(session, private, CKA.LABEL, CKA.CLASS) == [
+                    b"pair",
+                    CKO.PRIVATE_KEY.to_bytes(8, "little"),
+                ]
                 label = f"{session} {i}"
                 made = client.create(session, [(CKA.CLASS, CKO.DATA), (CKA.LABEL, label), (CKA.PRIVATE, False)])
                 assert client.find(session, [(CKA.LABEL, label)]) == [made]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 
 import pytest
@@ -15,7 +15,9 @@ from cryptography.x509.oid import NameOID
 from keyfob.spec.constants import CKA
 from keyfob.token.certificate import attributes_of
 
-KEYS = {
+Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+KEYS: dict[str, Private] = {
     "rsa": rsa.generate_private_key(65537, 2048),
     "ec": ec.generate_private_key(ec.SECP384R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate(),
@@ -30,8 +32,8 @@ def certificate(kind: str, end_year: int, serial: int) -> x509.Certificate:
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "o" * 200)]))
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(datetime.datetime(1999, 12, 31, tzinfo=datetime.UTC))
-        .not_valid_after(datetime.datetime(end_year, 2, 3, tzinfo=datetime.UTC))
+        .not_valid_before(dt.datetime(1999, 12, 31, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(end_year, 2, 3, tzinfo=dt.UTC))
         .sign(key, None if kind == "ed25519" else hashes.SHA256())
     )
 

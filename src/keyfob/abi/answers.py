@@ -1,11 +1,10 @@
 """The one place where an exception becomes a CK_RV, with the line in the log that says why.
 
-Which error wins is the standard's order (section 5.1): not initialised, then the session's handle, then the rest. A call
-of an operation that fails ends it (rule of section 5.2: only CKR_OK and CKR_BUFFER_TOO_SMALL keep it active).
+Which error wins is the standard's order (section 5.1): not initialised, then the session's handle, then the rest. A
+call of an operation that fails ends it (rule of section 5.2: only CKR_OK and CKR_BUFFER_TOO_SMALL keep it active).
 """
 
 from __future__ import annotations
-
 
 from keyfob import log
 from keyfob.functions.state import STATE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob._abi import ffi
 from keyfob.spec.constants import CKR
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob._abi import ffi, lib
 from keyfob.abi.answers import answer, no_session
 from keyfob.abi.door import export

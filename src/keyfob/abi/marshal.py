@@ -1,11 +1,10 @@
 """C pointers to Python values and back; the one place that writes output lengths (section 5.2).
 
-Every length that comes from the caller is bounded before memory is read, so that a count of -1 is an error code and not a
-walk through the host's memory.
+Every length that comes from the caller is bounded before memory is read, so that a count of -1 is an error code and
+not a walk through the host's memory.
 """
 
 from __future__ import annotations
-
 
 from keyfob._abi import ffi
 from keyfob.spec.constants import CKR
@@ -66,7 +65,7 @@ def room(pointer: Data, length: Data) -> int | None:
 
 
 def give(result: bytes | int, pointer: Data, length: Data) -> int:
-    """Write an output, or (an int) the size it needs: CKR_OK to a size query, CKR_BUFFER_TOO_SMALL to a short buffer."""
+    """Write an output, or (an int) the size it needs: CKR_OK to a query, CKR_BUFFER_TOO_SMALL to a short buffer."""
     if type(result) is int:
         length[0] = result
         return CKR.BUFFER_TOO_SMALL if pointer else CKR.OK
@@ -194,7 +193,7 @@ def _nested(pointer: Data, length: int) -> bytes:
 
 
 def _password_length(address: int) -> int:
-    """CK_PKCS5_PBKD2_PARAMS of v2.40 and before has a pointer to the length where ..._PARAMS2 has the length (NSS 3.87).
+    """CK_PKCS5_PBKD2_PARAMS, which NSS 3.87 sends, has a pointer to the length where ..._PARAMS2 has the length.
 
     The structs are alike otherwise, and no address of a Linux process is as small as a password is long.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob import mechanisms
 from keyfob.spec.constants import CKA, CKF, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
@@ -54,7 +53,7 @@ _offered: dict[tuple[str, int, int], tuple[Mechanism, Callable[..., Any]]] = {}
 
 
 def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Callable[..., Any]]:
-    """The mechanism's row and what it does for this function; CKR_MECHANISM_INVALID when this token has no such thing."""
+    """The mechanism's row and what it does for this function; CKR_MECHANISM_INVALID when this token lacks it."""
     kind = session.token.kind
     known = _offered.get((kind, mechanism, flag))
     if known is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.functions.begin import cancel, offered
 from keyfob.spec.constants import CKA, CKF, CKR
 from keyfob.spec.errors import PKCS11Error

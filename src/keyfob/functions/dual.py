@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.functions.encryption import update
 from keyfob.token.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.functions.begin import begin
 from keyfob.spec.constants import CKF
 from keyfob.token.session import DECRYPT, ENCRYPT
@@ -46,8 +45,11 @@ def C_DecryptFinal(session: Session, room: int | None) -> bytes | int:
 
 
 def _whole(session: Session, kind: str, data: bytes, room: int | None) -> bytes | int:
-    """Single part. Where the length is known beforehand a short buffer costs nothing; where not (padding), the result is
-    kept until the caller comes back with a buffer that is large enough."""
+    """Single part.
+
+    Where the output's length is known beforehand a short buffer costs nothing; where not (padding), the result is kept
+    until the caller comes back with a buffer that is large enough.
+    """
     operation = session.single(kind)
     run = operation.run
     largest: int = run.size(len(data))

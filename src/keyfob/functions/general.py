@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob import __version__, config
 from keyfob.functions.state import STATE, library
 from keyfob.spec.constants import CKR

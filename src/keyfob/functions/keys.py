@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob import mechanisms
 from keyfob.functions.begin import offered, usable_key
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR

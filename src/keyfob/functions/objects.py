@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.mechanisms import check_value
 from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error

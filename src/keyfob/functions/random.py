@@ -1,4 +1,4 @@
-"""Random number generation (section 5.16): the operating system's generator, without login (N2), never blocking (P27)."""
+"""Random number generation (section 5.16): the operating system's, without login (N2), never blocking (P27)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.functions.state import library
 from keyfob.spec.constants import CKF, CKR, CKS
 from keyfob.spec.errors import PKCS11Error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob.functions.begin import begin
 from keyfob.spec.constants import CKF
 from keyfob.token.session import SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER, VERIFY_SIGNATURE

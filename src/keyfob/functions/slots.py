@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from keyfob import mechanisms
 from keyfob.functions.state import STATE, library
 from keyfob.spec.constants import CKF, CKR
@@ -71,7 +70,7 @@ def _counter_flags(left: int, allowed: int, low: int, final: int, locked: int) -
 
 
 def C_GetSlotList(*, refresh: bool) -> list[int]:
-    """Slot IDs. A size query refreshes the list, as the standard says; every slot has a token, `tokenPresent` or not."""
+    """Slot IDs. A size query refreshes the list, as the standard says; every slot has a token, so none is left out."""
     current = library()
     if refresh:
         current.rescan()

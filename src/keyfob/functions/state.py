@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class State:
     """`library` is None outside C_Initialize ... C_Finalize.
 
-    `waiting` holds a lock for each call that waits for a slot event; releasing it wakes the call. (Plain locks: importing
-    threading costs the start 3 ms and would make whatever thread came first Python's "main" one.)
+    `waiting` holds a lock for each call that waits for a slot event; releasing it wakes the call. (Plain locks:
+    importing threading costs the start 3 ms and would make whatever thread came first Python's "main" one.)
     """
 
     __slots__ = ("library", "lock", "waiting")

@@ -56,7 +56,7 @@ class Collected:
         self._parts.append(part)
         return b""
 
-    def update_size(self, length: int) -> int:  # noqa: ARG002 - the protocol gives it
+    def update_size(self, length: int) -> int:
         return 0
 
     def final(self) -> bytes:

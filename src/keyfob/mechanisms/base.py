@@ -1,8 +1,9 @@
 """What every family of mechanisms is made of: rows, keys and operations.
 
 A family is one file with three things: `MECHANISMS`, the rows; `KEYS`, the key classes by (CKO_*, CKK_*); and the
-operation classes that the rows name (what those offer is in protocols.py). The flags of C_GetMechanismInfo are derived from the operations that a row really
-has. An operation is built by the token for one C_*Init call and dies with it:
+operation classes that the rows name (what those offer is in protocols.py). The flags of C_GetMechanismInfo are
+derived from the operations that a row really has. An operation is built by the token for one C_*Init call and dies
+with it:
 
     flag                                   operation built as            used through
     CKF_SIGN, CKF_SIGN_RECOVER             cls(key, parameter)           Signer
@@ -16,9 +17,9 @@ has. An operation is built by the token for one C_*Init call and dies with it:
     CKF_GENERATE_KEY_PAIR                  generate_pair(parameter, public, private) -> (attributes, attributes)
 
 `parameter` is what the caller's CK_MECHANISM held: None, the raw bytes (an IV), or an object of spec.parameters.
-Attributes are a dict from CKA_* to the value's bytes as C sees them (CK_ULONG: 8 bytes in host order, CK_BBOOL: 1 byte).
-Whatever is wrong is said with PKCS11Error and the standard's code; the constructor checks everything it can, so that
-C_*Init fails rather than the call that follows.
+Attributes are a dict from CKA_* to the value's bytes as C sees them (CK_ULONG: 8 bytes in host order, CK_BBOOL: 1
+byte). Whatever is wrong is said with PKCS11Error and the standard's code; the constructor checks everything it can,
+so that C_*Init fails rather than the call that follows.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Key:
         return {}
 
     def public_value(self) -> bytes | None:
-        """What CKA_ID's default is the SHA-1 of (O10, N15): modulus, or the uncompressed point; None for secret keys."""
+        """What CKA_ID's default is the SHA-1 of (O10, N15): modulus or uncompressed point; None for secret keys."""
         return None
 
 
@@ -76,7 +77,7 @@ class SinglePart:
 
 
 class Mechanism:
-    """A row: the mechanism, its operations by CKF_* flag, its key sizes (in the unit the standard gives: bits or bytes).
+    """A row: the mechanism, its operations by CKF_* flag, its key sizes in the standard's unit (bits or bytes).
 
     `key_types` are the CKK_* it takes (empty: no key); `makes` the CKK_* that generation gives, where it is fixed.
     `extra_flags` are CKF_EC_* and the like, which describe and promise no operation.
@@ -86,7 +87,7 @@ class Mechanism:
 
     def __init__(
         self,
-        type: int,
+        type: int,  # noqa: A002 - the standard's word
         operations: Mapping[int, Callable[..., Any]],
         *,
         key_types: tuple[int, ...] = (),

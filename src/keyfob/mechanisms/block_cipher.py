@@ -34,7 +34,7 @@ def _vector(parameter: object, block: int) -> bytes:
     return parameter
 
 
-def ecb(parameter: object, block: int) -> Mode:  # noqa: ARG001 - as the others
+def ecb(parameter: object, block: int) -> Mode:
     no_parameter(parameter)
     return ECB()  # noqa: S305 - the caller's choice
 

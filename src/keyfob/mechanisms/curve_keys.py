@@ -126,7 +126,7 @@ def pair_generator(key_type: int) -> Callable[[Any, Attributes, Attributes], tup
     def generate_pair(
         parameter: Any,
         public_template: Attributes,
-        private_template: Attributes,  # noqa: ARG001 - it has no say in the components
+        private_template: Attributes,
     ) -> tuple[Attributes, Attributes]:
         if parameter:
             raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "key pair generation takes no parameter")

@@ -8,7 +8,6 @@ before costs 0.3 us, which brings SHA-256 of 64 bytes to 1.1 us (CPython's own `
 
 from __future__ import annotations
 
-
 from keyfob.spec.constants import CKM, CKR
 from keyfob.spec.errors import PKCS11Error
 

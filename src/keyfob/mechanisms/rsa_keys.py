@@ -214,7 +214,7 @@ def recovered_primes(modulus: int, exponent: int, private: int) -> tuple[int, in
 def generate_pair(
     parameter: Any,
     public_template: Attributes,
-    private_template: Attributes,  # noqa: ARG001 - it has no say in the components
+    private_template: Attributes,
 ) -> tuple[Attributes, Attributes]:
     """CKM_RSA_PKCS_KEY_PAIR_GEN: CKA_MODULUS_BITS and perhaps CKA_PUBLIC_EXPONENT of the public template."""
     if parameter:

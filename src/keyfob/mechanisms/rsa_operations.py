@@ -306,7 +306,7 @@ class PaddedEncrypt(SinglePart):
             raise PKCS11Error(CKR.DATA_LEN_RANGE, f"this key encrypts no more than {self.longest} bytes")
         return bytes(self.native.encrypt(data, self.padding))
 
-    def size(self, length: int) -> int:  # noqa: ARG002 - the size does not depend on it
+    def size(self, length: int) -> int:
         return self.key_size
 
 
@@ -335,7 +335,7 @@ class PaddedDecrypt(SinglePart):
         except ValueError:
             raise PKCS11Error(CKR.ENCRYPTED_DATA_INVALID, "RSA decryption failed") from None
 
-    def size(self, length: int) -> int:  # noqa: ARG002 - the size does not depend on it
+    def size(self, length: int) -> int:
         return self.longest
 
 
@@ -355,7 +355,7 @@ class PaddedUnwrap(PaddedDecrypt):
 
     __slots__ = ()
 
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes:  # noqa: ARG002 - see below
+    def unwrap(self, data: bytes, length: int | None = None) -> bytes:
         """The wrapped value. `length`, that of the key to come where it is known, changes nothing for OAEP."""
         if len(data) != self.key_size:
             raise PKCS11Error(CKR.WRAPPED_KEY_LEN_RANGE, "an RSA ciphertext is as long as the modulus")

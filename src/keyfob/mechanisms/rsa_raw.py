@@ -134,7 +134,7 @@ class RawEncrypt(RawOperation):
         value = self.number_of(data, CKR.KEY_SIZE_RANGE, CKR.KEY_NOT_WRAPPABLE)
         return public_power(self.key, value).to_bytes(self.output_size, "big")
 
-    def size(self, length: int) -> int:  # noqa: ARG002 - the size does not depend on it
+    def size(self, length: int) -> int:
         return self.output_size
 
 
@@ -162,5 +162,5 @@ class RawDecrypt(RawOperation):
         value = self.number_of(data, CKR.WRAPPED_KEY_LEN_RANGE, CKR.WRAPPED_KEY_INVALID)
         return private_power(self.key, value).to_bytes(self.output_size, "big")[-length:]
 
-    def size(self, length: int) -> int:  # noqa: ARG002 - the size does not depend on it
+    def size(self, length: int) -> int:
         return self.output_size

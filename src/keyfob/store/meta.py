@@ -66,7 +66,8 @@ class Meta:
         """Read every row and check it as far as that goes without keys."""
         meta = cls()
         for encoded, value, checksum, mac in database.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta"):
-            name = encoded.decode(errors="backslashreplace")
+            # Damage can turn a name into NULL or a number, which no checksum fits.
+            name = encoded.decode(errors="backslashreplace") if isinstance(encoded, bytes) else "without a name"
             reason = _damage(name, value, checksum)
             if reason is None:
                 meta._values[name] = value

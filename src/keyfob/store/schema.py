@@ -60,6 +60,6 @@ def migrate(database: Database, found: int) -> None:
 def differences(database: Database) -> list[str]:
     """Where the file's schema is not ours: a damaged definition, something slipped in."""
     statement = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
-    found = {sql for (sql,) in database.rows(statement)}
+    found = {str(sql) for (sql,) in database.rows(statement)}
     missing = [f"schema: missing: {sql}" for sql in TABLES if sql not in found]
     return missing + [f"schema: not ours: {sql}" for sql in sorted(found - set(TABLES))]

@@ -88,7 +88,9 @@ class SqliteStore:
         return cls.open(path, log=log)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Callable[[str], None] = _silent) -> SqliteStore:
+    def open(
+        cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Callable[[str], None] = _silent
+    ) -> SqliteStore:
         """Open a token. Where it cannot be written it is opened for reading, see `read_only`.
 
         CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;

@@ -1,8 +1,8 @@
 """What a certificate object takes from its own DER: subject, issuer, serial number, validity, public key.
 
-NSS does not see a certificate without VALUE, ISSUER and SERIAL_NUMBER, and links it to its key by CKA_ID alone (P3, N13,
-N14), so whatever a caller leaves out is read from the value. A walk over the outer DER is enough; importing a parser of
-X.509 would cost every C_Initialize of every NSS tool 18 ms.
+NSS does not see a certificate without VALUE, ISSUER and SERIAL_NUMBER, and links it to its key by CKA_ID alone
+(P3, N13, N14), so whatever a caller leaves out is read from the value. A walk over the outer DER is enough; importing
+a parser of X.509 would cost every C_Initialize of every NSS tool 18 ms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def date(times: Reader) -> bytes:
 
 
 def public_value(info: bytes) -> bytes:
-    """What CKA_ID's SHA-1 is taken over (O10): an RSA key's modulus, else the bits of the key (an EC point, 32 bytes)."""
+    """What CKA_ID's SHA-1 is taken over (O10): an RSA key's modulus, else the bits of the key (a point, 32 bytes)."""
     fields = Reader(info).enter(SEQUENCE)
     algorithm = fields.read(SEQUENCE)
     value = fields.read(BIT_STRING)[1:]

@@ -1,4 +1,4 @@
-"""The guide's four kinds of tokens (table 1.2, K1 to K11): which of a mechanism's functions a token of the kind offers."""
+"""The guide's four kinds of tokens (table 1.2, K1 to K11): which functions of a mechanism each of them offers."""
 
 from __future__ import annotations
 

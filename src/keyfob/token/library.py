@@ -1,6 +1,6 @@
 """All slots of the process, between C_Initialize and C_Finalize.
 
-A token is one file of the tokens' folder, `slot-N.keyfob`, and N is its slot's ID: stable across runs and processes (P36)
+A token is one file of the tokens' folder, `slot-N.keyfob`, and N is its slot's ID: stable across runs (P36)
 without a registry that could be lost. Without any token there is slot 1 with an uninitialised one, so that C_InitToken
 and NSS's first PIN work. Slots are never taken away (S2); a new file gives a new slot when the list is asked for anew.
 """
@@ -68,7 +68,7 @@ class Library:
         return sorted(number for name in names if (number := slot_number(name)) is not None)
 
     def _open(self, token: Token) -> None:
-        """Give the token its store. One that cannot be opened keeps its slot, which says why, and its data as they are."""
+        """Give the token its store. One that cannot be opened keeps its slot, which says why, and its data."""
         slot_id = token.slot_id
         try:
             store = SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id))

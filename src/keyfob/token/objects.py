@@ -1,8 +1,8 @@
 """The objects of one token: session objects in memory, token objects in its store, and the built-in profile object.
 
 Handles: a session object's handle counts up through the process; a token object's is its number in the store plus the
-token's base (a multiple of 2**32 that no other token of the process ever gets). So handles are the same in every session
-and thread, survive logins, and are never reused (P25), without a table that grows with the store.
+token's base (a multiple of 2**32 that no other token of the process ever gets). So handles are the same in every
+session and thread, survive logins, and are never reused (P25), without a table that grows with the store.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ REFUSED = (
     CKA.ENCAPSULATE_TEMPLATE,
     CKA.DECAPSULATE_TEMPLATE,
 )
-# X.509 certificates: "only CKA_ID, CKA_ISSUER and CKA_SERIAL_NUMBER may be modified"; NSS renames and re-subjects (P20).
+# X.509 certificates: "only CKA_ID, CKA_ISSUER and CKA_SERIAL_NUMBER may be modified"; NSS renames and re-subjects
+# (P20).
 CHANGEABLE = {
     CKO.CERTIFICATE: (CKA.ID, CKA.ISSUER, CKA.SERIAL_NUMBER, CKA.SUBJECT, CKA.URL),
     CKO.DATA: (CKA.APPLICATION, CKA.OBJECT_ID, CKA.VALUE),
@@ -345,8 +346,7 @@ def _check_change(
             attribute == CKA.LABEL
             or 8 in notes
             or attribute in CHANGEABLE.get(object_class, ())
-            or object_class in (CKO.TRUST, CKO.NSS_TRUST)
-            and attribute not in (CKA.CLASS, CKA.UNIQUE_ID)
+            or (object_class in (CKO.TRUST, CKO.NSS_TRUST) and attribute not in (CKA.CLASS, CKA.UNIQUE_ID))
         )
     if not allowed:
         raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be changed to that value")

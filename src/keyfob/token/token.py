@@ -1,7 +1,8 @@
 """A token: its store, its one login per process, its sessions (sections 5.4 to 5.6).
 
-A slot without a store holds an uninitialised token: it can be looked at, opened and searched (P10), C_InitToken makes it a
-token, and so does NSS's way of setting the first PIN: C_Login(SO, "") beside an open read-only session, C_InitPIN (P6).
+A slot without a store holds an uninitialised token: it can be looked at, opened and searched (P10), C_InitToken makes
+it a token, and so does NSS's way of setting the first PIN: C_Login(SO, "") beside an open read-only session,
+C_InitPIN (P6).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ ROLES = {CKU.SO: "so", CKU.USER: "user"}
 class Token:
     """`make_store(label, so_pin)` turns an uninitialised token into a stored one; `role` is None, "user" or "so".
 
-    `broken` is why the token's store could not be opened; such a token answers everything with that, and is not taken for
-    an uninitialised one, or its data would be lost.
+    `broken` is why the token's store could not be opened; such a token answers everything with that, and is not taken
+    for an uninitialised one, or its data would be lost.
     """
 
     __slots__ = (
@@ -153,20 +154,23 @@ class Token:
                 raise PKCS11Error(CKR.USER_ALREADY_LOGGED_IN)
             if self.role is not None:
                 raise PKCS11Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN)
-            if role == "so":
-                self._check_so(pin)
-            if self.store is not None:
-                self.store.login(role, pin)
-            elif role == "user":
-                raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
-            elif pin:
-                raise PKCS11Error(CKR.PIN_INCORRECT, "an uninitialised token takes the empty SO PIN, or C_InitToken")
+            self._check_pin(role, pin)
             with self.lock:
                 self.role = role
         log.line("info", f"slot {self.slot_id}: {role} logged in")
 
+    def _check_pin(self, role: str, pin: bytes) -> None:
+        if role == "so":
+            self._check_so(pin)
+        if self.store is not None:
+            self.store.login(role, pin)
+        elif role == "user":
+            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
+        elif pin:
+            raise PKCS11Error(CKR.PIN_INCORRECT, "an uninitialised token takes the empty SO PIN, or C_InitToken")
+
     def _check_so(self, pin: bytes) -> None:
-        """Until a user PIN is set, NSS may do what the standard forbids (P6): the SO beside read-only sessions, no SO PIN."""
+        """Until a user PIN is set NSS may do what the standard forbids: SO beside read-only sessions, no PIN (P6)."""
         if self._awaits_first_pin:
             return
         if not pin:

@@ -1,0 +1,1 @@
+"""Slots, tokens, logins, sessions, operations, objects and the rules of templates."""
