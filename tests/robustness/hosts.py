@@ -63,7 +63,7 @@ def python_child(
     name: str, *arguments: str, prefix: Sequence[str] = (), **more: str
 ) -> subprocess.CompletedProcess[str]:
     """tests/robustness/`name`.py as a fresh process, with the module's path as its first argument."""
-    command = [*prefix, sys.executable, "-m", f"tests.robustness.{name}", str(module_path()), *arguments]
+    command = [*prefix, sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"tests.robustness.{name}", str(module_path()), *arguments]
     return subprocess.run(
         command,
         env=environment(PYTHONPATH=str(module_path().parents[1]), **more),

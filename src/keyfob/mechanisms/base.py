@@ -61,7 +61,12 @@ class Key:
 
 
 class SinglePart:
-    """Base of operations that take their data in one call: C_*Update is not theirs."""
+    """Base of operations that take their data in one call: C_*Update is not theirs.
+
+    `reusable`: it holds no state of a call, so one serves all uses of its key that give no parameter.
+    """
+
+    reusable = False
 
     def update(self, part: bytes) -> Any:
         raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")

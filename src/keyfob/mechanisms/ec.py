@@ -101,6 +101,7 @@ class EcdsaSign(SinglePart):
     """CKM_ECDSA: a hash of any length, of which the leftmost bits count."""
 
     __slots__ = ("native", "output_size", "size")
+    reusable = True
 
     def __init__(self, key: EcPrivateKey, parameter: Any) -> None:
         check_no_parameter(parameter)
@@ -117,6 +118,7 @@ class EcdsaVerify(SinglePart):
     """CKM_ECDSA."""
 
     __slots__ = ("native", "size")
+    reusable = True
 
     def __init__(self, key: EcPublicKey, parameter: Any) -> None:
         check_no_parameter(parameter)

@@ -64,6 +64,7 @@ class Pkcs1Sign(SinglePart):
     """C_Sign and C_SignRecover: any bytes up to k-11, usually a DigestInfo."""
 
     __slots__ = ("native", "output_size")
+    reusable = True
 
     def __init__(self, key: RsaPrivateKey, parameter: Any) -> None:
         check_no_parameter(parameter)
@@ -99,6 +100,7 @@ class Pkcs1Verify(SinglePart):
     """C_Verify. By recovering and comparing: the library's own verify refuses signatures of no data."""
 
     __slots__ = ("recoverer",)
+    reusable = True
 
     def __init__(self, key: RsaPublicKey, parameter: Any) -> None:
         self.recoverer = Pkcs1Recover(key, parameter)

@@ -1,7 +1,7 @@
 """The one place that talks to SQLite: opening, transactions, and errors as PKCS11Error.
 
 Through apsw, which carries its own SQLite into whatever host loads us. A connection is used by the process that opened
-it and by nobody else: after a fork it is neither used nor closed (sqlite.org/howtocorrupt.html, 2.6).
+it and by nobody else: what a fork does to it is in fork.py.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ ANSWERS: tuple[tuple[type[Exception], int], ...] = (
 # An I/O error that means a full disk: SQLite reserves the WAL index in advance.
 FULL = apsw.SQLITE_IOERR_SHMSIZE
 
-# Connections inherited by a fork: kept for ever, because dropping one would close it.
+# Connections that were at work at a fork: kept for ever in the child, because dropping one would close it, and the
+# files (device, inode) that the child cannot use, because SQLite takes the locks of the parent for its own.
 _inherited: list[apsw.Connection] = []
+_unusable: set[tuple[int, int]] = set()
 
 
 def answer(problem: Exception, path: str) -> PKCS11Error:
@@ -60,15 +62,29 @@ class Database:
     """One connection, with what it knows about changes by others.
 
     `changed` is called (within whatever call notices it) when the content is no longer what was read before. `counter`
-    grows with each such change and with each commit of our own.
+    grows with each such change and with each commit of our own. `idle`: nobody uses the connection while a fork goes on.
     """
 
-    __slots__ = ("_changed", "_connection", "_seen", "_version", "counter", "path", "process", "read_only", "watcher")
+    __slots__ = (
+        "_changed",
+        "_connection",
+        "_identity",
+        "_seen",
+        "_version",
+        "counter",
+        "idle",
+        "path",
+        "process",
+        "read_only",
+        "watcher",
+    )
 
     def __init__(self, connection: apsw.Connection, path: str, *, read_only: bool, watcher: Watcher) -> None:
         self._connection: apsw.Connection | None = connection
         self.path = path
         self.process = os.getpid()
+        self.idle = False
+        self._identity = (0, 0)
         self.read_only = read_only
         self.watcher = watcher
         self.counter = 1
@@ -85,11 +101,19 @@ class Database:
     def open(cls, path: str, *, read_only: bool) -> Database:
         """An existing token of our schema or an older one, which is migrated."""
         try:
-            os.stat(path)
+            status = os.stat(path)
         except FileNotFoundError:
             raise PKCS11Error(CKR.TOKEN_NOT_PRESENT, f"there is no token at {path}") from None
         except OSError as problem:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
+        if (status.st_dev, status.st_ino) in _unusable:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} was at work when this process was forked")
+        database = cls._open_somehow(path, read_only=read_only)
+        database._identity = (status.st_dev, status.st_ino)
+        return database
+
+    @classmethod
+    def _open_somehow(cls, path: str, *, read_only: bool) -> Database:
         try:
             return cls._open(path, read_only=read_only)
         except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.IOError, apsw.FullError) as problem:
@@ -278,11 +302,16 @@ class Database:
             raise answer(problem, self.path) from None
 
     def abandon(self) -> None:
-        """In a forked child: forget the connection without touching it."""
-        if self._connection is not None:
-            _inherited.append(self._connection)
-            self._connection = None
+        """In a forked child: let go of the connection, without touching anything that the parent uses (fork.py)."""
+        connection, self._connection = self._connection, None
         self.watcher = Unknown()
+        if connection is None:
+            return
+        if self.idle:
+            connection.close(True)
+        else:
+            _inherited.append(connection)
+            _unusable.add(self._identity)
 
 
 class Writing:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 from _thread import RLock
-from _weakref import ref
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import meta, rows, search
+from keyfob.store import fork, meta, rows, search
 from keyfob.store.database import Database
 from keyfob.store.info import check_label
 from keyfob.store.recent import Recent
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 # A search that meets more objects than this does not push others out of the memory of recent ones.
 REMEMBERED_OF_A_SEARCH = 64
 
-_open_stores: set[ref[SqliteStore]] = set()
-
 
 def _silent(text: str) -> None:
     """No log was given."""
@@ -52,7 +49,7 @@ class SqliteStore:
         self._recent = Recent()
         self._vault = Vault(database, self._lock, log, self._recent.clear)
         database.call_when_changed(self._forget_what_was_read)
-        _open_stores.add(ref(self, _open_stores.discard))
+        fork.remember(self)
 
     @classmethod
     def create(
@@ -75,17 +72,18 @@ class SqliteStore:
         """
         from keyfob.store.create import create_token
 
-        create_token(
-            os.fspath(path),
-            label=label,
-            serial=serial,
-            kind=kind,
-            so_pin=so_pin,
-            hardening=hardening,
-            general_access=general_access,
-            key_file=None if key_file is None else os.fspath(key_file),
-        )
-        return cls.open(path, log=log)
+        with fork.opening:
+            create_token(
+                os.fspath(path),
+                label=label,
+                serial=serial,
+                kind=kind,
+                so_pin=so_pin,
+                hardening=hardening,
+                general_access=general_access,
+                key_file=None if key_file is None else os.fspath(key_file),
+            )
+            return cls.open(path, log=log)
 
     @classmethod
     def open(
@@ -96,7 +94,8 @@ class SqliteStore:
         CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;
         CKR_DEVICE_ERROR: damaged or not readable.
         """
-        return cls(Database.open(os.fspath(path), read_only=read_only), log)
+        with fork.opening:
+            return cls(Database.open(os.fspath(path), read_only=read_only), log)
 
     # The token
 
@@ -248,10 +247,20 @@ class SqliteStore:
             self._database.close()
 
     def abandon(self) -> None:
-        """In a forked child: forget everything, touch nothing that the parent uses. Happens by itself after os.fork."""
+        """In a forked child: forget everything, touch nothing that the parent uses. Happens by itself (fork.py)."""
         self._lock = self._vault.lock = RLock()  # another thread of the parent may have held the old one
         self._vault.forget_keys()
         self._database.abandon()
+
+    def pause(self, limit: float) -> None:
+        """Before a fork: wait, so many seconds at most, until no other thread uses the store, and keep them waiting."""
+        self._database.idle = self._lock.acquire(timeout=limit)
+
+    def resume(self) -> None:
+        """In the parent, after `pause` and the fork."""
+        if self._database.idle:
+            self._database.idle = False
+            self._lock.release()
 
     # Within the lock
 
@@ -298,13 +307,3 @@ class SqliteStore:
             old = self._look_ups_of(self._visible_row(object_id))
             rows.index(self._database, object_id, old, set())
             self._database.run("DELETE FROM object WHERE id = ?", (object_id,))
-
-
-def _abandon_all() -> None:
-    for reference in list(_open_stores):
-        store = reference()
-        if store is not None:
-            store.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_all)

@@ -72,8 +72,14 @@ class Unknown:
 
 def _forget_deleted_files() -> None:
     """SQLite deletes -shm when the last connection of all closes; then no lock on it matters any more."""
-    for identity, (descriptor, mapped) in list(_maps.items()):
+    for identity, (descriptor, _) in list(_maps.items()):
         if os.fstat(descriptor).st_nlink == 0:
-            del _maps[identity]
-            mapped.close()
+            del _maps[identity]  # the mapping itself goes with the last store that may still be looking at it
             os.close(descriptor)
+
+
+def forget_everything() -> None:
+    """In a forked child, which holds no locks that could fall."""
+    for descriptor, _ in _maps.values():
+        os.close(descriptor)
+    _maps.clear()

@@ -7,6 +7,8 @@ from keyfob.spec.constants import CKA, CKO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from keyfob.mechanisms.base import Key
     from keyfob.token.token import Token
 
@@ -48,6 +50,7 @@ class Object:
         "private",
         "stored",
         "token",
+        "uses",
     )
 
     def __init__(
@@ -65,6 +68,8 @@ class Object:
         self.private = attributes.get(CKA.PRIVATE) == TRUE
         self.always_authenticate = attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE
         self._key: Key | None = None
+        # Operations that hold no state, made once: by mechanism and CKF_* flag (functions/begin.py).
+        self.uses: dict[tuple[int, int], Any] = {}
 
     @property
     def key(self) -> Key:

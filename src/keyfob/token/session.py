@@ -100,7 +100,9 @@ class Session:
 
     def single(self, kind: str) -> Operation:
         """The active operation for a call that takes all data at once."""
-        operation = self.active(kind)
+        operation: Operation | None = self.operations.get(kind)
+        if operation is None or operation.needs_login:
+            return self.active(kind)
         if operation.started:
             raise PKCS11Error(CKR.OPERATION_ACTIVE, f"the {kind} operation has already taken a part")
         return operation
