@@ -45,7 +45,7 @@ class Config:
 
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""
-        for folder in (self.tokens, os.path.dirname(self.log_file)):
+        for folder in (os.path.dirname(self.log_file), self.tokens):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
 

@@ -78,5 +78,5 @@ def python_child(
 def answer_of(done: subprocess.CompletedProcess[str]) -> Any:
     """What a Python child printed as JSON, and nothing else may it have printed."""
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return json.loads(done.stdout)

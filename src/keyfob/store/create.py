@@ -44,6 +44,9 @@ def create_token(
         check_pin_length(so_pin)
     if not 1 <= len(serial.encode()) <= MAX_SERIAL:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a serial number has 1 to {MAX_SERIAL} bytes")
+    leftovers = _leftovers(
+        path
+    )  # looked at first: what is there before the file is not is no other process's new token
     if os.path.lexists(path):
         raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {path} already")
     keys = seal.Keys.generate()
@@ -64,6 +67,7 @@ def create_token(
         facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)
     image = _image(path, facts, keys)
     keys.wipe()
+    _remove(path, leftovers)
     try:
         publish.publish(image, path)
     except OSError as problem:
@@ -80,3 +84,25 @@ def _image(path: str, facts: dict[str, bytes], keys: Keys) -> bytes:
     database.close()
     image[WAL_MARK] = b"\x02\x02"
     return bytes(image)
+
+
+def _leftovers(path: str) -> dict[str, tuple[int, int]]:
+    """What a token that is gone left beside its file; SQLite would play its write-ahead log into the new one."""
+    found = {}
+    for ending in ("-wal", "-shm", "-journal"):
+        try:
+            status = os.stat(path + ending, follow_symlinks=False)
+        except OSError:
+            continue
+        found[path + ending] = (status.st_ino, status.st_ctime_ns)
+    return found
+
+
+def _remove(path: str, leftovers: dict[str, tuple[int, int]]) -> None:
+    for name, identity in _leftovers(path).items():
+        if leftovers.get(name) != identity:
+            continue
+        try:
+            os.unlink(name)
+        except OSError as problem:
+            raise publish.answer(problem, name) from None

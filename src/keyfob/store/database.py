@@ -295,6 +295,7 @@ class Database:
             self.abandon()
             return
         self._connection = None
+        self.watcher = Unknown()  # lets go of the mapping
         try:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             connection.close(True)

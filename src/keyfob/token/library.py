@@ -95,7 +95,12 @@ class Library:
         """A new token file for the slot; another process that was first wins, and this call fails cleanly."""
         label = label or DEFAULT_LABEL
         self.check_label(label, slot_id)
-        self.config.make_folders()
+        try:
+            self.config.make_folders()
+        except OSError as problem:
+            raise PKCS11Error(
+                CKR.TOKEN_WRITE_PROTECTED, f"the folder of tokens cannot be made: {problem.strerror}"
+            ) from None
         hardening = Hardening(*self.config.hardening) if self.config.hardening else Hardening()
         return SqliteStore.create(
             self.path_of(slot_id),
