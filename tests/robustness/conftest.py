@@ -1,4 +1,4 @@
-"""Fixtures of the robustness tests: a token made by this process and left closed, hosts in C, fresh Python processes."""
+"""Fixtures of the robustness tests: a token made here and left closed, hosts in C, fresh Python processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyfob.spec.constants import CKA, CKM
-from tests.client import P256, Client, ffi
+from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, Fob
 from tests.robustness.hosts import compile_host
 
@@ -43,7 +43,7 @@ def key(token: Path, client: Client) -> Path:
     client.initialize()
     session = client.open(client.slots()[0])
     client.login(session, PIN)
-    template = [(CKA.TOKEN, True), (CKA.ID, b"pair"), (CKA.LABEL, b"pair")]
+    template: Template = [(CKA.TOKEN, True), (CKA.ID, b"pair"), (CKA.LABEL, b"pair")]
     client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), *template], template)
     client.ok("C_Finalize", ffi.NULL)
     return token

@@ -21,7 +21,7 @@ import sys
 from typing import Any
 
 from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
-from tests.client import READ_ONLY, READ_WRITE, Client, RvError, ffi
+from tests.client import READ_ONLY, READ_WRITE, Client, RvError, Template, ffi
 
 
 def classes(client: Client, session: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def look(client: Client, slot: int, pin: bytes, so_pin: bytes) -> dict[str, Any]
     except RvError as problem:
         seen["refused"] = problem.rv
     value = bytes(int(os.environ.get("SIZE", "10")))
-    template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, "more"), (CKA.VALUE, value)]
+    template: Template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, "more"), (CKA.VALUE, value)]
     array, count, _kept = client.template(template)
     seen["create"] = client.call("C_CreateObject", session, array, count, handle)
     if seen["create"] == CKR.OK:

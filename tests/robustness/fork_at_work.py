@@ -7,11 +7,13 @@ what was acknowledged as written, and the labels that are there in the end.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
-import signal
 import sys
 import threading
+
+from cffi import cparser
 
 from keyfob.spec.constants import CKA, CKM, CKO, CKR
 from tests.client import Client, ffi
@@ -69,13 +71,22 @@ class Host:
             self.problems.append(f"the thread that writes: {problem}")
 
     def in_child(self, number: int, pipe: int) -> None:
-        __import__("faulthandler").dump_traceback_later(8, exit=True)
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
         assert self.client.call("C_GetInfo", ffi.new("CK_INFO *")) == CKR.CRYPTOKI_NOT_INITIALIZED
         session = self.enter()
         signatures = [self.sign(session).hex() for _ in range(20)]
         self.write(session, f"child {number}")
         seen = {"written": f"child {number}", "signature": signatures[-1], "random": self.random(session).hex()}
         os.write(pipe, json.dumps(seen).encode() + b"\n")
+
+
+def renew_locks_of_cffi() -> None:
+    """In a child: the client's own locks, which another thread may have held at the fork."""
+    ffi._lock = threading.Lock()
+    cparser.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=renew_locks_of_cffi)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
 from keyfob.store import SqliteStore
-from tests.client import Client, ffi
+from tests.client import Client, Template, ffi
 
 MOST = 2000
 SIZE = 4000
@@ -37,7 +37,7 @@ def limit_growth(token: Path) -> None:
 
 
 def create(client: Client, session: int, name: str, handle: Any) -> int:
-    template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, name), (CKA.VALUE, bytes(SIZE))]
+    template: Template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, name), (CKA.VALUE, bytes(SIZE))]
     array, count, _kept = client.template(template)
     return client.call("C_CreateObject", session, array, count, handle)
 

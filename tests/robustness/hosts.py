@@ -45,13 +45,13 @@ def environment(**more: str) -> dict[str, str]:
 
 def start(program: Path, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
     """A host that goes on until it is killed; its output is read by the caller, its complaints come with it."""
-    command = [program, module_path(), *arguments]
+    command = [str(program), str(module_path()), *arguments]
     return subprocess.Popen(command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def run(program: Path, *arguments: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
     """A host that ends by itself, with exit status 0."""
-    command = [program, module_path(), *arguments]
+    command = [str(program), str(module_path()), *arguments]
     done = subprocess.run(
         command, env=environment(**more), capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -63,7 +63,8 @@ def python_child(
     name: str, *arguments: str, prefix: Sequence[str] = (), **more: str
 ) -> subprocess.CompletedProcess[str]:
     """tests/robustness/`name`.py as a fresh process, with the module's path as its first argument."""
-    command = [*prefix, sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"tests.robustness.{name}", str(module_path()), *arguments]
+    program = (sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"tests.robustness.{name}")
+    command = [*prefix, *program, str(module_path()), *arguments]
     return subprocess.run(
         command,
         env=environment(PYTHONPATH=str(module_path().parents[1]), **more),

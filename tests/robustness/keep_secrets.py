@@ -1,5 +1,7 @@
-"""A host whose every secret is planted: `keep_secrets MODULE`, the secrets as JSON on stdin (name -> hex, see SECRETS in
-test_secrets.py). It makes many calls, right ones and wrong ones, and prints nothing.
+"""A host whose every secret is planted: `keep_secrets MODULE`.
+
+The secrets come as JSON on stdin (name -> hex, see SECRETS in test_secrets.py). It makes many calls, right ones and
+wrong ones, and prints nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from keyfob.functions import encryption, keys, objects, signing, slots
 from keyfob.spec.constants import CKA, CKD, CKK, CKM, CKO, CKP, CKR, CKU
 from keyfob.token.token import Token
 from tests.client import P256, RSA_2048, Client, RvError, Template, ffi
+
 
 class Host:
     def __init__(self, module: str, secrets: dict[str, bytes]) -> None:

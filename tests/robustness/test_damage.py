@@ -1,5 +1,6 @@
-"""Tokens that are missing, unreadable, read-only, damaged, newer, or on a full disk: a code, a line in the log, and the
-data stay; a healthy token beside them works.
+"""Tokens that are missing, unreadable, read-only, damaged, newer, or on a full disk.
+
+A code, a line in the log, and the data stay; a healthy token beside them works.
 """
 
 from __future__ import annotations

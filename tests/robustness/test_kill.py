@@ -1,7 +1,7 @@
 """kill -9 at any moment: what was acknowledged is there, what was not is there as a whole or not at all.
 
-The victim is a program in C (kill.c) that announces and acknowledges each call on a pipe; a fresh process (inspect_token.py)
-looks at the token afterwards.
+The victim is a program in C (kill.c) that announces and acknowledges each call on a pipe; a fresh process
+(inspect_token.py) looks at the token afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from keyfob.spec.constants import CKA, CKM
-from tests.client import P256, Client, ffi
+from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, SO_PIN
 from tests.robustness.conftest import Programs
 from tests.robustness.hosts import answer_of, python_child, start
@@ -125,7 +125,7 @@ def make_pair(client: Client, home: Path) -> None:
     client.initialize()
     session = client.open(client.slots()[0])
     client.login(session, PIN)
-    template = [(CKA.TOKEN, True), (CKA.ID, b"pair"), (CKA.LABEL, b"pair")]
+    template: Template = [(CKA.TOKEN, True), (CKA.ID, b"pair"), (CKA.LABEL, b"pair")]
     client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), *template], template)
     client.ok("C_Finalize", ffi.NULL)
 
@@ -177,7 +177,7 @@ def test_kills_while_a_token_is_made_leave_a_token_or_none(
     draw = random.Random(rounds)
     folder = home / "tokens"
     for _ in range(rounds):
-        done, _ = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "one"), draw.uniform(0, 0.05))
+        done, tried = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "one"), draw.uniform(0, 0.05))
         client.initialize()
         made = (folder / TOKEN_FILE).exists()
         assert made or not done
@@ -198,9 +198,7 @@ def test_kills_while_a_token_is_initialised_anew_keep_everything_or_nothing(
     draw = random.Random(rounds)
     for _ in range(rounds):
         make_pair(client, home)
-        done, tried = kill_after(
-            start(programs("kill"), "initialise", SO_PIN.decode(), "a", "b"), draw.uniform(0, 0.04)
-        )
+        done, _ = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "a", "b"), draw.uniform(0, 0.04))
         client.initialize()
         slot = client.slots()[0]
         user_pin_set = bool(client.token_info(slot).flags & 0x8)

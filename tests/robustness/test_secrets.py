@@ -98,7 +98,13 @@ def test_no_secret_is_left_anywhere(home: Path, tmp_path: Path, killed: bool) ->
     temporary.mkdir()
     (home / "config.toml").write_text('[log]\nlevel = "debug"\n[pin]\nmemory_kib = 8192\niterations = 1\n')
     planted = secrets()
-    command = [sys.executable, "-m", "tests.robustness.keep_secrets", module_path(), *(["--kill"] if killed else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.robustness.keep_secrets",
+        str(module_path()),
+        *(["--kill"] if killed else []),
+    ]
     done = subprocess.run(
         command,
         env=environment(PYTHONPATH=str(module_path().parents[1]), TMPDIR=str(temporary)),
@@ -111,7 +117,7 @@ def test_no_secret_is_left_anywhere(home: Path, tmp_path: Path, killed: bool) ->
     assert done.returncode == (-9 if killed else 0), done.stderr.decode()
     planted["generated"] = bytes.fromhex(done.stdout.decode())
     assert done.stderr == b""
-    places = {}
+    places: dict[str, bytes] = {}
     for folder in (home, temporary):
         for parent, _, names in os.walk(folder):
             places |= {name: (Path(parent) / name).read_bytes() for name in names}

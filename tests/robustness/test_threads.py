@@ -1,4 +1,4 @@
-"""Many threads of one host: each gets right answers, whatever the others do; ends and logouts end nothing but themselves."""
+"""Many threads of one host: each gets right answers, whatever the others do; an end ends nothing but itself."""
 
 from __future__ import annotations
 
@@ -199,6 +199,7 @@ def test_one_thread_ends_the_module_while_others_work(opened: int, client: Clien
                     ("C_Login", session, CKU.USER, PIN, len(PIN)),
                 ]
                 name, *arguments = draw.choice(calls)
+                assert isinstance(name, str)
                 rv = client.call(name, *arguments)
                 allowed = SANE | {CKR.OPERATION_ACTIVE, CKR.SESSION_COUNT}
                 assert rv in allowed, f"{name}: {name_of('CKR', rv)}"

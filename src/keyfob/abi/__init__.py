@@ -1,4 +1,4 @@
-"""The C ABI: the only place that knows cffi. Every other room sees Python values."""
+"""The C ABI: the only room that touches cffi. loader.c starts the interpreter and asks start.py for the tables."""
 
 # First of all: what is registered first runs last before a fork, when the stores' threads are already kept waiting.
-from keyfob.abi import imports as imports  # noqa: PLC0414
+from keyfob.abi import imports as imports

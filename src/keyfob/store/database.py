@@ -62,16 +62,17 @@ class Database:
     """One connection, with what it knows about changes by others.
 
     `changed` is called (within whatever call notices it) when the content is no longer what was read before. `counter`
-    grows with each such change and with each commit of our own. `idle`: nobody uses the connection while a fork goes on.
+    grows with each such change and with each commit of our own. `idle`: a fork is going on, and nobody uses the
+    connection. `identity`: device and inode of the file.
     """
 
     __slots__ = (
         "_changed",
         "_connection",
-        "_identity",
         "_seen",
         "_version",
         "counter",
+        "identity",
         "idle",
         "path",
         "process",
@@ -84,7 +85,7 @@ class Database:
         self.path = path
         self.process = os.getpid()
         self.idle = False
-        self._identity = (0, 0)
+        self.identity = (0, 0)
         self.read_only = read_only
         self.watcher = watcher
         self.counter = 1
@@ -109,7 +110,7 @@ class Database:
         if (status.st_dev, status.st_ino) in _unusable:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} was at work when this process was forked")
         database = cls._open_somehow(path, read_only=read_only)
-        database._identity = (status.st_dev, status.st_ino)
+        database.identity = (status.st_dev, status.st_ino)
         return database
 
     @classmethod
@@ -312,7 +313,7 @@ class Database:
             connection.close(True)
         else:
             _inherited.append(connection)
-            _unusable.add(self._identity)
+            _unusable.add(self.identity)
 
 
 class Writing:

@@ -5,9 +5,9 @@ connection still open, a new connection to the same file would take the locks fo
 delete the write-ahead log that the child goes on writing to, and what was being written by another thread at the moment
 of the fork would be under way in the child for ever (sqlite.org/howtocorrupt.html, 2.6).
 
-So a fork waits until no other thread is inside SQLite, and the child closes what it has inherited before it does anything
-else. Closing a connection that is idle touches no file: it does not checkpoint (database.py, `_configure`), and giving
-back locks that the child does not have takes none from the parent.
+So a fork waits until no other thread is inside SQLite, and the child closes what it has inherited before it does
+anything else. Closing a connection that is idle touches no file: it does not checkpoint (database.py, `_configure`),
+and giving back locks that the child does not have takes none from the parent.
 """
 
 from __future__ import annotations
