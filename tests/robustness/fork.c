@@ -123,6 +123,8 @@ int main(int count, char **arguments)
         workers[i].key = private_key(workers[i].session);
         pthread_create(&threads[i], NULL, keep_signing, &workers[i]);
     }
+    if (!go_on(workers))
+        say("stopped before the first fork");
     for (i = 0; i < forks; i++) {
         int status;
         pid_t child = fork();

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 from cffi import cparser
 
@@ -97,6 +98,8 @@ def main() -> None:
     workers.append(threading.Thread(target=host.keep_writing, args=(host.session(),)))
     for worker in workers:
         worker.start()
+    while not (host.signatures > 10 and host.written or host.problems):
+        time.sleep(0.01)
     reader, writer = os.pipe()
     statuses, drawn, idle = [], [], 0
     for number in range(forks):

@@ -177,7 +177,7 @@ def test_kills_while_a_token_is_made_leave_a_token_or_none(
     draw = random.Random(rounds)
     folder = home / "tokens"
     for _ in range(rounds):
-        done, tried = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "one"), draw.uniform(0, 0.05))
+        done, _ = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "one"), draw.uniform(0, 0.05))
         client.initialize()
         made = (folder / TOKEN_FILE).exists()
         assert made or not done

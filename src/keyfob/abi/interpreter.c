@@ -40,14 +40,14 @@
 /* CPython's functions that we call, by their own prototypes. */
 #define PYTHON_FUNCTIONS(DO)                                                                                         \
     DO(PyConfig_Clear) DO(PyConfig_InitIsolatedConfig) DO(PyConfig_SetBytesString) DO(PyDict_GetItemString)          \
-    DO(PyDict_New) DO(PyDict_SetItemString) DO(PyErr_Clear) DO(PyEval_SaveThread) DO(PyGILState_Check)               \
-    DO(PyGILState_Ensure) DO(PyGILState_Release) DO(PyList_Append) DO(PyList_New) DO(PyLong_AsVoidPtr)               \
-    DO(PyFrame_GetBack) DO(PyFrame_GetCode) DO(PyGILState_GetThisThreadState) DO(PyInterpreterState_ThreadHead)      \
-    DO(PyThreadState_GetFrame) DO(PyThreadState_Next) DO(PyMem_RawFree) DO(PyOS_AfterFork_Child) DO(PyOS_AfterFork_Parent) DO(PyOS_BeforeFork)                         \
-    DO(PyPreConfig_InitIsolatedConfig) DO(PyRun_StringFlags) DO(PyStatus_Exception) DO(PyUnicode_AsUTF8AndSize)      \
-    DO(PyUnicode_DecodeFSDefault) DO(PyWideStringList_Append) DO(Py_DecRef) DO(Py_DecodeLocale) DO(Py_GetVersion)    \
-    DO(Py_InitializeFromConfig) DO(Py_IsInitialized) DO(Py_PreInitialize) DO(IS_FINALIZING)         \
-    DO(CURRENT_THREAD)
+    DO(PyDict_New) DO(PyDict_SetItemString) DO(PyErr_Clear) DO(PyEval_SaveThread) DO(PyFrame_GetBack)                \
+    DO(PyFrame_GetCode) DO(PyGILState_Check) DO(PyGILState_Ensure) DO(PyGILState_GetThisThreadState)                 \
+    DO(PyGILState_Release) DO(PyInterpreterState_ThreadHead) DO(PyList_Append) DO(PyList_New) DO(PyLong_AsVoidPtr)   \
+    DO(PyMem_RawFree) DO(PyOS_AfterFork_Child) DO(PyOS_AfterFork_Parent) DO(PyOS_BeforeFork)                         \
+    DO(PyPreConfig_InitIsolatedConfig) DO(PyRun_StringFlags) DO(PyStatus_Exception) DO(PyThreadState_GetFrame)       \
+    DO(PyThreadState_Next) DO(PyUnicode_AsUTF8AndSize) DO(PyUnicode_DecodeFSDefault) DO(PyWideStringList_Append)     \
+    DO(Py_DecRef) DO(Py_DecodeLocale) DO(Py_GetVersion) DO(Py_InitializeFromConfig) DO(Py_IsInitialized)             \
+    DO(Py_PreInitialize) DO(IS_FINALIZING) DO(CURRENT_THREAD)
 
 #define AS_FIELD(name) FIELD(name)
 #define FIELD(name) __typeof__(&name) name;
