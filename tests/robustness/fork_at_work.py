@@ -98,7 +98,7 @@ def main() -> None:
     workers.append(threading.Thread(target=host.keep_writing, args=(host.session(),)))
     for worker in workers:
         worker.start()
-    while not (host.signatures > 10 and host.written or host.problems):
+    while not ((host.signatures > 10 and host.written) or host.problems):
         time.sleep(0.01)
     reader, writer = os.pipe()
     statuses, drawn, idle = [], [], 0
