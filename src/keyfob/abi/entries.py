@@ -67,11 +67,7 @@ def C_GetOperationState(hSession: int, pOperationState: Any, pulOperationStateLe
     if session is None:
         return no_session("C_GetOperationState", hSession)
     try:
-        return give(
-            sessions.C_GetOperationState(session, room(pOperationState, pulOperationStateLen)),
-            pOperationState,
-            pulOperationStateLen,
-        )
+        return give(sessions.C_GetOperationState(session, room(pOperationState, pulOperationStateLen)), pOperationState, pulOperationStateLen)
     except BaseException as problem:
         return answer("C_GetOperationState", problem, session)
 
@@ -190,11 +186,7 @@ def C_Encrypt(hSession: int, pData: Any, ulDataLen: int, pEncryptedData: Any, pu
     if session is None:
         return no_session("C_Encrypt", hSession)
     try:
-        return give(
-            encryption.C_Encrypt(session, take(pData, ulDataLen), room(pEncryptedData, pulEncryptedDataLen)),
-            pEncryptedData,
-            pulEncryptedDataLen,
-        )
+        return give(encryption.C_Encrypt(session, take(pData, ulDataLen), room(pEncryptedData, pulEncryptedDataLen)), pEncryptedData, pulEncryptedDataLen)
     except BaseException as problem:
         return answer("C_Encrypt", problem, session)
 
@@ -205,11 +197,7 @@ def C_EncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: A
     if session is None:
         return no_session("C_EncryptUpdate", hSession)
     try:
-        return give(
-            encryption.C_EncryptUpdate(session, take(pPart, ulPartLen), room(pEncryptedPart, pulEncryptedPartLen)),
-            pEncryptedPart,
-            pulEncryptedPartLen,
-        )
+        return give(encryption.C_EncryptUpdate(session, take(pPart, ulPartLen), room(pEncryptedPart, pulEncryptedPartLen)), pEncryptedPart, pulEncryptedPartLen)
     except BaseException as problem:
         return answer("C_EncryptUpdate", problem, session)
 
@@ -220,11 +208,7 @@ def C_EncryptFinal(hSession: int, pLastEncryptedPart: Any, pulLastEncryptedPartL
     if session is None:
         return no_session("C_EncryptFinal", hSession)
     try:
-        return give(
-            encryption.C_EncryptFinal(session, room(pLastEncryptedPart, pulLastEncryptedPartLen)),
-            pLastEncryptedPart,
-            pulLastEncryptedPartLen,
-        )
+        return give(encryption.C_EncryptFinal(session, room(pLastEncryptedPart, pulLastEncryptedPartLen)), pLastEncryptedPart, pulLastEncryptedPartLen)
     except BaseException as problem:
         return answer("C_EncryptFinal", problem, session)
 
@@ -247,11 +231,7 @@ def C_Decrypt(hSession: int, pEncryptedData: Any, ulEncryptedDataLen: int, pData
     if session is None:
         return no_session("C_Decrypt", hSession)
     try:
-        return give(
-            encryption.C_Decrypt(session, take(pEncryptedData, ulEncryptedDataLen), room(pData, pulDataLen)),
-            pData,
-            pulDataLen,
-        )
+        return give(encryption.C_Decrypt(session, take(pEncryptedData, ulEncryptedDataLen), room(pData, pulDataLen)), pData, pulDataLen)
     except BaseException as problem:
         return answer("C_Decrypt", problem, session)
 
@@ -262,11 +242,7 @@ def C_DecryptUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int,
     if session is None:
         return no_session("C_DecryptUpdate", hSession)
     try:
-        return give(
-            encryption.C_DecryptUpdate(session, take(pEncryptedPart, ulEncryptedPartLen), room(pPart, pulPartLen)),
-            pPart,
-            pulPartLen,
-        )
+        return give(encryption.C_DecryptUpdate(session, take(pEncryptedPart, ulEncryptedPartLen), room(pPart, pulPartLen)), pPart, pulPartLen)
     except BaseException as problem:
         return answer("C_DecryptUpdate", problem, session)
 
@@ -300,9 +276,7 @@ def C_Digest(hSession: int, pData: Any, ulDataLen: int, pDigest: Any, pulDigestL
     if session is None:
         return no_session("C_Digest", hSession)
     try:
-        return give(
-            digests.C_Digest(session, take(pData, ulDataLen), room(pDigest, pulDigestLen)), pDigest, pulDigestLen
-        )
+        return give(digests.C_Digest(session, take(pData, ulDataLen), room(pDigest, pulDigestLen)), pDigest, pulDigestLen)
     except BaseException as problem:
         return answer("C_Digest", problem, session)
 
@@ -360,11 +334,7 @@ def C_Sign(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, pulSignat
     if session is None:
         return no_session("C_Sign", hSession)
     try:
-        return give(
-            signing.C_Sign(session, take(pData, ulDataLen), room(pSignature, pulSignatureLen)),
-            pSignature,
-            pulSignatureLen,
-        )
+        return give(signing.C_Sign(session, take(pData, ulDataLen), room(pSignature, pulSignatureLen)), pSignature, pulSignatureLen)
     except BaseException as problem:
         return answer("C_Sign", problem, session)
 
@@ -410,11 +380,7 @@ def C_SignRecover(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, pu
     if session is None:
         return no_session("C_SignRecover", hSession)
     try:
-        return give(
-            signing.C_SignRecover(session, take(pData, ulDataLen), room(pSignature, pulSignatureLen)),
-            pSignature,
-            pulSignatureLen,
-        )
+        return give(signing.C_SignRecover(session, take(pData, ulDataLen), room(pSignature, pulSignatureLen)), pSignature, pulSignatureLen)
     except BaseException as problem:
         return answer("C_SignRecover", problem, session)
 
@@ -485,79 +451,51 @@ def C_VerifyRecover(hSession: int, pSignature: Any, ulSignatureLen: int, pData: 
     if session is None:
         return no_session("C_VerifyRecover", hSession)
     try:
-        return give(
-            signing.C_VerifyRecover(session, take(pSignature, ulSignatureLen), room(pData, pulDataLen)),
-            pData,
-            pulDataLen,
-        )
+        return give(signing.C_VerifyRecover(session, take(pSignature, ulSignatureLen), room(pData, pulDataLen)), pData, pulDataLen)
     except BaseException as problem:
         return answer("C_VerifyRecover", problem, session)
 
 
 @export
-def C_DigestEncryptUpdate(
-    hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any
-) -> int:
+def C_DigestEncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_DigestEncryptUpdate", hSession)
     try:
-        return give(
-            dual.C_DigestEncryptUpdate(session, take(pPart, ulPartLen), room(pEncryptedPart, pulEncryptedPartLen)),
-            pEncryptedPart,
-            pulEncryptedPartLen,
-        )
+        return give(dual.C_DigestEncryptUpdate(session, take(pPart, ulPartLen), room(pEncryptedPart, pulEncryptedPartLen)), pEncryptedPart, pulEncryptedPartLen)
     except BaseException as problem:
         return answer("C_DigestEncryptUpdate", problem, session)
 
 
 @export
-def C_DecryptDigestUpdate(
-    hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any
-) -> int:
+def C_DecryptDigestUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_DecryptDigestUpdate", hSession)
     try:
-        return give(
-            dual.C_DecryptDigestUpdate(session, take(pEncryptedPart, ulEncryptedPartLen), room(pPart, pulPartLen)),
-            pPart,
-            pulPartLen,
-        )
+        return give(dual.C_DecryptDigestUpdate(session, take(pEncryptedPart, ulEncryptedPartLen), room(pPart, pulPartLen)), pPart, pulPartLen)
     except BaseException as problem:
         return answer("C_DecryptDigestUpdate", problem, session)
 
 
 @export
-def C_SignEncryptUpdate(
-    hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any
-) -> int:
+def C_SignEncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_SignEncryptUpdate", hSession)
     try:
-        return give(
-            dual.C_SignEncryptUpdate(session, take(pPart, ulPartLen), room(pEncryptedPart, pulEncryptedPartLen)),
-            pEncryptedPart,
-            pulEncryptedPartLen,
-        )
+        return give(dual.C_SignEncryptUpdate(session, take(pPart, ulPartLen), room(pEncryptedPart, pulEncryptedPartLen)), pEncryptedPart, pulEncryptedPartLen)
     except BaseException as problem:
         return answer("C_SignEncryptUpdate", problem, session)
 
 
 @export
-def C_DecryptVerifyUpdate(
-    hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any
-) -> int:
+def C_DecryptVerifyUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_DecryptVerifyUpdate", hSession)
     try:
-        return give(
-            dual.C_DecryptVerifyUpdate(session, take(pEncryptedPart, ulEncryptedPartLen), room(pPart, pulPartLen)),
-            pPart,
-            pulPartLen,
-        )
+        return give(dual.C_DecryptVerifyUpdate(session, take(pEncryptedPart, ulEncryptedPartLen), room(pPart, pulPartLen)), pPart, pulPartLen)
     except BaseException as problem:
         return answer("C_DecryptVerifyUpdate", problem, session)
 
@@ -575,64 +513,36 @@ def C_GenerateKey(hSession: int, pMechanism: Any, pTemplate: Any, ulCount: int, 
 
 
 @export
-def C_WrapKey(
-    hSession: int, pMechanism: Any, hWrappingKey: int, hKey: int, pWrappedKey: Any, pulWrappedKeyLen: Any
-) -> int:
+def C_WrapKey(hSession: int, pMechanism: Any, hWrappingKey: int, hKey: int, pWrappedKey: Any, pulWrappedKeyLen: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_WrapKey", hSession)
     try:
-        return give(
-            keys.C_WrapKey(session, mechanism(pMechanism), hWrappingKey, hKey, room(pWrappedKey, pulWrappedKeyLen)),
-            pWrappedKey,
-            pulWrappedKeyLen,
-        )
+        return give(keys.C_WrapKey(session, mechanism(pMechanism), hWrappingKey, hKey, room(pWrappedKey, pulWrappedKeyLen)), pWrappedKey, pulWrappedKeyLen)
     except BaseException as problem:
         return answer("C_WrapKey", problem, session)
 
 
 @export
-def C_UnwrapKey(
-    hSession: int,
-    pMechanism: Any,
-    hUnwrappingKey: int,
-    pWrappedKey: Any,
-    ulWrappedKeyLen: int,
-    pTemplate: Any,
-    ulAttributeCount: int,
-    phKey: Any,
-) -> int:
+def C_UnwrapKey(hSession: int, pMechanism: Any, hUnwrappingKey: int, pWrappedKey: Any, ulWrappedKeyLen: int, pTemplate: Any, ulAttributeCount: int, phKey: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_UnwrapKey", hSession)
     try:
         wanted(phKey)
-        return give_handle(
-            keys.C_UnwrapKey(
-                session,
-                mechanism(pMechanism),
-                hUnwrappingKey,
-                take(pWrappedKey, ulWrappedKeyLen),
-                template(pTemplate, ulAttributeCount),
-            ),
-            phKey,
-        )
+        return give_handle(keys.C_UnwrapKey(session, mechanism(pMechanism), hUnwrappingKey, take(pWrappedKey, ulWrappedKeyLen), template(pTemplate, ulAttributeCount)), phKey)
     except BaseException as problem:
         return answer("C_UnwrapKey", problem, session)
 
 
 @export
-def C_DeriveKey(
-    hSession: int, pMechanism: Any, hBaseKey: int, pTemplate: Any, ulAttributeCount: int, phKey: Any
-) -> int:
+def C_DeriveKey(hSession: int, pMechanism: Any, hBaseKey: int, pTemplate: Any, ulAttributeCount: int, phKey: Any) -> int:
     session = SESSIONS.get(hSession)
     if session is None:
         return no_session("C_DeriveKey", hSession)
     try:
         wanted(phKey)
-        return give_handle(
-            keys.C_DeriveKey(session, mechanism(pMechanism), hBaseKey, template(pTemplate, ulAttributeCount)), phKey
-        )
+        return give_handle(keys.C_DeriveKey(session, mechanism(pMechanism), hBaseKey, template(pTemplate, ulAttributeCount)), phKey)
     except BaseException as problem:
         return answer("C_DeriveKey", problem, session)
 

@@ -120,9 +120,7 @@ class Pkcs5Pbkd2Params:
 
     __slots__ = ("iterations", "password", "prf", "prf_data", "salt_source", "salt_source_data")
 
-    def __init__(
-        self, salt_source: int, salt_source_data: bytes, iterations: int, prf: int, prf_data: bytes, password: bytes
-    ) -> None:
+    def __init__(self, salt_source: int, salt_source_data: bytes, iterations: int, prf: int, prf_data: bytes, password: bytes) -> None:
         self.salt_source = salt_source
         self.salt_source_data = salt_source_data
         self.iterations = iterations
@@ -148,16 +146,7 @@ class HkdfParams:
 
     __slots__ = ("expand", "extract", "info", "prf_hash_mechanism", "salt", "salt_key", "salt_type")
 
-    def __init__(
-        self,
-        extract: bool,
-        expand: bool,
-        prf_hash_mechanism: int,
-        salt_type: int,
-        salt: bytes,
-        salt_key: int,
-        info: bytes,
-    ) -> None:
+    def __init__(self, extract: bool, expand: bool, prf_hash_mechanism: int, salt_type: int, salt: bytes, salt_key: int, info: bytes) -> None:
         self.extract = extract
         self.expand = expand
         self.prf_hash_mechanism = prf_hash_mechanism
@@ -190,109 +179,21 @@ class EcdhAesKeyWrapParams:
 
 # class: (struct, ((kind, Python name, C names), ...)), in the order of the constructor's arguments.
 LAYOUTS: dict[type, tuple[str, tuple[tuple[str, str, tuple[str, ...]], ...]]] = {
-    RsaPkcsOaepParams: (
-        "CK_RSA_PKCS_OAEP_PARAMS",
-        (
-            ("ulong", "hash_alg", ("hashAlg",)),
-            ("ulong", "mgf", ("mgf",)),
-            ("ulong", "source", ("source",)),
-            ("bytes", "source_data", ("pSourceData", "ulSourceDataLen")),
-        ),
-    ),
-    RsaPkcsPssParams: (
-        "CK_RSA_PKCS_PSS_PARAMS",
-        (("ulong", "hash_alg", ("hashAlg",)), ("ulong", "mgf", ("mgf",)), ("ulong", "salt_length", ("sLen",))),
-    ),
-    Ecdh1DeriveParams: (
-        "CK_ECDH1_DERIVE_PARAMS",
-        (
-            ("ulong", "kdf", ("kdf",)),
-            ("bytes", "shared_data", ("pSharedData", "ulSharedDataLen")),
-            ("bytes", "public_data", ("pPublicData", "ulPublicDataLen")),
-        ),
-    ),
-    EddsaParams: (
-        "CK_EDDSA_PARAMS",
-        (("bool", "prehash", ("phFlag",)), ("bytes", "context_data", ("pContextData", "ulContextDataLen"))),
-    ),
-    GcmParams: (
-        "CK_GCM_PARAMS",
-        (
-            ("bytes", "iv", ("pIv", "ulIvLen")),
-            ("ulong", "iv_bits", ("ulIvBits",)),
-            ("bytes", "aad", ("pAAD", "ulAADLen")),
-            ("ulong", "tag_bits", ("ulTagBits",)),
-        ),
-    ),
-    CcmParams: (
-        "CK_CCM_PARAMS",
-        (
-            ("ulong", "data_len", ("ulDataLen",)),
-            ("bytes", "nonce", ("pNonce", "ulNonceLen")),
-            ("bytes", "aad", ("pAAD", "ulAADLen")),
-            ("ulong", "mac_len", ("ulMACLen",)),
-        ),
-    ),
-    AesCtrParams: (
-        "CK_AES_CTR_PARAMS",
-        (("ulong", "counter_bits", ("ulCounterBits",)), ("array", "counter_block", ("cb",))),
-    ),
-    AesCbcEncryptDataParams: (
-        "CK_AES_CBC_ENCRYPT_DATA_PARAMS",
-        (("array", "iv", ("iv",)), ("bytes", "data", ("pData", "length"))),
-    ),
-    DesCbcEncryptDataParams: (
-        "CK_DES_CBC_ENCRYPT_DATA_PARAMS",
-        (("array", "iv", ("iv",)), ("bytes", "data", ("pData", "length"))),
-    ),
-    KeyDerivationStringDataParams: ("CK_KEY_DERIVATION_STRING_DATA", (("bytes", "data", ("pData", "ulLen")),)),
-    Pkcs5Pbkd2Params: (
-        "CK_PKCS5_PBKD2_PARAMS2",
-        (
-            ("ulong", "salt_source", ("saltSource",)),
-            ("bytes", "salt_source_data", ("pSaltSourceData", "ulSaltSourceDataLen")),
-            ("ulong", "iterations", ("iterations",)),
-            ("ulong", "prf", ("prf",)),
-            ("bytes", "prf_data", ("pPrfData", "ulPrfDataLen")),
-            ("bytes", "password", ("pPassword", "ulPasswordLen")),
-        ),
-    ),
-    PbeParams: (
-        "CK_PBE_PARAMS",
-        (
-            ("pointer", "init_vector", ("pInitVector",)),
-            ("bytes", "password", ("pPassword", "ulPasswordLen")),
-            ("bytes", "salt", ("pSalt", "ulSaltLen")),
-            ("ulong", "iteration", ("ulIteration",)),
-        ),
-    ),
-    HkdfParams: (
-        "CK_HKDF_PARAMS",
-        (
-            ("bool", "extract", ("bExtract",)),
-            ("bool", "expand", ("bExpand",)),
-            ("ulong", "prf_hash_mechanism", ("prfHashMechanism",)),
-            ("ulong", "salt_type", ("ulSaltType",)),
-            ("bytes", "salt", ("pSalt", "ulSaltLen")),
-            ("ulong", "salt_key", ("hSaltKey",)),
-            ("bytes", "info", ("pInfo", "ulInfoLen")),
-        ),
-    ),
-    RsaAesKeyWrapParams: (
-        "CK_RSA_AES_KEY_WRAP_PARAMS",
-        (
-            ("ulong", "aes_key_bits", ("ulAESKeyBits",)),
-            ("struct", "oaep_params", ("pOAEPParams", "CK_RSA_PKCS_OAEP_PARAMS")),
-        ),
-    ),
-    EcdhAesKeyWrapParams: (
-        "CK_ECDH_AES_KEY_WRAP_PARAMS",
-        (
-            ("ulong", "aes_key_bits", ("ulAESKeyBits",)),
-            ("ulong", "kdf", ("kdf",)),
-            ("bytes", "shared_data", ("pSharedData", "ulSharedDataLen")),
-        ),
-    ),
+    RsaPkcsOaepParams: ("CK_RSA_PKCS_OAEP_PARAMS", (('ulong', 'hash_alg', ('hashAlg',)), ('ulong', 'mgf', ('mgf',)), ('ulong', 'source', ('source',)), ('bytes', 'source_data', ('pSourceData', 'ulSourceDataLen')))),
+    RsaPkcsPssParams: ("CK_RSA_PKCS_PSS_PARAMS", (('ulong', 'hash_alg', ('hashAlg',)), ('ulong', 'mgf', ('mgf',)), ('ulong', 'salt_length', ('sLen',)))),
+    Ecdh1DeriveParams: ("CK_ECDH1_DERIVE_PARAMS", (('ulong', 'kdf', ('kdf',)), ('bytes', 'shared_data', ('pSharedData', 'ulSharedDataLen')), ('bytes', 'public_data', ('pPublicData', 'ulPublicDataLen')))),
+    EddsaParams: ("CK_EDDSA_PARAMS", (('bool', 'prehash', ('phFlag',)), ('bytes', 'context_data', ('pContextData', 'ulContextDataLen')))),
+    GcmParams: ("CK_GCM_PARAMS", (('bytes', 'iv', ('pIv', 'ulIvLen')), ('ulong', 'iv_bits', ('ulIvBits',)), ('bytes', 'aad', ('pAAD', 'ulAADLen')), ('ulong', 'tag_bits', ('ulTagBits',)))),
+    CcmParams: ("CK_CCM_PARAMS", (('ulong', 'data_len', ('ulDataLen',)), ('bytes', 'nonce', ('pNonce', 'ulNonceLen')), ('bytes', 'aad', ('pAAD', 'ulAADLen')), ('ulong', 'mac_len', ('ulMACLen',)))),
+    AesCtrParams: ("CK_AES_CTR_PARAMS", (('ulong', 'counter_bits', ('ulCounterBits',)), ('array', 'counter_block', ('cb',)))),
+    AesCbcEncryptDataParams: ("CK_AES_CBC_ENCRYPT_DATA_PARAMS", (('array', 'iv', ('iv',)), ('bytes', 'data', ('pData', 'length')))),
+    DesCbcEncryptDataParams: ("CK_DES_CBC_ENCRYPT_DATA_PARAMS", (('array', 'iv', ('iv',)), ('bytes', 'data', ('pData', 'length')))),
+    KeyDerivationStringDataParams: ("CK_KEY_DERIVATION_STRING_DATA", (('bytes', 'data', ('pData', 'ulLen')),)),
+    Pkcs5Pbkd2Params: ("CK_PKCS5_PBKD2_PARAMS2", (('ulong', 'salt_source', ('saltSource',)), ('bytes', 'salt_source_data', ('pSaltSourceData', 'ulSaltSourceDataLen')), ('ulong', 'iterations', ('iterations',)), ('ulong', 'prf', ('prf',)), ('bytes', 'prf_data', ('pPrfData', 'ulPrfDataLen')), ('bytes', 'password', ('pPassword', 'ulPasswordLen')))),
+    PbeParams: ("CK_PBE_PARAMS", (('pointer', 'init_vector', ('pInitVector',)), ('bytes', 'password', ('pPassword', 'ulPasswordLen')), ('bytes', 'salt', ('pSalt', 'ulSaltLen')), ('ulong', 'iteration', ('ulIteration',)))),
+    HkdfParams: ("CK_HKDF_PARAMS", (('bool', 'extract', ('bExtract',)), ('bool', 'expand', ('bExpand',)), ('ulong', 'prf_hash_mechanism', ('prfHashMechanism',)), ('ulong', 'salt_type', ('ulSaltType',)), ('bytes', 'salt', ('pSalt', 'ulSaltLen')), ('ulong', 'salt_key', ('hSaltKey',)), ('bytes', 'info', ('pInfo', 'ulInfoLen')))),
+    RsaAesKeyWrapParams: ("CK_RSA_AES_KEY_WRAP_PARAMS", (('ulong', 'aes_key_bits', ('ulAESKeyBits',)), ('struct', 'oaep_params', ('pOAEPParams', 'CK_RSA_PKCS_OAEP_PARAMS')))),
+    EcdhAesKeyWrapParams: ("CK_ECDH_AES_KEY_WRAP_PARAMS", (('ulong', 'aes_key_bits', ('ulAESKeyBits',)), ('ulong', 'kdf', ('kdf',)), ('bytes', 'shared_data', ('pSharedData', 'ulSharedDataLen')))),
 }
 
 PARAMETER_OF: dict[int, type] = {
