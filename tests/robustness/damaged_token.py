@@ -1,16 +1,17 @@
-"""A host that meets tokens in any state: `damaged_token MODULE PIN SO-PIN`. Prints as JSON what each slot answers.
+"""A host that meets tokens in any state: `damaged_token MODULE PIN SO-PIN`.
 
-initialize   CK_RV of C_Initialize
-slots        slot ID -> what its token is like:
-info         CK_RV of C_GetSlotInfo
-token        CK_RV of C_GetTokenInfo; flags: its flags
-open         CK_RV of C_OpenSession, read-write if that goes
-login        CK_RV of C_Login
-objects      class and CKA_ID of each object -> its label, or the CK_RV of reading it
-create       CK_RV of creating an object on the token, and of removing it again
-sign         CK_RV of signing with the first private key and verifying
-initialise   CK_RV of C_InitToken, asked for with INITIALISE in the environment only
-finalize     CK_RV of C_Finalize
+Prints as JSON what each slot answers, by its ID:
+
+    info        CK_RV of C_GetSlotInfo
+    token       CK_RV of C_GetTokenInfo
+    flags       those of CK_TOKEN_INFO
+    initialise  CK_RV of C_InitToken, tried only with INITIALISE in the environment
+    open        CK_RV of C_OpenSession, read-write if that goes
+    login       CK_RV of C_Login
+    objects     class and CKA_ID of each object -> its label, or the CK_RV of reading it
+    sign        CK_RV of signing with the first private key and verifying; -1: there are no two keys
+    refused     CK_RV of what of the two before did not even begin
+    create      CK_RV of creating an object on the token, and of removing it again
 """
 
 from __future__ import annotations
@@ -58,12 +59,13 @@ def sign(client: Client, session: int) -> int:
     return -1
 
 
-def look(client: Client, slot: int, pin: bytes, so_pin: bytes) -> dict[str, Any]:
+def look(client: Client, slot: int, pin: bytes, so_pin: bytes | None = None) -> dict[str, Any]:
+    """What a slot answers; with `so_pin` C_InitToken is tried first."""
     seen: dict[str, Any] = {"info": client.call("C_GetSlotInfo", slot, ffi.new("CK_SLOT_INFO *"))}
     info, handle = ffi.new("CK_TOKEN_INFO *"), ffi.new("CK_ULONG *")
     seen["token"] = client.call("C_GetTokenInfo", slot, info)
     seen["flags"] = info.flags
-    if "INITIALISE" in os.environ:
+    if so_pin is not None:
         seen["initialise"] = client.call("C_InitToken", slot, so_pin, len(so_pin), b"new".ljust(32))
     for flags in (READ_WRITE, READ_ONLY):
         seen["open"] = client.call("C_OpenSession", slot, flags, ffi.NULL, ffi.NULL, handle)
@@ -87,13 +89,17 @@ def look(client: Client, slot: int, pin: bytes, so_pin: bytes) -> dict[str, Any]
     return seen
 
 
+def look_at_all(client: Client, pin: bytes, so_pin: bytes, *, initialise: bool) -> dict[str, Any]:
+    """Every slot by its ID, between C_Initialize and C_Finalize."""
+    client.ok("C_Initialize", ffi.NULL)
+    seen = {str(slot): look(client, slot, pin, so_pin if initialise else None) for slot in client.slots()}
+    client.ok("C_Finalize", ffi.NULL)
+    return seen
+
+
 def main() -> None:
     module, pin, so_pin = sys.argv[1], sys.argv[2].encode(), sys.argv[3].encode()
-    client = Client(module)
-    seen: dict[str, Any] = {"initialize": client.call("C_Initialize", ffi.NULL)}
-    if seen["initialize"] == CKR.OK:
-        seen["slots"] = {slot: look(client, slot, pin, so_pin) for slot in client.slots()}
-        seen["finalize"] = client.call("C_Finalize", ffi.NULL)
+    seen = look_at_all(Client(module), pin, so_pin, initialise="INITIALISE" in os.environ)
     print(json.dumps(seen))
 
 

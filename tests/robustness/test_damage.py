@@ -10,21 +10,25 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKF, CKO, CKR
+from keyfob.spec.constants import CKF, CKO, CKR
+from keyfob.store import SqliteStore
 from tests.client import Client, ffi
 from tests.conftest import PIN, SO_PIN
-from tests.robustness.damaged_token import look
-from tests.robustness.hosts import answer_of, environment, python_child
+from tests.robustness.conftest import Programs
+from tests.robustness.damaged_token import look, look_at_all
+from tests.robustness.hosts import answer_of, environment, python_child, start
+from tests.robustness.inspect_token import problems
 
 Spoil = Callable[[Path], None]
 PAIR = {f"{CKO.PUBLIC_KEY} pair": "pair", f"{CKO.PRIVATE_KEY} pair": "pair"}
 REFUSED = (CKR.DEVICE_ERROR, CKR.TOKEN_NOT_RECOGNIZED, CKR.TOKEN_NOT_PRESENT)
+UNKNOWN = (CKR.USER_NOT_LOGGED_IN, CKR.KEY_HANDLE_INVALID, CKR.OBJECT_HANDLE_INVALID)
 EMPTY_LOG = {"slot-1.keyfob-wal", "slot-1.keyfob-shm"}  # what SQLite leaves beside a file that is refused
 PINS = (PIN.decode(), SO_PIN.decode())
 
@@ -45,8 +49,16 @@ def log_of(home: Path) -> list[str]:
     return [line for line in text.splitlines() if line.split(" ", 3)[2] in ("warning", "error")]
 
 
-def host(home: Path, *, prefix: Sequence[str] = (), **more: str) -> Any:
-    return answer_of(python_child("damaged_token", *PINS, prefix=prefix, KEYFOB_HOME=str(home), **more))
+def child(home: Path, *, initialise: bool = False) -> Any:
+    """What a process of its own sees, that obeys permissions."""
+    more = {"INITIALISE": "1"} if initialise else {}
+    return answer_of(python_child("damaged_token", *PINS, prefix=unprivileged(), KEYFOB_HOME=str(home), **more))
+
+
+def here(client: Client, *, initialise: bool = False) -> Any:
+    """What this process sees; a crash would end the whole run."""
+    client.call("C_Finalize", ffi.NULL)
+    return look_at_all(client, PIN, SO_PIN, initialise=initialise)
 
 
 def check_healthy(seen: Any) -> None:
@@ -129,17 +141,14 @@ def content_of(path: Path) -> bytes | str:
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_a_spoilt_token_is_refused_kept_and_no_harm_to_others(home: Path, two: Path, spoil: Spoil) -> None:
+def test_a_spoilt_token_is_refused_and_kept(home: Path, two: Path, client: Client, spoil: Spoil) -> None:
     spoil(two)
     before = content_of(two)
-    seen = host(home, INITIALISE="1") if spoil is not half else host(home)
-    assert (seen["initialize"], seen["finalize"]) == (CKR.OK, CKR.OK)
-    spoilt = seen["slots"]["1"]
+    spoilt = here(client, initialise=True)["1"]
     assert spoilt["info"] == CKR.OK
     assert spoilt["token"] in REFUSED
     assert spoilt["open"] in REFUSED
-    if spoil is not half:
-        assert spoilt["initialise"] in REFUSED, "its data could be lost"
+    assert spoilt["initialise"] in REFUSED, "its data could be lost"
     assert content_of(two) == before
     assert any("slot 1" in line for line in log_of(home))
     assert {path.name for path in two.parent.iterdir()} - EMPTY_LOG == {"slot-1.keyfob", "slot-2.keyfob"}
@@ -150,22 +159,22 @@ def test_beside_a_spoilt_token_a_healthy_one_works(home: Path, two: Path, client
     spoil(two)
     client.initialize()
     assert client.slots() == [1, 2]
-    check_healthy(look(client, 2, PIN, SO_PIN))
+    check_healthy(look(client, 2, PIN))
     client.ok("C_CloseAllSessions", 2)
     client.ok("C_InitToken", 2, SO_PIN, len(SO_PIN), b"anew".ljust(32))
     client.ok("C_Finalize", ffi.NULL)
 
 
-def test_a_newer_schema_is_refused_untouched(home: Path, two: Path) -> None:
+def test_a_newer_schema_is_refused_untouched(home: Path, two: Path, client: Client) -> None:
     newer_schema(two)
     before = two.read_bytes(), two.stat().st_mtime_ns
-    seen = host(home, INITIALISE="1")["slots"]["1"]
+    seen = here(client, initialise=True)["1"]
     assert (seen["token"], seen["open"], seen["initialise"]) == (CKR.TOKEN_NOT_RECOGNIZED,) * 3
     assert (two.read_bytes(), two.stat().st_mtime_ns) == before
     assert any("newer" in line for line in log_of(home))
 
 
-def test_nss_cannot_set_a_first_pin_on_a_spoilt_token(home: Path, key: Path, client: Client) -> None:
+def test_nss_cannot_set_a_first_pin_on_a_spoilt_token(key: Path, client: Client) -> None:
     """P6 is for tokens that are not there yet."""
     zero_bytes(key)
     client.initialize()
@@ -177,52 +186,62 @@ def test_nss_cannot_set_a_first_pin_on_a_spoilt_token(home: Path, key: Path, cli
     assert key.read_bytes() == b""
 
 
-def test_a_missing_token_leaves_a_slot_to_initialise(home: Path, key: Path) -> None:
+def test_a_missing_token_leaves_a_slot_to_initialise(key: Path, client: Client) -> None:
     key.unlink()
-    seen = host(home, INITIALISE="1")["slots"]["1"]
+    seen = here(client, initialise=True)["1"]
     assert seen["token"] == CKR.OK
     assert not seen["flags"] & CKF.TOKEN_INITIALIZED
     assert seen["initialise"] == CKR.OK
 
 
-def test_a_repaired_token_is_taken_up_without_a_restart(home: Path, key: Path, client: Client) -> None:
+def test_a_repaired_token_is_taken_up_without_a_restart(key: Path, client: Client) -> None:
     whole = key.read_bytes()
     zero_bytes(key)
     client.initialize()
     assert client.call("C_GetTokenInfo", 1, ffi.new("CK_TOKEN_INFO *")) in REFUSED
     key.write_bytes(whole)
     client.slots()
-    check_healthy(look(client, 1, PIN, SO_PIN))
+    check_healthy(look(client, 1, PIN))
 
 
 def test_what_a_removed_token_left_behind_does_not_come_back_in_a_new_one(
-    home: Path, key: Path, client: Client
+    home: Path, key: Path, client: Client, programs: Programs
 ) -> None:
     """A write-ahead log beside a token that is gone: SQLite would play the old pages into the new file."""
-    child = os.fork()
-    if child == 0:
-        client.initialize()
-        session = client.open(1)
-        client.login(session, PIN)
-        client.create(session, [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, "old")])
-        os.kill(os.getpid(), 9)
-    os.waitpid(child, 0)
-    log = key.with_name(key.name + "-wal")
-    assert log.stat().st_size > 0
-    before = log.read_bytes()
+    with start(programs("kill"), "objects", PIN.decode(), "1") as victim:
+        assert victim.stdout is not None
+        while not victim.stdout.readline().startswith(b"done"):
+            pass
+        victim.kill()
+    assert key.with_name(key.name + "-wal").stat().st_size > 0
     key.unlink()
     client.initialize()
-    rv = client.call("C_InitToken", 1, b"another-so-pin", 14, b"new".ljust(32))
-    if rv == CKR.OK:
-        session = client.open(1)
-        client.login(session, b"another-so-pin", 0)
-        assert bytes(ffi.buffer(client.token_info(1).label)).rstrip() == b"new"
-    else:
-        assert rv == CKR.FUNCTION_FAILED
-        assert not key.exists()
-        assert log.read_bytes() == before
-        assert any("-wal" in line for line in (home / "keyfob.log").read_text().splitlines())
+    new_pin = b"another-so-pin"
+    client.ok("C_InitToken", 1, new_pin, len(new_pin), b"new".ljust(32))
+    assert bytes(ffi.buffer(client.token_info(1).label)).rstrip() == b"new"
+    session = client.open(1)
+    client.login(session, new_pin, 0)
+    assert len(client.find(session, [])) == 1  # the profile object
     client.ok("C_Finalize", ffi.NULL)
+    store = SqliteStore.open(key)
+    store.login("so", new_pin)
+    assert store.verify() == []
+    store.close()
+
+
+def test_what_a_killed_process_was_about_to_publish_is_removed(key: Path, client: Client) -> None:
+    """It can be a second name of the token itself, which would outlive the token's removal."""
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    left = key.with_name(f".{key.name}.{dead.pid}-0123456789ab.new")
+    others = key.with_name(f".{key.name}.{os.getpid()}-0123456789ab.new")
+    foreign = key.with_name(".notes.new")
+    left.hardlink_to(key)
+    for path in (others, foreign):
+        path.touch()
+    client.initialize()
+    client.ok("C_Finalize", ffi.NULL)
+    assert sorted(key.parent.iterdir()) == sorted([others, foreign, key])
 
 
 # Flipped bytes
@@ -233,7 +252,7 @@ def check_flipped(home: Path, client: Client) -> bool:
     (home / "keyfob.log").unlink(missing_ok=True)
     client.initialize()
     assert client.slots() == [1, 2]
-    seen, healthy = (look(client, slot, PIN, SO_PIN) for slot in (1, 2))
+    seen, healthy = look(client, 1, PIN), look(client, 2, PIN)
     client.ok("C_Finalize", ffi.NULL)
     check_healthy(healthy)
     assert seen["info"] == CKR.OK
@@ -243,11 +262,12 @@ def check_flipped(home: Path, client: Client) -> bool:
         else:
             assert PAIR.get(name) == label, "a wrong value"
     for call in ("token", "open", "login", "create", "refused"):
-        assert seen.get(call, CKR.OK) in (CKR.OK, *REFUSED, CKR.USER_NOT_LOGGED_IN), call
-    assert seen.get("sign", CKR.OK) in (CKR.OK, CKR.DEVICE_ERROR, CKR.KEY_HANDLE_INVALID, -1)
+        assert seen.get(call, CKR.OK) in (CKR.OK, *REFUSED, *UNKNOWN), call
+    assert seen.get("sign", CKR.OK) in (CKR.OK, CKR.DEVICE_ERROR, *UNKNOWN, -1)
     right = "sign" in seen and seen.get("objects") == PAIR and seen["sign"] == seen["create"] == CKR.OK
-    if not right:
-        assert log_of(home) != [], "nothing in the log"
+    if not right and log_of(home) == []:
+        # A look-up row that leads nowhere, a b-tree's page that lost its cells: not seen in passing, but by the check.
+        assert problems(home / "tokens" / "slot-1.keyfob", PIN) != [], "nothing in the log, nothing found by the check"
     return not right
 
 
@@ -287,13 +307,12 @@ def unprivileged() -> list[str]:
 
 def test_an_unreadable_token_is_refused_and_kept(home: Path, two: Path) -> None:
     two.chmod(0)
-    seen = host(home, prefix=unprivileged(), INITIALISE="1")
-    assert (seen["initialize"], seen["finalize"]) == (CKR.OK, CKR.OK)
-    unreadable = seen["slots"]["1"]
+    seen = child(home, initialise=True)
+    unreadable = seen["1"]
     assert (unreadable["token"], unreadable["open"], unreadable["initialise"]) == (CKR.DEVICE_ERROR,) * 3
     assert any("slot 1" in line for line in log_of(home))
     two.chmod(0o600)
-    check_healthy(host(home)["slots"]["1"])
+    check_healthy(child(home)["1"])
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -303,7 +322,7 @@ def test_a_read_only_token_signs_and_takes_no_writes(home: Path, key: Path, fold
         key.parent.chmod(0o500)
     before = key.read_bytes()
     try:
-        seen = host(home, prefix=unprivileged())["slots"]["1"]
+        seen = child(home)["1"]
     finally:
         key.parent.chmod(0o700)
     assert seen["token"] == CKR.OK
@@ -316,7 +335,7 @@ def test_a_read_only_token_signs_and_takes_no_writes(home: Path, key: Path, fold
 
 def test_a_read_only_token_cannot_be_initialised(home: Path, key: Path) -> None:
     key.chmod(0o400)
-    seen = host(home, prefix=unprivileged(), INITIALISE="1")["slots"]["1"]
+    seen = child(home, initialise=True)["1"]
     assert seen["initialise"] == CKR.TOKEN_WRITE_PROTECTED
     assert seen["objects"] == PAIR
 
@@ -326,34 +345,33 @@ def test_a_folder_that_cannot_be_read_or_written_answers_with_a_code(home: Path,
     folder = home / "tokens"
     folder.mkdir()
     folder.chmod(mode)
-    seen = host(home, prefix=unprivileged(), INITIALISE="1")
+    seen = child(home, initialise=True)
     folder.chmod(0o700)
-    assert (seen["initialize"], seen["finalize"]) == (CKR.OK, CKR.OK)
-    assert seen["slots"]["1"]["info"] == CKR.OK
-    assert seen["slots"]["1"]["initialise"] in (CKR.TOKEN_WRITE_PROTECTED, CKR.DEVICE_ERROR)
+    assert seen["1"]["info"] == CKR.OK
+    assert seen["1"]["initialise"] in (CKR.TOKEN_WRITE_PROTECTED, CKR.DEVICE_ERROR)
     assert list(folder.iterdir()) == []
     assert log_of(home) != [] or "cannot be made" in (home / "keyfob.log").read_text()
 
 
-def test_a_file_in_place_of_the_folder_answers_with_a_code(home: Path) -> None:
+def test_a_file_in_place_of_the_folder_answers_with_a_code(home: Path, client: Client) -> None:
     (home / "tokens").write_text("no folder")
-    seen = host(home, INITIALISE="1")
-    assert (seen["initialize"], seen["finalize"]) == (CKR.OK, CKR.OK)
-    assert seen["slots"]["1"]["initialise"] in (CKR.TOKEN_WRITE_PROTECTED, CKR.DEVICE_ERROR)
+    assert here(client, initialise=True)["1"]["initialise"] in (CKR.TOKEN_WRITE_PROTECTED, CKR.DEVICE_ERROR)
     assert (home / "tokens").read_text() == "no folder"
     assert log_of(home) != []
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(home: Path, key: Path) -> None:
+def test_a_log_that_cannot_be_written_stops_nothing(home: Path, key: Path, client: Client) -> None:
     (home / "keyfob.log").unlink()
     (home / "keyfob.log").mkdir()
-    check_healthy(host(home)["slots"]["1"])
+    check_healthy(here(client)["1"])
 
 
 @pytest.mark.parametrize("config", ["not = toml = at all", "log = 3\npin = 'x'\n[sessions]\nmax = -1", "\xff\xfe"])
-def test_a_faulty_configuration_is_named_and_the_defaults_hold(home: Path, key: Path, config: str) -> None:
+def test_a_faulty_configuration_is_named_and_the_defaults_hold(
+    home: Path, key: Path, client: Client, config: str
+) -> None:
     (home / "config.toml").write_bytes(config.encode("latin-1"))
-    check_healthy(host(home)["slots"]["1"])
+    check_healthy(here(client)["1"])
     assert any("config.toml" in line for line in log_of(home))
 
 

@@ -34,3 +34,7 @@ def test_children_of_a_python_host_work_and_their_writes_stay(home: Path, key: P
     assert sorted(seen["labels"]) == sorted(seen["written"])
     assert len(set(seen["random"])) == 2 * forks
     assert len({signature[:64] for signature in seen["signatures"]}) == forks, "a nonce came twice"
+
+
+def test_what_a_child_writes_after_its_parent_has_ended_stays(home: Path, key: Path) -> None:
+    assert answer_of(python_child("fork_and_end", PIN.decode(), KEYFOB_HOME=str(home))) == ["child", "parent"]

@@ -13,7 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.conftest import module_path
+from keyfob.spec.constants import CKA, CKK, CKO, CKR
+from tests.client import Client, Template
+from tests.conftest import Fob, module_path
 from tests.robustness.hosts import REPOSITORY, environment
 
 SHORTEST = 8
@@ -131,3 +133,15 @@ def test_no_secret_is_left_anywhere(home: Path, tmp_path: Path, killed: bool) ->
     log = places["keyfob.log"].decode()
     assert log.count("unexpected ValueError") >= 6
     assert holders(places, planted) == set()
+
+
+def test_a_guess_at_a_hidden_value_is_not_confirmed(client: Client, fob: Fob) -> None:
+    """Neither by a search nor by a change to what the value is already."""
+    secret = b"planted-secret-7316"
+    template: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.VALUE, secret)]
+    for hidden in ([(CKA.SENSITIVE, True)], [(CKA.SENSITIVE, False), (CKA.EXTRACTABLE, False)]):
+        handle = client.create(fob.session, [*template, *hidden])
+        for guess in (secret, b"another-secret-7317"):
+            assert client.find(fob.session, [(CKA.VALUE, guess)]) == []
+            assert client.set(fob.session, handle, [(CKA.VALUE, guess)]) == CKR.ATTRIBUTE_READ_ONLY
+        assert client.get(fob.session, handle, CKA.VALUE) == [None]

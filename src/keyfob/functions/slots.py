@@ -28,7 +28,7 @@ class TokenFacts:
         self.serial = info.serial if info else ""
         self.max_sessions = token.max_sessions
         self.sessions = len(token.sessions)
-        self.read_write_sessions = sum(session.read_write for session in token.sessions.values())
+        self.read_write_sessions = sum(session.read_write for session in list(token.sessions.values()))
         self.flags = token_flags(token)
 
 

@@ -16,6 +16,7 @@ ANSWERS = {
     errno.EACCES: CKR.TOKEN_WRITE_PROTECTED,
     errno.EPERM: CKR.TOKEN_WRITE_PROTECTED,
 }
+ENDING = ".new"
 
 
 def publish(content: bytes, path: str) -> None:
@@ -25,7 +26,7 @@ def publish(content: bytes, path: str) -> None:
     closed before the name exists: closing it later would drop the locks of whoever in this process has opened the file.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(6).hex()}.new")
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(6).hex()}{ENDING}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -39,6 +40,34 @@ def publish(content: bytes, path: str) -> None:
     finally:
         os.unlink(temporary)
     _sync_folder(folder)
+
+
+def sweep(folder: str) -> None:
+    """Remove what killed processes left of files that they were about to publish; best effort.
+
+    Such a file can be a second name of a token that is in use: without it a token that is removed would not be gone.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(ENDING)]
+    except OSError:
+        return
+    for name in names:
+        process = name.removesuffix(ENDING).rpartition(".")[2].partition("-")[0]
+        if process.isascii() and process.isdigit() and not _lives(int(process)):
+            try:
+                os.unlink(os.path.join(folder, name))
+            except OSError:
+                return
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def answer(problem: OSError, path: str) -> PKCS11Error:

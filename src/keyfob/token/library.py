@@ -65,6 +65,10 @@ class Library:
         except OSError as problem:
             log.line("error", f"the folder of tokens cannot be read: {problem.strerror}")
             return []
+        if any(name.startswith(".") for name in names):
+            from keyfob.store import publish
+
+            publish.sweep(self.config.tokens)
         return sorted(number for name in names if (number := slot_number(name)) is not None)
 
     def _open(self, token: Token) -> None:
@@ -78,7 +82,8 @@ class Library:
                 store.close()
                 raise
         except PKCS11Error as problem:
-            log.line("error", f"slot {slot_id}: the token cannot be opened: {problem}")
+            if token.broken is None or token.broken.reason != problem.reason:
+                log.line("error", f"slot {slot_id}: the token cannot be opened: {problem}")
             token.mark_broken(problem)
 
     @staticmethod
@@ -116,10 +121,13 @@ class Library:
         """P17: NSS splits `token:nickname` at the first colon and finds tokens by their label."""
         if ":" in label or not label.isprintable() or not 1 <= len(label.encode()) <= MAX_LABEL:
             raise PKCS11Error(CKR.ARGUMENTS_BAD, "a label has 1 to 32 bytes of printable text without a colon")
-        for other in self.tokens.values():
+        for other in list(self.tokens.values()):
             if other.slot_id == slot_id or other.broken is not None:
                 continue
-            info = other.info
+            try:
+                info = other.info
+            except PKCS11Error:  # damaged since it was opened
+                continue
             if info is not None and info.label == label:
                 raise PKCS11Error(CKR.ARGUMENTS_BAD, f"slot {other.slot_id} has a token with this label already")
 
@@ -138,7 +146,10 @@ class Library:
         """C_Finalize: sessions end, stores close; no thread or lock stays behind."""
         with self.lock:
             for token in self.tokens.values():
-                token.close()
+                try:
+                    token.close()
+                except PKCS11Error as problem:  # the others are closed all the same
+                    log.line("error", f"slot {token.slot_id}: {problem}")
             self.tokens = {}
             SESSIONS.clear()
 

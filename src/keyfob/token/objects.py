@@ -7,6 +7,8 @@ session and thread, survive logins, and are never reused (P25), without a table 
 
 from __future__ import annotations
 
+from itertools import count
+
 from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.spec.constants import CKA, CKO, CKP, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
@@ -40,7 +42,7 @@ SECRETS = frozenset(
 )
 TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
 
-_last_session_object = 0
+_session_objects = count(1)
 _bases: dict[str, int] = {}
 
 
@@ -50,9 +52,8 @@ def base_of(identity: str) -> int:
 
 
 def new_handle() -> int:
-    global _last_session_object  # handles of session objects count through the whole process
-    _last_session_object += 1
-    return _last_session_object
+    """Handles of session objects count through the whole process."""
+    return next(_session_objects)
 
 
 class Objects:

@@ -13,6 +13,8 @@ C_*Init and the call that ends it; `started` tells that a part was taken, so tha
 
 from __future__ import annotations
 
+from itertools import count
+
 from keyfob.spec.constants import CKF, CKR, CKS
 from keyfob.spec.errors import PKCS11Error
 
@@ -37,7 +39,7 @@ FIND, ENCRYPT, DECRYPT, DIGEST, SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER, VERI
 
 # Every open session of the process by its handle. Handles are never reused (SE10).
 SESSIONS: dict[int, Session] = {}
-_last_handle = 0
+_handles = count(1)
 
 
 class Operation:
@@ -64,9 +66,7 @@ class Session:
     __slots__ = ("flags", "handle", "operations", "read_write", "token")
 
     def __init__(self, token: Token, flags: int) -> None:
-        global _last_handle  # GIL-atomic enough: only C_OpenSession gets here, under the library's lock
-        _last_handle += 1
-        self.handle = _last_handle
+        self.handle = next(_handles)  # in one step, whatever other threads do
         self.token = token
         self.flags = flags
         self.read_write = bool(flags & CKF.RW_SESSION)

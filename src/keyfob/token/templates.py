@@ -321,7 +321,7 @@ def changed(attributes: Attributes, changes: Attributes, *, copying: bool = Fals
                 raise PKCS11Error(
                     CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object"
                 )
-        elif attributes.get(attribute) != value:
+        elif attributes.get(attribute) != value or 7 in row[1]:  # 7: a secret, so no guess at it is confirmed
             _check_change(attribute, value, attributes, row[1], copying=copying, as_so=as_so)
         result[attribute] = value
     return result

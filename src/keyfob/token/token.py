@@ -36,6 +36,7 @@ class Token:
     __slots__ = (
         "_login_lock",
         "broken",
+        "closed",
         "general_access",
         "kind",
         "lock",
@@ -58,6 +59,7 @@ class Token:
         self._login_lock = allocate_lock()
         self.role: str | None = None
         self.broken: PKCS11Error | None = None
+        self.closed = False
         self.attach(None)
 
     def mark_broken(self, problem: PKCS11Error) -> None:
@@ -110,6 +112,8 @@ class Token:
             raise PKCS11Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in")
         self.check_usable()
         with self.lock:
+            if self.closed:  # by C_Finalize in another thread, a moment ago
+                raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
             if len(self.sessions) >= self.max_sessions:
                 raise PKCS11Error(CKR.SESSION_COUNT, f"{self.max_sessions} sessions are open")
             if self.general_access and self.store is not None and not self.store.unlocked:
@@ -175,7 +179,7 @@ class Token:
             return
         if not pin:
             raise PKCS11Error(CKR.PIN_INCORRECT, "the empty SO PIN counts only until the user PIN is set")
-        if any(not session.read_write for session in self.sessions.values()):
+        if any(not session.read_write for session in list(self.sessions.values())):
             raise PKCS11Error(CKR.SESSION_READ_ONLY_EXISTS, "the SO cannot log in beside read-only sessions")
 
     def _login_for_operation(self, session: Session, pin: bytes) -> None:
@@ -267,9 +271,11 @@ class Token:
         log.line("info", f"slot {self.slot_id}: the token was initialised")
 
     def close(self) -> None:
-        self.close_all_sessions()
-        if self.store is not None:
-            self.store.close()
+        with self.lock:
+            self.closed = True
+            self.close_all_sessions()
+            if self.store is not None:
+                self.store.close()
 
 
 def check_pin(pin: bytes | None) -> bytes:
