@@ -16,8 +16,9 @@ def flags(client: Client, slot: int) -> int:
 
 
 def test_no_token_yet_shows_one_uninitialised_token(client: Client) -> None:
-    """S13, P10: it can be opened and searched."""
+    """S13, P10: it can be opened and searched; S10: NSS can name it."""
     (slot,) = client.slots()
+    assert bytes(ffi.buffer(client.token_info(slot).label)) == b"keyfob".ljust(32)
     assert flags(client, slot) & (CKF.LOGIN_REQUIRED | CKF.TOKEN_INITIALIZED | CKF.USER_PIN_INITIALIZED) == (
         CKF.LOGIN_REQUIRED
     )

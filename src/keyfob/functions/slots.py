@@ -7,6 +7,7 @@ from keyfob.functions.state import STATE, library
 from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import kinds
+from keyfob.token.library import DEFAULT_LABEL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class TokenFacts:
 
     def __init__(self, token: Token) -> None:
         info = token.info
-        self.label = info.label if info else ""
+        self.label = info.label if info else DEFAULT_LABEL  # S10: NSS must be able to name it
         self.serial = info.serial if info else ""
         self.max_sessions = token.max_sessions
         self.sessions = len(token.sessions)
