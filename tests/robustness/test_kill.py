@@ -196,9 +196,10 @@ def test_kills_while_a_token_is_initialised_anew_keep_everything_or_nothing(
 ) -> None:
     kept = 0
     draw = random.Random(rounds)
-    for _ in range(rounds):
+    for number in range(rounds):
         make_pair(client, home)
-        done, _ = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "a", "b"), draw.uniform(0, 0.04))
+        longest = 0.5 if number % 4 == 0 else 0.04  # seconds: some rounds end on a busy machine, too
+        done, _ = kill_after(start(programs("kill"), "initialise", SO_PIN.decode(), "a", "b"), draw.uniform(0, longest))
         client.initialize()
         slot = client.slots()[0]
         user_pin_set = bool(client.token_info(slot).flags & 0x8)
