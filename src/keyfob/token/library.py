@@ -14,6 +14,7 @@ from keyfob import log
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore
+from keyfob.store.info import MAX_LABEL
 from keyfob.token.session import SESSIONS
 from keyfob.token.token import Token
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 PREFIX, SUFFIX = "slot-", ".keyfob"
 MAX_SLOT = 10**9
 DEFAULT_LABEL = "keyfob"
-MAX_LABEL = 32
 
 
 class Library:

@@ -12,6 +12,7 @@ from _thread import RLock, allocate_lock
 from keyfob import log
 from keyfob.spec.constants import CKF, CKR, CKU
 from keyfob.spec.errors import PKCS11Error
+from keyfob.store import info as limits
 from keyfob.token import kinds
 from keyfob.token.objects import Objects
 from keyfob.token.session import FIND, SESSIONS, Session
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from keyfob.store import Store, TokenInfo
 
-MIN_PIN, MAX_PIN = 4, 255
+MIN_PIN, MAX_PIN = limits.MIN_PIN, limits.MAX_PIN
 ROLES = {CKU.SO: "so", CKU.USER: "user"}
 
 
