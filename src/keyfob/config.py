@@ -10,9 +10,21 @@ never an error; a faulty one is named in the log and its defaults hold.
     [sessions]
     max = 1024              # CK_TOKEN_INFO.ulMaxSessionCount of each token (P26)
 
-    [pin]                   # Argon2id for tokens made from now on
-    memory_kib = 65536
+    [pin]
+    memory_kib = 65536      # Argon2id, for tokens made from now on
     iterations = 3
+    min_length = 4          # of PINs that are set from now on, in bytes (CK_TOKEN_INFO.ulMinPinLen)
+    delay = true            # wrong PINs in a row are answered later and later
+
+    [pinentry]              # what asks for the PIN of a token with protected_path
+    program = "pinentry"
+    timeout = 60            # seconds
+
+    [token."mail"]          # for the token of this label only
+    max_sessions = 1        # instead of [sessions] max
+    write_protected = true  # CKF_WRITE_PROTECTED (S11)
+    protected_path = true   # CKF_PROTECTED_AUTHENTICATION_PATH: [pinentry] asks for the PIN, not the client (P31)
+    hide_mechanisms = ["CKM_RSA_PKCS_KEY_PAIR_GEN"]  # not offered: for trying the fall-backs of clients (K8)
 """
 
 from __future__ import annotations
@@ -30,10 +42,34 @@ if TYPE_CHECKING:
 VARIABLES = ("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
+class TokenSettings:
+    """What the configuration says of one token. `hide_mechanisms`: names or numbers of what it does not offer."""
+
+    __slots__ = ("hide_mechanisms", "max_sessions", "protected_path", "write_protected")
+
+    def __init__(self, max_sessions: int) -> None:
+        self.max_sessions = max_sessions
+        self.write_protected = False
+        self.protected_path = False
+        self.hide_mechanisms: tuple[str | int, ...] = ()
+
+
 class Config:
     """`tokens`: the folder of token files. Numbers are checked; what is out of range falls back with a log line."""
 
-    __slots__ = ("file", "hardening", "log_file", "log_level", "max_sessions", "tokens")
+    __slots__ = (
+        "by_label",
+        "delay",
+        "file",
+        "hardening",
+        "log_file",
+        "log_level",
+        "max_sessions",
+        "min_pin",
+        "pinentry",
+        "pinentry_timeout",
+        "tokens",
+    )
 
     def __init__(self, file: str, tokens: str, log_file: str) -> None:
         self.file = file
@@ -42,6 +78,15 @@ class Config:
         self.log_level = "info"
         self.max_sessions = 1024
         self.hardening: tuple[int, int] | None = None  # (memory in KiB, iterations), None: the store's default
+        self.min_pin = 4
+        self.delay = True
+        self.pinentry = "pinentry"
+        self.pinentry_timeout = 60  # seconds
+        self.by_label: dict[str, TokenSettings] = {}
+
+    def token(self, label: str) -> TokenSettings:
+        """The settings of the token with this label."""
+        return self.by_label.get(label) or TokenSettings(self.max_sessions)
 
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""
@@ -86,25 +131,88 @@ def _read(config: Config) -> list[str]:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         return [f"not understood, defaults hold: {problem}"]
-    problems: list[str] = []
+    return _Reader(config, data).read()
 
-    def number(table: str, key: str, default: int, low: int, high: int) -> int:
-        section: Any = data.get(table, {})
-        value = section.get(key, default) if isinstance(section, dict) else default
+
+class _Reader:
+    """Takes what is right from the tables of config.toml, and notes what is wrong."""
+
+    def __init__(self, config: Config, data: dict[str, Any]) -> None:
+        self.config = config
+        self.data = data
+        self.problems: list[str] = []
+
+    def read(self) -> list[str]:
+        config = self.config
+        sessions = self.table(self.data, "sessions", ("max",))
+        config.max_sessions = self.number(sessions, "sessions.max", config.max_sessions, 1, 1 << 20)
+        pin = self.table(self.data, "pin", ("memory_kib", "iterations", "min_length", "delay"))
+        if "memory_kib" in pin or "iterations" in pin:
+            config.hardening = (
+                self.number(pin, "pin.memory_kib", 65536, 8192, 1 << 22),
+                self.number(pin, "pin.iterations", 3, 1, 64),
+            )
+        config.min_pin = self.number(pin, "pin.min_length", config.min_pin, 4, 255)
+        config.delay = self.truth(pin, "pin.delay", default=config.delay)
+        pinentry = self.table(self.data, "pinentry", ("program", "timeout"))
+        config.pinentry = self.text(pinentry, "pinentry.program", config.pinentry)
+        config.pinentry_timeout = self.number(pinentry, "pinentry.timeout", config.pinentry_timeout, 1, 3600)
+        level = self.text(self.table(self.data, "log", ("level",)), "log.level", config.log_level)
+        if level in log.LEVELS:
+            config.log_level = level
+        else:
+            self.problems.append(f"log.level must be one of {', '.join(log.LEVELS)}")
+        for label in self.table(self.data, "token", None):
+            config.by_label[label] = self.token(label)
+        return self.problems
+
+    def token(self, label: str) -> TokenSettings:
+        settings = TokenSettings(self.config.max_sessions)
+        name = f'token."{label}"'
+        known = ("max_sessions", "write_protected", "protected_path", "hide_mechanisms")
+        table = self.table(self.data["token"], label, known, name)
+        settings.max_sessions = self.number(table, f"{name}.max_sessions", settings.max_sessions, 1, 1 << 20)
+        settings.write_protected = self.truth(table, f"{name}.write_protected", default=False)
+        settings.protected_path = self.truth(table, f"{name}.protected_path", default=False)
+        settings.hide_mechanisms = self.mechanisms(table, f"{name}.hide_mechanisms")
+        return settings
+
+    def table(
+        self, data: dict[str, Any], key: str, known: tuple[str, ...] | None, name: str | None = None
+    ) -> dict[str, Any]:
+        """A table, empty where there is none; `known`: the keys it may have, None for any."""
+        found = data.get(key, {})
+        if not isinstance(found, dict):
+            self.problems.append(f"{name or key} must be a table")
+            return {}
+        if known is not None:
+            self.problems.extend(f"{name or key}.{other} is not a setting" for other in found if other not in known)
+        return found
+
+    def number(self, table: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+        value = table.get(name.rpartition(".")[2], default)
         if type(value) is int and low <= value <= high:
             return value
-        problems.append(f"{table}.{key} must be a whole number from {low} to {high}")
+        self.problems.append(f"{name} must be a whole number from {low} to {high}")
         return default
 
-    config.max_sessions = number("sessions", "max", config.max_sessions, 1, 1 << 20)
-    if "pin" in data:
-        config.hardening = (
-            number("pin", "memory_kib", 65536, 8192, 1 << 22),
-            number("pin", "iterations", 3, 1, 64),
-        )
-    level = data.get("log", {}).get("level", "info") if isinstance(data.get("log", {}), dict) else None
-    if level in log.LEVELS:
-        config.log_level = level
-    else:
-        problems.append(f"log.level must be one of {', '.join(log.LEVELS)}")
-    return problems
+    def truth(self, table: dict[str, Any], name: str, *, default: bool) -> bool:
+        value = table.get(name.rpartition(".")[2], default)
+        if isinstance(value, bool):
+            return value
+        self.problems.append(f"{name} must be true or false")
+        return default
+
+    def text(self, table: dict[str, Any], name: str, default: str) -> str:
+        value = table.get(name.rpartition(".")[2], default)
+        if isinstance(value, str) and value:
+            return value
+        self.problems.append(f"{name} must be a text")
+        return default
+
+    def mechanisms(self, table: dict[str, Any], name: str) -> tuple[str | int, ...]:
+        wanted = table.get(name.rpartition(".")[2], [])
+        if isinstance(wanted, list) and all(isinstance(item, str) or type(item) is int for item in wanted):
+            return tuple(wanted)
+        self.problems.append(f"{name} must be a list of names (CKM_...) or numbers")
+        return ()

@@ -49,18 +49,19 @@ NAMES = {
     CKF.DERIVE: "derivation",
 }
 
-_offered: dict[tuple[str, int, int], tuple[Mechanism, Callable[..., Any]]] = {}
+_offered: dict[tuple[str, frozenset[int], int, int], tuple[Mechanism, Callable[..., Any]]] = {}
 
 
 def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Callable[..., Any]]:
     """The mechanism's row and what it does for this function; CKR_MECHANISM_INVALID when this token lacks it."""
-    kind = session.token.kind
-    known = _offered.get((kind, mechanism, flag))
+    token = session.token
+    which = (token.kind, token.hidden, mechanism, flag)
+    known = _offered.get(which)
     if known is None:
-        if not kinds.flags_of(kind, mechanism) & flag:
+        if not kinds.flags_of(token, mechanism) & flag:
             raise PKCS11Error(CKR.MECHANISM_INVALID, f"{name_of('CKM', mechanism)} is not offered for {NAMES[flag]}")
         row = mechanisms.lookup(mechanism)
-        known = _offered[kind, mechanism, flag] = (row, row.operations[flag])
+        known = _offered[which] = (row, row.operations[flag])
     return known
 
 

@@ -27,7 +27,7 @@ class TokenFacts:
         info = token.info
         self.label = info.label if info else DEFAULT_LABEL  # S10: NSS must be able to name it
         self.serial = info.serial if info else ""
-        self.max_sessions = token.max_sessions
+        self.max_sessions = token.settings.max_sessions
         self.sessions = len(token.sessions)
         self.read_write_sessions = sum(session.read_write for session in list(token.sessions.values()))
         self.flags = token_flags(token)
@@ -90,13 +90,13 @@ def C_GetTokenInfo(slot_id: int) -> TokenFacts:
 
 def C_GetMechanismList(slot_id: int) -> list[int]:
     """Every mechanism that the token's kind offers."""
-    kind = library().token(slot_id).kind
-    return [mechanism for mechanism in mechanisms.INDEX if kinds.flags_of(kind, mechanism)]
+    token = library().token(slot_id)
+    return [mechanism for mechanism in mechanisms.INDEX if kinds.flags_of(token, mechanism)]
 
 
 def C_GetMechanismInfo(slot_id: int, mechanism: int) -> tuple[int, int, int]:
     """(ulMinKeySize, ulMaxKeySize, flags)."""
-    flags = kinds.flags_of(library().token(slot_id).kind, mechanism)
+    flags = kinds.flags_of(library().token(slot_id), mechanism)
     if not flags:
         raise PKCS11Error(CKR.MECHANISM_INVALID, f"mechanism 0x{mechanism:x} is not offered")
     _, _, smallest, largest = mechanisms.INDEX[mechanism]

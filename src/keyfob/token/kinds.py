@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from keyfob.mechanisms import INDEX
-from keyfob.spec.constants import CKF
+from keyfob.spec.constants import CKF, CKM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from keyfob.token.token import Token
 
 MULTIPURPOSE, SIGNING, SIGNING_DECRYPTION, KEY_DISTRIBUTION = (
     "multipurpose",
@@ -33,10 +39,16 @@ OFFERED = {
 }
 
 
-def flags_of(kind: str, mechanism: int) -> int:
-    """CKF_* of the mechanism on a token of this kind; 0 when it offers nothing of it."""
+def flags_of(token: Token, mechanism: int) -> int:
+    """CKF_* of the mechanism on this token; 0 when its kind or its configuration offers nothing of it."""
     row = INDEX.get(mechanism)
-    if row is None:
+    if row is None or mechanism in token.hidden:
         return 0
-    operations = row[1] & OPERATIONS & OFFERED.get(kind, OPERATIONS)
+    operations = row[1] & OPERATIONS & OFFERED.get(token.kind, OPERATIONS)
     return operations | (row[1] & ~OPERATIONS) if operations else 0
+
+
+def numbers(names: Iterable[str | int]) -> frozenset[int]:
+    """CKM_* of the names that are known, and the numbers as they are."""
+    found = (getattr(CKM, name.removeprefix("CKM_"), None) if isinstance(name, str) else name for name in names)
+    return frozenset(number for number in found if number is not None)

@@ -94,7 +94,7 @@ class Library:
         def make_store(label: str, so_pin: bytes) -> Store:
             return self.make_store(slot_id, label, so_pin)
 
-        return Token(slot_id, make_store, self.config.max_sessions)
+        return Token(slot_id, make_store, self.config)
 
     def make_store(self, slot_id: int, label: str, so_pin: bytes, kind: str = "multipurpose") -> Store:
         """A new token file for the slot; another process that was first wins, and this call fails cleanly."""

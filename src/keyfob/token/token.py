@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyfob.config import Config
     from keyfob.store import Store, TokenInfo
 
 MIN_PIN, MAX_PIN = limits.MIN_PIN, limits.MAX_PIN
@@ -38,23 +39,25 @@ class Token:
         "_login_lock",
         "broken",
         "closed",
+        "config",
         "general_access",
+        "hidden",
         "kind",
         "lock",
         "make_store",
-        "max_sessions",
         "objects",
         "role",
         "sessions",
+        "settings",
         "slot_id",
         "store",
         "write_protected",
     )
 
-    def __init__(self, slot_id: int, make_store: Callable[[str, bytes], Store], max_sessions: int) -> None:
+    def __init__(self, slot_id: int, make_store: Callable[[str, bytes], Store], config: Config) -> None:
         self.slot_id = slot_id
         self.make_store = make_store
-        self.max_sessions = max_sessions
+        self.config = config
         self.sessions: dict[int, Session] = {}
         self.lock = RLock()
         self._login_lock = allocate_lock()
@@ -81,8 +84,10 @@ class Token:
         self.store = store
         self.role = None
         self.general_access = info is not None and info.general_access
-        self.write_protected = store is not None and store.read_only
+        self.settings = self.config.token(info.label if info is not None else "")
+        self.write_protected = store is not None and (store.read_only or self.settings.write_protected)
         self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
+        self.hidden = kinds.numbers(self.settings.hide_mechanisms)
         self.objects = Objects(self, store, identity)
 
     @property
@@ -115,8 +120,8 @@ class Token:
         with self.lock:
             if self.closed:  # by C_Finalize in another thread, a moment ago
                 raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
-            if len(self.sessions) >= self.max_sessions:
-                raise PKCS11Error(CKR.SESSION_COUNT, f"{self.max_sessions} sessions are open")
+            if len(self.sessions) >= self.settings.max_sessions:
+                raise PKCS11Error(CKR.SESSION_COUNT, f"{self.settings.max_sessions} sessions are open")
             if self.general_access and self.store is not None and not self.store.unlocked:
                 self.store.unlock_with_key_file()
             session = Session(self, flags)
