@@ -1,4 +1,7 @@
-"""Compiles what cannot be said in pyproject.toml: keyfob._abi (cffi) and libkeyfob.so, the library that hosts open."""
+"""Compiles what cannot be said in pyproject.toml.
+
+keyfob._abi (cffi), libkeyfob.so, which hosts open, and libkeyfob-trace.so, which `keyfob trace` puts between them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import interpreter  # noqa: E402  scripts/ is no package
 
 LOADER = "keyfob.libkeyfob"
+TRACER = "keyfob.libkeyfob-trace"
 HARDENING = ["-O2", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
 SAFE_LINK = ["-Wl,-z,relro,-z,now"]
@@ -25,6 +29,14 @@ loader = Extension(
     extra_compile_args=[*HARDENING, *WARNINGS, "-std=gnu11", "-fvisibility=hidden", "-pthread"],
     # nodelete: hosts dlclose the module, and an interpreter cannot be unloaded. defs: nothing may need libpython.
     extra_link_args=[*SAFE_LINK, "-Wl,-z,nodelete,-z,defs", "-pthread", "-ldl"],
+)
+
+tracer = Extension(
+    TRACER,
+    sources=[f"src/keyfob/nss/tracer/{name}.c" for name in ("tracer", "record", "calls")],
+    depends=[f"src/keyfob/nss/tracer/{name}.h" for name in ("cryptoki", "record", "tables")],
+    extra_compile_args=[*WARNINGS, "-std=gnu11", "-fvisibility=hidden", "-pthread"],
+    extra_link_args=["-Wl,-z,nodelete,-z,defs", "-pthread", "-ldl"],
 )
 
 
@@ -54,13 +66,13 @@ class BuildExt(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         """A host is given this path by hand: libkeyfob.so, without the suffix of extension modules."""
-        if fullname.rpartition(".")[2] == LOADER.rpartition(".")[2]:
+        if fullname.rpartition(".")[2] in {name.rpartition(".")[2] for name in (LOADER, TRACER)}:
             return fullname.replace(".", "/") + ".so"
         return str(super().get_ext_filename(fullname))
 
 
 setup(
     cffi_modules=["src/keyfob/abi/build.py:ffibuilder"],
-    ext_modules=[loader],
+    ext_modules=[loader, tracer],
     cmdclass={"build_ext": BuildExt},
 )
