@@ -124,3 +124,21 @@ def test_no_secret_gets_into_a_trace(home: Path, tmp_path: Path) -> None:
     places = {"trace": (tmp_path / "calls.jsonl").read_bytes(), "output": output.encode()}
     assert holders(places, hidden) == set()
     assert ("trace", "public") in holders(places, planted)  # the search would have found them
+
+
+def test_a_trace_becomes_a_page_that_needs_nothing_else(home: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from tests.client import Client; c = Client(sys.argv[1]); c.initialize(); c.open(c.slots()[0])"
+    )
+    page = tmp_path / "calls.html"
+    command = [sys.executable, "-c", script, str(module_path())]
+    code, calls, output = traced(command, tmp_path, "--html", str(page))
+    assert code == 0, output
+    text = page.read_text()
+    assert text.count("<rect class=") - text.count('<rect class="band') == len(calls)
+    for call in calls:
+        assert f'href="#call-{call["number"]}"' in text
+        assert f'<tr id="call-{call["number"]}"' in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "src=" not in text

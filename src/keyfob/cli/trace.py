@@ -39,15 +39,24 @@ PINs, keys and plain texts are never written down: their lengths are."""
     show_default=True,
     help="Where the calls go, one JSON object to a line.",
 )
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The calls as a page too, with a picture of them.",
+)
 @click.option("--show", is_flag=True, help="Show each call on standard error as well.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] PROGRAM [ARGUMENT]...")
-def trace(module: Path | None, output: Path, show: bool, program: tuple[str, ...]) -> None:
+def trace(module: Path | None, output: Path, html: Path | None, show: bool, program: tuple[str, ...]) -> None:
     """Run a program and write down every call that it makes of a PKCS #11 module."""
+    from keyfob import __version__
     from keyfob.nss.driver.record import call_text
+    from keyfob.nss.report import trace_page
     from keyfob.nss.tracer import run
 
     watched = (module or library_path()).resolve()
     seen = 0
+    kept: list[dict[str, Any]] = []
     with output.open("w", encoding="utf-8") as file:
         output.chmod(0o600)
 
@@ -55,6 +64,8 @@ def trace(module: Path | None, output: Path, show: bool, program: tuple[str, ...
             nonlocal seen
             seen += 1
             file.write(json.dumps(call) + "\n")
+            if html:
+                kept.append(call)
             if show:
                 click.echo(call_text(call["function"], call["arguments"], call["rv"]), err=True)
 
@@ -62,6 +73,9 @@ def trace(module: Path | None, output: Path, show: bool, program: tuple[str, ...
             code = run.run(program, watched, take)
         except OSError as problem:
             raise Refusal(f"{program[0]}: {problem.strerror}") from None
+    if html:
+        page = trace_page.render(kept, program=program, module=str(watched), made_by=f"keyfob {__version__}")
+        html.write_text(page, encoding="utf-8")
     if seen:
         click.echo(f"{seen} calls of {watched.name} in {output}", err=True)
     else:
