@@ -70,11 +70,12 @@ class Data(Argument):
         return (self.held, self.length)
 
     def shown(self, names: Sequence[str]) -> list[Shown]:
+        return [{"name": names[0], "text": self._data_text()}, {"name": names[1], "text": str(self.length)}]
+
+    def _data_text(self) -> str:
         if self.data is None:
-            text = "NULL"
-        else:
-            text = hidden(len(self.data)) if self.secret else values.bytes_text(self.data)
-        return [{"name": names[0], "text": text}, {"name": names[1], "text": str(self.length)}]
+            return "NULL"
+        return hidden(len(self.data)) if self.secret else values.bytes_text(self.data)
 
 
 class Bare(Data):
@@ -159,9 +160,7 @@ class OutTemplate(Argument):
         return (self.array, len(self.wanted))
 
     def shown(self, names: Sequence[str]) -> list[Shown]:
-        parts = [
-            attribute_name(attribute) + ("?" if room is None else f"[{room}]") for attribute, room in self.wanted
-        ]
+        parts = [attribute_name(attribute) + ("?" if room is None else f"[{room}]") for attribute, room in self.wanted]
         rows = [{"type": attribute_name(a), "value": None, "length": room} for a, room in self.wanted]
         text = "{" + ", ".join(parts) + "}"
         return [

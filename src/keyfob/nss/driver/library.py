@@ -48,7 +48,7 @@ class Library:
         self.pointers: dict[str, int] = {name: address for name, address in self.symbols.items() if address}
         self.version: tuple[int, int] = (0, 0)
         self.interface: FoundInterface | None = None
-        self._functions: dict[int, Any] = {}
+        self._functions: dict[tuple[str, int], Any] = {}
         self.overruns: list[Reply[Any]] = []
 
     def _symbol(self, name: str) -> int:
@@ -87,9 +87,10 @@ class Library:
             call.rv = CKR.GENERAL_ERROR
             self.recorder.end(call, NULL_POINTER)
             return Reply(CKR.GENERAL_ERROR, None, call, NULL_POINTER)
-        pointer = self._functions.get(address)
+        # Functions of one list may share a stub, and differ in their arguments.
+        pointer = self._functions.get((function, address))
         if pointer is None:
-            pointer = self._functions[address] = structs.PROTOTYPES[function](address)
+            pointer = self._functions[function, address] = structs.PROTOTYPES[function](address)
         c_values = [value for argument in wrapped for value in argument.c_values()]
         return self._answered(call, wrapped, spans, *_timed(pointer, c_values))
 
@@ -206,7 +207,9 @@ class _OutInterface(_OutPointer):
         if found is None:
             return [{"name": names[0], "text": "NULL"}]
         major, minor = found.version
-        return [{"name": names[0], "text": f'"{found.name.decode(errors="replace")}" {major}.{minor} flags={found.flags}'}]
+        return [
+            {"name": names[0], "text": f'"{found.name.decode(errors="replace")}" {major}.{minor} flags={found.flags}'}
+        ]
 
 
 class _OutInterfaces(Argument):

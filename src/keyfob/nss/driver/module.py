@@ -4,8 +4,8 @@
     session = reply.ok()                              # CallFailed unless CKR_OK
     module.C_Login(session, CKU.USER, pin).must_be(CKR.OK, CKR.USER_ALREADY_LOGGED_IN)
 
-Sizes: where a function fills a buffer, `room` is the room that it gets; None passes NULL, and the value is the size. What
-has no method goes through `module.call(name, ...)` with the arguments of driver/arguments.py.
+Sizes: where a function fills a buffer, `room` is the room that it gets; None passes NULL, and the value is the size.
+What has no method goes through `module.call(name, ...)` with the arguments of driver/arguments.py.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Module(Library):
         return self.call("C_GetMechanismList", slot, OutNumbers(room, "CKM"))
 
     def C_GetMechanismInfo(self, slot: int, mechanism: int) -> Reply[Any]:
-        shown = Argument(mechanism, name_of("CKM", mechanism))
+        shown = Argument(mechanism, values.mechanism_name(mechanism))
         out = OutStruct(structs.MechanismInfo, {"flags": values.MECHANISM_FLAGS})
         return self.call("C_GetMechanismInfo", slot, shown, out)
 
@@ -282,9 +282,7 @@ class Module(Library):
         self._footprints.created(public)
         self._footprints.created(private)
         templates = (InTemplate(public), InTemplate(private))
-        reply = self.call(
-            "C_GenerateKeyPair", session, InMechanism(mechanism), *templates, OutNumber(), OutNumber()
-        )
+        reply = self.call("C_GenerateKeyPair", session, InMechanism(mechanism), *templates, OutNumber(), OutNumber())
         if reply.is_ok and (CKA.TOKEN, True) in (*public, *private):
             self._footprints.generated(*reply.value)
         return reply

@@ -28,7 +28,7 @@ class Mutexes:
         self.unlock = Act(self._unlock)
 
     def _create(self, place: ctypes._Pointer[c_void_p]) -> int:
-        if not place:
+        if ctypes.cast(place, c_void_p).value is None:
             self.misuses.append("CreateMutex was called with a NULL pointer")
             return CKR.ARGUMENTS_BAD
         self.created += 1

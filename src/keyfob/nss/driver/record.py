@@ -17,6 +17,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import name_of
 
 Sink = Callable[[dict[str, Any]], None]
+NO_ANSWER = "did not return"
 MOST_FAILURES = 20
 """Failing calls of a quiet stretch that are recorded one by one."""
 
@@ -42,7 +43,7 @@ class Call:
 def call_text(function: str, arguments: list[dict[str, Any]], rv: int | None) -> str:
     """`C_Login(hSession=1, userType=CKU_USER, pPin=(8 secret bytes), ulPinLen=8) -> CKR_OK`."""
     shown = ", ".join(f"{argument['name']}={argument['text']}" for argument in arguments if argument["text"] != "out")
-    answer = "did not return" if rv is None else name_of("CKR", rv)
+    answer = NO_ANSWER if rv is None else name_of("CKR", rv)
     return f"{function}({shown}) -> {answer}"
 
 

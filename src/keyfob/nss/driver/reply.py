@@ -11,7 +11,7 @@ from keyfob.spec.errors import name_of
 T = TypeVar("T")
 
 
-class CallFailed(Exception):
+class CallFailed(Exception):  # noqa: N818 - what the module answered, not a fault of the program
     """A call whose CKR_OK the scenario needs did not give it."""
 
     def __init__(self, reply: Reply[object], wanted: str = "CKR_OK") -> None:

@@ -126,7 +126,7 @@ def copied(struct: ctypes.Structure) -> Any:
 
 
 def _ctype(name: str) -> Any:
-    if name.endswith("_PTR") or name in ("CK_NOTIFY",):
+    if name.endswith("_PTR") or name == "CK_NOTIFY":
         return c_void_p
     return c_ubyte if name == "CK_BBOOL" else c_ulong
 

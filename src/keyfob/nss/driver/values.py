@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE
-from keyfob.spec.constants import CKA, CKF, CKO
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO
 from keyfob.spec.errors import name_of
 from keyfob.spec.names import NAMES
 
@@ -110,10 +110,8 @@ def bytes_text(value: bytes) -> str:
     """Printable ASCII in quotes, anything else as hex; long values are cut and say how long they are."""
     if not value:
         return "empty"
-    if all(32 <= byte < 127 for byte in value):
-        shown = f'"{value[:LONGEST].decode()}"'
-    else:
-        shown = value[:LONGEST].hex()
+    readable = all(32 <= byte < 127 for byte in value)
+    shown = f'"{value[:LONGEST].decode()}"' if readable else value[:LONGEST].hex()
     return shown if len(value) <= LONGEST else f"{shown}... ({len(value)} bytes)"
 
 
@@ -142,7 +140,7 @@ def value_text(attribute: int, value: bytes, object_class: int | None = None) ->
         return {0: "FALSE", 1: "TRUE"}.get(value[0], f"0x{value[0]:02X}")
     if kind == "ulong" and len(value) == 8:
         return number_text(PREFIXES.get(attribute), number(value))
-    if attribute == CKA.LABEL or attribute == CKA.NSS_EMAIL:
+    if attribute in (CKA.LABEL, CKA.NSS_EMAIL):
         try:
             return f'"{value.decode()}"' if value.decode().isprintable() else bytes_text(value)
         except UnicodeDecodeError:
@@ -150,6 +148,9 @@ def value_text(attribute: int, value: bytes, object_class: int | None = None) ->
     # Numbers and identifiers must not turn into text by chance.
     return bytes_text(value) if kind == "bytes" and attribute not in HEX else _hex(value)
 
+
+PREFERRED = {("CKK", CKK.EC): "CKK_EC", ("CKM", CKM.EC_KEY_PAIR_GEN): "CKM_EC_KEY_PAIR_GEN"}
+"""Of two names for a number, the one that the standard has not deprecated."""
 
 HEX = frozenset((CKA.ID, CKA.SERIAL_NUMBER, CKA.EC_POINT, CKA.EC_PARAMS, CKA.SUBJECT, CKA.ISSUER, CKA.VALUE))
 
@@ -165,6 +166,8 @@ def number_text(prefix: str | None, value: int) -> str:
         return "CK_UNAVAILABLE_INFORMATION"
     if prefix is None:
         return str(value)
+    if (prefix, value) in PREFERRED:
+        return PREFERRED[prefix, value]
     return name_of(prefix, value) if prefix in NAMES else f"{prefix}_0x{value:X}"
 
 
@@ -173,7 +176,7 @@ def attribute_name(attribute: int) -> str:
 
 
 def mechanism_name(mechanism: int) -> str:
-    return name_of("CKM", mechanism)
+    return number_text("CKM", mechanism)
 
 
 def template_text(template: Iterable[tuple[int, Value]]) -> str:
@@ -185,4 +188,3 @@ def template_text(template: Iterable[tuple[int, Value]]) -> str:
 
 HASHES_AND_MASKS = {"hashAlg": "CKM", "mgf": "CKG", "kdf": "CKD", "prfHashMechanism": "CKM", "source": "CKZ"}
 """Fields of mechanism parameters whose numbers have names."""
-

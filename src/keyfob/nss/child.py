@@ -1,0 +1,70 @@
+"""The process of one scenario: `python -m keyfob.nss.child FD`: its job on standard input, JSON lines to FD.
+
+The job is {"scenario": name, "options": {...}, "facts": {...}}. Nothing of it comes by the command line or the
+environment, where others could read a PIN. Messages are documented in runner.py. Only the module writes to standard
+output and error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+from keyfob.nss.cleanup import OWN
+from keyfob.nss.context import Context, Unusable, Usage
+from keyfob.nss.driver import CallFailed, Module, Recorder
+from keyfob.nss.options import Options
+from keyfob.nss.scenarios import scenarios
+
+
+def main(descriptor: int) -> None:
+    job = json.load(sys.stdin)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.set_inheritable(descriptor, False)
+
+    def send(message: dict[str, Any]) -> None:
+        data = json.dumps(message, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+    _run(job["scenario"], Options(**job["options"]), send, job["facts"])
+
+
+def _run(name: str, options: Options, send: Any, facts: dict[str, Any]) -> None:
+    scenario = {each.name: each for each in (*scenarios(), *OWN)}[name]
+    recorder = Recorder(send)
+    try:
+        module = Module(options.module, recorder)
+    except OSError as problem:
+        send({"t": "usage", "text": f"the module cannot be loaded: {problem}"})
+        return
+    # What NSS takes for a module, without an entry point of any kind, is none.
+    if not (module.symbols["C_GetInterface"] or module.symbols["C_GetFunctionList"]):
+        send(
+            {"t": "usage", "text": "it exports neither C_GetInterface nor C_GetFunctionList: it is no PKCS #11 module"}
+        )
+        return
+    context = Context(scenario, options, module, recorder.send, facts)
+    try:
+        scenario.function(context)
+    except Unusable as problem:
+        send({"t": "gave up", "reason": str(problem)})
+    except Usage as problem:
+        send({"t": "usage", "text": str(problem)})
+        return
+    except CallFailed as failed:
+        send({"t": "gave up", "reason": str(failed)})
+    except Exception:
+        send({"t": "fault", "text": traceback.format_exc()})
+    for reply in module.overruns:
+        send({"t": "overrun", "call": reply.call.number, "function": reply.call.function})
+    context.finish()
+    send({"t": "done"})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

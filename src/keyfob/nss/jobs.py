@@ -1,0 +1,212 @@
+"""The jobs that people have for a token, and whether NSS can do each of them with this one.
+
+A job is judged by what the token says that it can do (its mechanisms and flags) and by the verdicts of the rules that
+decide it: a failed rule of `must` stops it, a failed or warned one of `better` costs something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from keyfob.nss.model import Report, RuleResult, Verdict
+from keyfob.spec.constants import CKF, CKM
+from keyfob.spec.errors import name_of
+
+
+class Outcome(StrEnum):
+    WORKS = "works"
+    LOSS = "works with loss"
+    NOT = "does not work"
+    UNKNOWN = "not tested"
+
+
+Ability = tuple[int, int]
+"""(CKM_*, the CKF_* that it needs)."""
+
+# Without these nothing works, whatever the job.
+LOADING = ("G4", "G5", "G6", "P8", "S1", "S3", "S16")
+# A breach of these costs every job something.
+CONDUCT = ("G1", "G2", "G3", "P9", "X1", "X2", "X3", "X5")
+SIGN, DECRYPT, UNWRAP, DERIVE = CKF.SIGN, CKF.DECRYPT, CKF.UNWRAP, CKF.DERIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`able`: alternatives, each a tuple of abilities needed together. `proof`: rules that must not be untested."""
+
+    id: str
+    title: str
+    able: tuple[tuple[Ability, ...], ...]
+    must: tuple[str, ...]
+    better: tuple[str, ...] = ()
+    proof: tuple[str, ...] = ()
+    writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """A job's outcome, the rules and the missing abilities that decided it."""
+
+    job: Job
+    outcome: Outcome
+    because: tuple[str, ...]
+    lacks: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "job": self.job.id,
+            "title": self.job.title,
+            "outcome": str(self.outcome),
+            "because": list(self.because),
+            "lacks": list(self.lacks),
+        }
+
+
+_LOGIN = ("S15", "SE11", "P11")
+_OFFERED = ("P3", "N13", "N14", "N18", "O11", "O19", "P23", "P24")
+"""Rules by which NSS finds a certificate and its key."""
+_USE = (*_LOGIN, "SE3", "SE8", "N10", "P22", "P29")
+
+JOBS: tuple[Job, ...] = (
+    Job(
+        "tls12-rsa",
+        "TLS 1.2 client authentication, RSA",
+        (((CKM.RSA_PKCS, SIGN),), ((CKM.RSA_PKCS_PSS, SIGN),)),
+        (*_USE, *_OFFERED, "K3"),
+        ("P7",),
+        ("K3",),
+    ),
+    Job(
+        "tls12-ec",
+        "TLS 1.2 client authentication, EC",
+        (((CKM.ECDSA, SIGN),),),
+        (*_USE, *_OFFERED, "K3"),
+        ("P7",),
+        ("K3",),
+    ),
+    Job(
+        "tls13-rsa",
+        "TLS 1.3 client authentication, RSA",
+        (((CKM.RSA_PKCS_PSS, SIGN),),),
+        (*_USE, *_OFFERED, "K3", "P4"),
+        ("P5", "P7"),
+        ("K3", "P4"),
+    ),
+    Job(
+        "tls13-ec",
+        "TLS 1.3 client authentication, EC",
+        (((CKM.ECDSA, SIGN),),),
+        (*_USE, *_OFFERED, "K3"),
+        ("P5", "P7"),
+        ("K3",),
+    ),
+    Job(
+        "tls13-eddsa",
+        "Signatures with EdDSA",
+        (((CKM.EDDSA, SIGN),),),
+        (*_USE, *_OFFERED),
+        ("P7",),
+        ("K3",),
+    ),
+    Job(
+        "tls-server",
+        "TLS server",
+        (((CKM.RSA_PKCS_PSS, SIGN),), ((CKM.ECDSA, SIGN),)),
+        (*_USE, "K3", "P2", "O14"),
+        (),
+        ("O14", "P2"),
+    ),
+    Job(
+        "smime-sign",
+        "S/MIME and document signatures",
+        (((CKM.RSA_PKCS, SIGN),), ((CKM.ECDSA, SIGN),)),
+        (*_USE, *_OFFERED, "K3"),
+        ("P7",),
+        ("K3",),
+    ),
+    Job(
+        "smime-decrypt",
+        "S/MIME decryption",
+        (((CKM.RSA_PKCS, UNWRAP),), ((CKM.RSA_PKCS, DECRYPT),), ((CKM.ECDH1_DERIVE, DERIVE),)),
+        (*_LOGIN, "K4", "K10", "P12", "O21", "N12"),
+        ("P13", "P14"),
+        ("K4",),
+    ),
+    Job(
+        "pkcs12-import",
+        "PKCS #12 import",
+        ((),),
+        (*_LOGIN, "O1", "O2", "O3", "N9", "N11", "P18", "P19", "P20"),
+        ("P1", "P33", "P34"),
+        ("O3",),
+        writes=True,
+    ),
+    Job(
+        "pkcs12-export",
+        "PKCS #12 export",
+        (((CKM.AES_CBC_PAD, CKF.WRAP),), ((CKM.DES3_CBC_PAD, CKF.WRAP),)),
+        (*_LOGIN, "P15"),
+        (),
+        ("P15",),
+    ),
+    Job(
+        "keygen",
+        "Key generation",
+        (
+            ((CKM.RSA_PKCS_KEY_PAIR_GEN, CKF.GENERATE_KEY_PAIR),),
+            ((CKM.EC_KEY_PAIR_GEN, CKF.GENERATE_KEY_PAIR),),
+        ),
+        (*_LOGIN, "O13", "O18", "N1", "P20", "P21"),
+        ("P22", "O10"),
+        ("O13",),
+        writes=True,
+    ),
+    Job("first-pin", "Setting the first PIN", ((),), ("P6", "P10", "S13", "N7"), ("S18",), ("P6",)),
+    Job("change-pin", "Changing the PIN", ((),), (*_LOGIN, "S20", "N6", "SE14"), (), ("S20",)),
+    Job("trust", "Trust settings on the token", ((),), ("P16",), (), ("P16",), writes=True),
+    Job("friendly", "Certificates without a PIN prompt", ((),), ("P3", "N18"), ("P7",), ("P7",)),
+)
+
+
+def judge(report: Report) -> list[JobResult]:
+    """Every job's outcome."""
+    results = report.results()
+    flags = {row["number"]: row["flags"] for row in report.facts.get("mechanisms", ())}
+    return [_judge(job, results, flags, report.facts) for job in JOBS]
+
+
+def _judge(
+    job: Job, results: Mapping[str, RuleResult], flags: Mapping[int, int], facts: Mapping[str, Any]
+) -> JobResult:
+    def having(names: tuple[str, ...], *verdicts: Verdict) -> tuple[str, ...]:
+        return tuple(name for name in names if name in results and results[name].verdict in verdicts)
+
+    broken = having((*LOADING, *job.must), Verdict.FAIL)
+    if broken:
+        return JobResult(job, Outcome.NOT, broken)
+    if "mechanisms" not in facts:
+        return JobResult(job, Outcome.UNKNOWN, ("S16",), ("no token was looked at",))
+    lacks = _lacks(job, flags)
+    if lacks:
+        return JobResult(job, Outcome.NOT, ("S17",), lacks)
+    # Setting a PIN or trust may not concern a token: then there is no such job.
+    unknown = having(job.proof, Verdict.NOT_TESTED, Verdict.NOT_APPLICABLE)
+    if unknown:
+        reasons = tuple(results[name].reason for name in unknown[:1])
+        return JobResult(job, Outcome.UNKNOWN, unknown, reasons)
+    loss = (
+        *having(job.better, Verdict.FAIL, Verdict.WARN),
+        *having(job.must, Verdict.WARN),
+        *having(CONDUCT, Verdict.FAIL),
+    )
+    return JobResult(job, Outcome.LOSS if loss else Outcome.WORKS, loss)
+
+
+def _lacks(job: Job, flags: Mapping[int, int]) -> tuple[str, ...]:
+    """What the token would need for the first alternative, when it has none of them."""
+    if any(all(flags.get(mechanism, 0) & flag for mechanism, flag in able) for able in job.able):
+        return ()
+    return tuple(" and ".join(name_of("CKM", mechanism) for mechanism, _flag in able) for able in job.able)

@@ -1,0 +1,171 @@
+"""The report for a terminal: what NSS can do with the module first, then the failures in full, warnings in short.
+
+Readable at 80 columns and without colour: every verdict is a word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from keyfob.nss.jobs import JobResult, Outcome, judge
+from keyfob.nss.model import Ended, Finding, Report, RuleResult, ScenarioResult, Verdict
+from keyfob.nss.report.wording import evidence
+
+STYLES = {
+    Outcome.WORKS: "green",
+    Outcome.LOSS: "yellow",
+    Outcome.NOT: "bold red",
+    Outcome.UNKNOWN: "dim",
+}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the whole report."""
+    results = report.results()
+    console.print()
+    for part in (_head(report), _kinds(report), _jobs(judge(report))):
+        console.print(part)
+    by_verdict = {verdict: [r for r in results.values() if r.verdict == verdict] for verdict in Verdict}
+    _failures(report, by_verdict[Verdict.FAIL], console)
+    _warnings(by_verdict[Verdict.WARN], console)
+    _rest(by_verdict, console)
+    _troubles(report.scenarios, console)
+    console.print(_last_line(by_verdict, report))
+
+
+def _head(report: Report) -> RenderableType:
+    info = report.facts.get("info", {})
+    lines = Text()
+    lines.append(f"{report.module}\n", style="bold")
+    if info:
+        named = f"{info['description']} {info['version']}, {info['manufacturer']}, PKCS #11 {info['cryptoki']}"
+        lines.append(f"{_printable(named)}, by {report.facts.get('entry point', '?')}\n")
+    for slot in report.facts.get("slots", ()):
+        token = slot["token"]
+        what = f"token {token['label']!r}" if token else "no token"
+        lines.append(_printable(f"slot {slot['id']}: {what}, {slot['description']}"))
+        if slot["disabled"]:
+            lines.append(_printable(f" - NSS does not use it: {slot['disabled']}"), style="yellow")
+        lines.append("\n")
+    return lines
+
+
+def _kinds(report: Report) -> RenderableType:
+    kinds = report.facts.get("kinds")
+    if not kinds:
+        return Text("Which kind of token it is was not found out.\n")
+    lines = Text("NSS can use it as\n", style="bold")
+    for kind in kinds:
+        if kind["usable"]:
+            lines.append("  yes  ", style="green").append(f"{kind['name']}: {kind['meaning']}\n", style="not bold")
+        else:
+            lines.append("  no   ", style="red")
+            lines.append(f"{kind['name']}: lacks {', '.join(kind['lacks'])}\n", style="not bold")
+    return lines
+
+
+def _jobs(jobs: list[JobResult]) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Jobs", title_justify="left", title_style="bold")
+    table.add_column("Job", overflow="fold")
+    table.add_column("Outcome", no_wrap=True)
+    table.add_column("Because", overflow="fold")
+    for result in jobs:
+        why = ", ".join(result.because)
+        if result.lacks and result.outcome != Outcome.WORKS:
+            why = _shortened(" or ".join(result.lacks) if result.outcome == Outcome.NOT else result.lacks[0])
+            if result.outcome == Outcome.NOT:
+                why = f"lacks {why}"
+        table.add_row(result.job.title, Text(str(result.outcome), style=STYLES[result.outcome]), _printable(why))
+    return table
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 90 else text[:87] + "..."
+
+
+def _failures(report: Report, failed: list[RuleResult], console: Console) -> None:
+    if not failed:
+        return
+    console.print(Text("Failures", style="bold red"))
+    for result in failed:
+        title = Text(f"{result.rule.id}  {result.rule.title}", style="bold")
+        if result.rule.severity:
+            title.append(f"  (severity {result.rule.severity})", style="not bold")
+        blocks: list[RenderableType] = [title]
+        found = [finding for finding in result.findings if finding.verdict == Verdict.FAIL]
+        blocks += [Padding(_finding(report, finding), (0, 0, 0, 2)) for finding in found[:3]]
+        if len(found) > 3:
+            blocks.append(Text(f"  ... and {len(found) - 3} more findings (--json has them)"))
+        console.print(Group(*blocks))
+        console.print()
+
+
+def _finding(report: Report, finding: Finding) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for line in evidence(report, finding):
+        head, _, text = line.partition(": ")
+        grid.add_row(head, Text(_printable(text)))
+    return grid
+
+
+def _warnings(warned: list[RuleResult], console: Console) -> None:
+    if not warned:
+        return
+    console.print(Text("Warnings: it works, but a user will notice", style="bold yellow"))
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for result in warned:
+        grid.add_row(f"  {result.rule.id}", Text(_printable(result.reason)))
+    console.print(grid)
+    console.print()
+
+
+def _rest(by_verdict: dict[Verdict, list[RuleResult]], console: Console) -> None:
+    reasons = Counter(result.reason for result in by_verdict[Verdict.NOT_TESTED])
+    if not reasons:
+        return
+    console.print(Text("Not tested", style="bold"))
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for reason, number in reasons.most_common():
+        ids = [result.rule.id for result in by_verdict[Verdict.NOT_TESTED] if result.reason == reason]
+        shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
+        grid.add_row(f"  {number:3}", Text(_printable(f"{reason} ({shown})")))
+    console.print(grid)
+    console.print()
+
+
+def _troubles(scenarios: list[ScenarioResult], console: Console) -> None:
+    """What kept the checker itself from working: never silent."""
+    for scenario in scenarios:
+        if scenario.ended == Ended.FAULT:
+            console.print(Text(f"A fault of keyfob check itself in the scenario {scenario.name!r}:", style="bold red"))
+            console.print(Text(scenario.detail))
+
+
+def _last_line(by_verdict: dict[Verdict, list[RuleResult]], report: Report) -> RenderableType:
+    counted = ", ".join(f"{len(found)} {_counted(verdict)}" for verdict, found in by_verdict.items() if found)
+    line = Text(f"{counted} ({report.seconds:.1f} s)", style="bold")
+    left = report.facts.get("left behind")
+    if left:
+        line.append(f"\nLeft on the token: {', '.join(left)}", style="bold red")
+    return line
+
+
+def _counted(verdict: Verdict) -> str:
+    return {Verdict.FAIL: "failed", Verdict.WARN: "with warnings", Verdict.PASS: "passed"}.get(verdict, str(verdict))
+
+
+def _printable(text: str) -> str:
+    """Names come from any module: what could steer a terminal is shown as `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
