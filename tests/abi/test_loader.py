@@ -55,7 +55,9 @@ def test_locale_environment_signals_and_streams_of_the_host_stay(
     assert done.stderr == ""
 
 
+@pytest.mark.rule("I1")
 def test_python_variables_of_the_host_are_not_obeyed(host: Host, stub: Path, tmp_path: Path) -> None:
+    """Starts its own Python whatever PYTHON* variables the host has."""
     planted = tmp_path / "planted"
     planted.mkdir()
     (planted / "sitecustomize.py").write_text("print('planted')")
@@ -67,21 +69,29 @@ def test_python_variables_of_the_host_are_not_obeyed(host: Host, stub: Path, tmp
     assert done.stdout.count(" 0\n") == 6
 
 
+@pytest.mark.rule("P9", "G4")
 def test_first_calls_of_many_threads_at_once_agree(host: Host, module: Path) -> None:
+    """Gives the same function list to threads that load it at the same moment."""
     assert host("threads", module).stdout == "0 same\n" * 9
 
 
+@pytest.mark.rule("G1")
 def test_dlclose_and_dlopen_start_no_second_interpreter(host: Host, module: Path) -> None:
+    """Survives being unloaded and loaded again."""
     assert host("reopened", module).stdout == "0 same\n" * 3 + "0\n"
 
 
+@pytest.mark.rule("I1")
 def test_it_starts_through_a_symbolic_link(host: Host, stub: Path, tmp_path: Path) -> None:
+    """Loads through a symbolic link."""
     link = tmp_path / "elsewhere.so"
     link.symlink_to(stub)
     assert host("calls", link).stdout.count(" 0\n") == 6
 
 
+@pytest.mark.rule("G3")
 def test_finalize_from_exit_handlers_and_destructors_is_survived(host: Host, module: Path) -> None:
+    """Survives C_Finalize from exit handlers and destructors."""
     lines = host("finalized-at-exit", module).stdout.split("\n")
     assert lines[:2] == ["initialize 0", "finalize 0"]
     assert lines[2:4] == [f"finalize {0x190}"] * 2  # CKR_CRYPTOKI_NOT_INITIALIZED

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Run = Callable[..., Result]
 
-CHEAP_PINS = "[pin]\nmemory_kib = 8192\niterations = 1\n"
+CHEAP_PINS = "[pin]\nmemory_kib = 8192\niterations = 1\ndelay = false\n"
 
 
 @pytest.fixture

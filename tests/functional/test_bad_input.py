@@ -41,8 +41,10 @@ def arguments(name: str, fob: Fob, handle: int, pointer: Any, length: int) -> li
     return values
 
 
+@pytest.mark.rule("P37", "G5")
 @pytest.mark.parametrize("name", CALLED)
 def test_null_pointers_get_a_code(fob: Fob, name: str) -> None:
+    """Answers NULL pointers with a code, in every function."""
     for length in (0, 1, HUGE):
         rv = fob.client.call(name, *arguments(name, fob, 1, ffi.NULL, length))
         assert rv != CKR.GENERAL_ERROR
@@ -53,8 +55,10 @@ def test_null_pointers_get_a_code(fob: Fob, name: str) -> None:
             assert length == 0 or name == "C_SessionCancel"
 
 
+@pytest.mark.rule("P37")
 @pytest.mark.parametrize("name", [n for n in CALLED if FUNCTIONS[n][1][0][1] == "CK_SESSION_HANDLE"])
 def test_session_handle_of_nothing_comes_first(fob: Fob, name: str) -> None:
+    """Answers CKR_SESSION_HANDLE_INVALID to handle 0 and to handles of nothing, in every function, before all else."""
     values = arguments(name, fob, 1, ffi.NULL, HUGE)
     for handle in (0, 0xDEAD, HUGE):
         values[0] = handle

@@ -18,8 +18,9 @@ def interface(client: Client, name: object, version: object, flags: int) -> tupl
     return client.library.C_GetInterface(name, version, found, flags), found[0]
 
 
+@pytest.mark.rule("G4", "P8")
 def test_nss_gets_the_newest_interface_fork_safe(client: Client) -> None:
-    """3.1 of NSS.md, P8."""
+    """Gives version 3.2 for "PKCS 11" without a version, fork-safe and not."""
     name = ffi.new("char[]", NAME)
     for flags in (CKF.INTERFACE_FORK_SAFE, 0):
         rv, found = interface(client, ffi.cast("CK_BYTE *", name), ffi.NULL, flags)
@@ -28,8 +29,10 @@ def test_nss_gets_the_newest_interface_fork_safe(client: Client) -> None:
         assert (version.major, version.minor) == (3, 2)
 
 
+@pytest.mark.rule("G4")
 @pytest.mark.parametrize("version", [(2, 40), (3, 0), (3, 2)])
 def test_every_version_is_had_by_asking(client: Client, version: tuple[int, int]) -> None:
+    """Gives the lists of versions 2.40, 3.0 and 3.2 to whoever asks for one of them."""
     wanted = ffi.new("CK_VERSION *", version)
     rv, found = interface(client, ffi.NULL, wanted, 0)
     assert rv == CKR.OK
@@ -37,7 +40,9 @@ def test_every_version_is_had_by_asking(client: Client, version: tuple[int, int]
     assert (held.major, held.minor) == version
 
 
+@pytest.mark.rule("P8", "K6")
 def test_unknown_interfaces_and_versions_are_refused(client: Client) -> None:
+    """Refuses unknown interfaces and versions with CKR_FUNCTION_FAILED."""
     vendor = ffi.new("char[]", b"Vendor NSS FIPS Interface")
     assert interface(client, ffi.cast("CK_BYTE *", vendor), ffi.NULL, 0)[0] == CKR.FUNCTION_FAILED
     assert interface(client, ffi.NULL, ffi.new("CK_VERSION *", (9, 9)), 0)[0] == CKR.FUNCTION_FAILED
@@ -54,9 +59,10 @@ def test_interface_list_in_two_calls(client: Client) -> None:
     assert count[0] == 3
 
 
+@pytest.mark.rule("G5", "P8")
 @pytest.mark.parametrize("struct", ["CK_FUNCTION_LIST", "CK_FUNCTION_LIST_3_0", "CK_FUNCTION_LIST_3_2"])
 def test_no_slot_of_a_function_list_is_null(client: Client, struct: str) -> None:
-    """G5."""
+    """No entry of any of the three lists is NULL."""
     version = {"CK_FUNCTION_LIST": (2, 40), "CK_FUNCTION_LIST_3_0": (3, 0), "CK_FUNCTION_LIST_3_2": (3, 2)}[struct]
     _, found = interface(client, ffi.NULL, ffi.new("CK_VERSION *", version), 0)
     table = ffi.cast(f"{struct} *", found.pFunctionList)  # type: ignore[attr-defined]
@@ -65,16 +71,18 @@ def test_no_slot_of_a_function_list_is_null(client: Client, struct: str) -> None
     assert all(getattr(table, name) for name in fields)
 
 
+@pytest.mark.rule("G4")
 def test_the_list_by_name_is_version_2_40(client: Client) -> None:
-    """G4."""
+    """Gives the 2.40 list by C_GetFunctionList."""
     table = ffi.new("CK_FUNCTION_LIST **")
     assert client.library.C_GetFunctionList(table) == CKR.OK
     assert (table[0].version.major, table[0].version.minor) == (2, 40)
     assert client.library.C_GetFunctionList(ffi.NULL) == CKR.ARGUMENTS_BAD
 
 
+@pytest.mark.rule("G6", "G7", "P40")
 def test_info_is_blank_padded_without_quotes(client: Client) -> None:
-    """G6, G7, P40."""
+    """Pads its texts with blanks; they hold neither NUL nor quotes."""
     info = ffi.new("CK_INFO *")
     client.ok("C_GetInfo", info)
     assert (info.cryptokiVersion.major, info.cryptokiVersion.minor) == (3, 2)
@@ -92,15 +100,17 @@ def arguments(flags: int, callbacks: int) -> object:
     return held
 
 
+@pytest.mark.rule("G2", "P9")
 @pytest.mark.parametrize(("flags", "callbacks"), [(3, 4), (2, 0), (0, 4), (0, 0), (1, 0), (3, 0)])
 def test_every_way_of_initialising_works(client: Client, flags: int, callbacks: int) -> None:
-    """G2, P9: flags 3 with callbacks is NSS's."""
+    """Takes any legal combination of flags and callbacks, NSS's among them."""
     client.ok("C_Finalize", ffi.NULL)
     client.ok("C_Initialize", arguments(flags, callbacks))
 
 
+@pytest.mark.rule("G2")
 def test_arguments_of_nss_with_parameters(client: Client) -> None:
-    """G2: NSS's struct has LibraryParameters where the standard has pReserved."""
+    """Does not take NSS's module parameters for a faulty pReserved."""
     client.ok("C_Finalize", ffi.NULL)
     parameters = ffi.new("char[]", b"configdir='x'")
     held = arguments(3, 4)
@@ -113,8 +123,9 @@ def test_some_callbacks_without_the_others_are_refused(client: Client) -> None:
     assert client.call("C_Initialize", arguments(0, 2)) == CKR.ARGUMENTS_BAD
 
 
+@pytest.mark.rule("G1", "G3")
 def test_twice_and_again(client: Client) -> None:
-    """G1, G3."""
+    """Says CKR_CRYPTOKI_ALREADY_INITIALIZED and CKR_CRYPTOKI_NOT_INITIALIZED where they belong, again and again."""
     assert client.call("C_Initialize", ffi.NULL) == CKR.CRYPTOKI_ALREADY_INITIALIZED
     assert client.call("C_Finalize", ffi.cast("void *", 1)) == CKR.ARGUMENTS_BAD
     for _ in range(3):
@@ -123,8 +134,9 @@ def test_twice_and_again(client: Client) -> None:
         client.ok("C_Initialize", ffi.NULL)
 
 
+@pytest.mark.rule("P9")
 def test_threads_that_initialise_at_once_get_one_ok(client: Client) -> None:
-    """P9: Firefox called C_Initialize from two threads."""
+    """Of eight threads that initialise at once one gets CKR_OK, the others CKR_CRYPTOKI_ALREADY_INITIALIZED."""
     client.ok("C_Finalize", ffi.NULL)
     answers: list[int] = []
     threads = [threading.Thread(target=lambda: answers.append(client.call("C_Initialize", ffi.NULL))) for _ in range(8)]
@@ -135,7 +147,9 @@ def test_threads_that_initialise_at_once_get_one_ok(client: Client) -> None:
     assert sorted(answers) == [CKR.OK] + 7 * [CKR.CRYPTOKI_ALREADY_INITIALIZED]
 
 
+@pytest.mark.rule("G3")
 def test_every_function_says_that_nothing_is_initialised(home: object) -> None:
+    """Every function answers CKR_CRYPTOKI_NOT_INITIALIZED before C_Initialize."""
     client = Client(str(module_path()))
     client.call("C_Finalize", ffi.NULL)
     exempt = {"C_Initialize", "C_GetFunctionList", "C_GetInterfaceList", "C_GetInterface"}

@@ -15,8 +15,9 @@ def flags(client: Client, slot: int) -> int:
     return int(client.token_info(slot).flags)
 
 
+@pytest.mark.rule("S10", "S13", "P10")
 def test_no_token_yet_shows_one_uninitialised_token(client: Client) -> None:
-    """S13, P10: it can be opened and searched; S10: NSS can name it."""
+    """Shows one uninitialised token called "keyfob" where none was made; it can be opened and searched."""
     (slot,) = client.slots()
     assert bytes(ffi.buffer(client.token_info(slot).label)) == b"keyfob".ljust(32)
     assert flags(client, slot) & (CKF.LOGIN_REQUIRED | CKF.TOKEN_INITIALIZED | CKF.USER_PIN_INITIALIZED) == (
@@ -34,8 +35,9 @@ def test_init_token_then_init_pin(fob: Fob) -> None:
     assert info.flags & wanted == wanted
 
 
+@pytest.mark.rule("S13", "S19", "P6", "N1")
 def test_nss_sets_the_first_pin_beside_its_read_only_session(client: Client) -> None:
-    """P6, S13: C_Login(SO, "") while a read-only session is open, C_InitPIN, then the old session logs in."""
+    """Takes the SO without a PIN beside a read-only session until the first user PIN is set, and not afterwards."""
     (slot,) = client.slots()
     default = client.open(slot, READ_ONLY)
     session = client.open(slot, READ_WRITE)
@@ -51,8 +53,9 @@ def test_nss_sets_the_first_pin_beside_its_read_only_session(client: Client) -> 
     assert client.call("C_Login", session, CKU.SO, b"", 0) == CKR.PIN_INCORRECT
 
 
+@pytest.mark.rule("SE11", "SE12", "SE14", "P11")
 def test_one_login_for_all_sessions(fob: Fob) -> None:
-    """SE11, P11: also for a session opened before and for one opened later."""
+    """Has one login for all sessions, whichever logs in or out."""
     fob.client.ok("C_Logout", fob.session)
     before = fob.client.open(fob.slot, READ_ONLY)
     fob.client.login(before, PIN)
@@ -90,8 +93,9 @@ def test_counter_survives_a_restart(fob: Fob) -> None:
     assert not flags(fob.client, fob.slot) & CKF.USER_PIN_COUNT_LOW
 
 
+@pytest.mark.rule("S20", "N6")
 def test_set_pin_while_logged_in_in_another_session(fob: Fob) -> None:
-    """S20: NSS logs in on its default session and changes the PIN in a new one."""
+    """Refuses C_SetPIN in read-only sessions, with a wrong old PIN, with a short new one; a new PIN holds at once."""
     default = fob.client.open(fob.slot, READ_ONLY)
     changed = fob.client.open(fob.slot, READ_WRITE)
     assert fob.client.call("C_SetPIN", default, PIN, len(PIN), b"new-pin", 7) == CKR.SESSION_READ_ONLY
@@ -125,8 +129,9 @@ def test_so_sees_no_private_objects(fob: Fob) -> None:
     assert call == CKR.SESSION_READ_WRITE_SO_EXISTS
 
 
+@pytest.mark.rule("S18")
 def test_init_token_needs_the_so_pin_and_no_sessions(fob: Fob) -> None:
-    """S18: a wrong SO PIN leaves everything as it is."""
+    """Initialises a token only with the right SO PIN and without open sessions; old handles never mean new objects."""
     fob.client.create(fob.session, [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, "kept")])
     label = b"again".ljust(32)
     assert fob.client.call("C_InitToken", fob.slot, SO_PIN, len(SO_PIN), label) == CKR.SESSION_EXISTS
@@ -142,14 +147,16 @@ def test_init_token_needs_the_so_pin_and_no_sessions(fob: Fob) -> None:
     assert fob.client.get(session, kept, CKA.CLASS) == [None]  # P25: an old handle never means a new object
 
 
+@pytest.mark.rule("S10", "P17")
 @pytest.mark.parametrize("label", [b"a:b", b"", b"\xff\xfe", b"new\nline"])
 def test_labels_that_nss_cannot_name_are_refused(client: Client, label: bytes) -> None:
-    """P17."""
+    """Refuses to make a token with a label that NSS cannot name."""
     assert client.call("C_InitToken", 1, SO_PIN, len(SO_PIN), label.ljust(32)) == CKR.ARGUMENTS_BAD
 
 
+@pytest.mark.rule("SE2", "SE10", "P37")
 def test_session_handles_are_never_reused(fob: Fob) -> None:
-    """SE10, SE2."""
+    """Never gives out a session handle twice; closed ones and 0 are CKR_SESSION_HANDLE_INVALID."""
     seen = set()
     for _ in range(500):
         session = fob.client.open(fob.slot, READ_ONLY)
@@ -160,8 +167,9 @@ def test_session_handles_are_never_reused(fob: Fob) -> None:
     assert fob.client.call("C_CloseSession", 0) == CKR.SESSION_HANDLE_INVALID
 
 
+@pytest.mark.rule("SE2", "P26")
 def test_as_many_sessions_as_the_token_promises(fob: Fob) -> None:
-    """P26."""
+    """Opens as many sessions as ulMaxSessionCount promises, and then says CKR_SESSION_COUNT."""
     promised = fob.client.token_info(fob.slot).ulMaxSessionCount
     handle = ffi.new("CK_ULONG *")
     for _ in range(promised - 1):
@@ -174,8 +182,9 @@ def test_closing_the_last_session_logs_out(fob: Fob) -> None:
     assert fob.client.state(fob.client.open(fob.slot)) == CKS.RW_PUBLIC_SESSION
 
 
+@pytest.mark.rule("SE8", "P5", "P29")
 def test_always_authenticate_asks_before_each_use(fob: Fob) -> None:
-    """3.5 of NSS.md: C_SignInit, C_Login(CKU_CONTEXT_SPECIFIC), C_Sign; P29: other sessions do not disturb it."""
+    """Asks for the PIN before each use of a key with CKA_ALWAYS_AUTHENTICATE, whatever other sessions do meanwhile."""
     _, private = fob.client.generate_pair(
         fob.session,
         CKM.EC_KEY_PAIR_GEN,
@@ -196,8 +205,9 @@ def test_always_authenticate_asks_before_each_use(fob: Fob) -> None:
     assert fob.client.call("C_Login", session, CKU.CONTEXT_SPECIFIC, PIN, len(PIN)) == CKR.OPERATION_NOT_INITIALIZED
 
 
+@pytest.mark.rule("P28")
 def test_finalize_wakes_whoever_waits_for_a_slot_event(client: Client) -> None:
-    """P28."""
+    """Wakes a blocked C_WaitForSlotEvent by C_Finalize; it answers CKR_CRYPTOKI_NOT_INITIALIZED."""
     slot = ffi.new("CK_ULONG *")
     assert client.call("C_WaitForSlotEvent", CKF.DONT_BLOCK, slot, ffi.NULL) == CKR.NO_EVENT
     answers = []
@@ -208,8 +218,9 @@ def test_finalize_wakes_whoever_waits_for_a_slot_event(client: Client) -> None:
     assert answers == [CKR.CRYPTOKI_NOT_INITIALIZED]
 
 
+@pytest.mark.rule("SE3", "P29")
 def test_reading_and_writing_sessions_side_by_side(fob: Fob) -> None:
-    """SE3: an operation on one session, searches and reads on another."""
+    """Signs on one session while another searches and writes."""
     _, private = fob.client.generate_pair(
         fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), (CKA.TOKEN, True)], [(CKA.TOKEN, True)]
     )
@@ -220,8 +231,9 @@ def test_reading_and_writing_sessions_side_by_side(fob: Fob) -> None:
     assert len(fob.client.output("C_Sign", signing, bytes(32), 32)) == 64
 
 
+@pytest.mark.rule("S2", "P36")
 def test_slot_ids_are_stable(fob: Fob) -> None:
-    """S2, P36."""
+    """Keeps slot IDs from run to run."""
     slots = fob.client.slots()
     fob.client.ok("C_Finalize", ffi.NULL)
     fob.client.initialize()

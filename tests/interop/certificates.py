@@ -48,14 +48,20 @@ class Authority:
         )
 
     def _leaf(
-        self, subject: str, key: CertificatePublicKeyTypes, usage: x509.ObjectIdentifier
+        self,
+        subject: str,
+        key: CertificatePublicKeyTypes,
+        usage: x509.ObjectIdentifier,
+        *,
+        key_encipherment: bool = False,
+        key_agreement: bool = False,
     ) -> x509.CertificateBuilder:
-        signing_only = x509.KeyUsage(
+        key_usage = x509.KeyUsage(
             digital_signature=True,
             content_commitment=False,
-            key_encipherment=False,
+            key_encipherment=key_encipherment,
             data_encipherment=False,
-            key_agreement=False,
+            key_agreement=key_agreement,
             key_cert_sign=False,
             crl_sign=False,
             encipher_only=False,
@@ -64,7 +70,7 @@ class Authority:
         return (
             self._builder(_name(subject), key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(signing_only, critical=True)
+            .add_extension(key_usage, critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )
 
@@ -72,6 +78,20 @@ class Authority:
         """Certificate for TLS client authentication with the private key that belongs to `key`, wherever that lives."""
         assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey)
         return self._leaf(common_name, key, ExtendedKeyUsageOID.CLIENT_AUTH).sign(self._key, hashes.SHA256())
+
+    def mail(self, common_name: str, address: str, key: PublicKeyTypes) -> x509.Certificate:
+        """Certificate for signing and decrypting the e-mail of `address`."""
+        assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+        is_rsa = isinstance(key, rsa.RSAPublicKey)
+        builder = self._leaf(
+            common_name,
+            key,
+            ExtendedKeyUsageOID.EMAIL_PROTECTION,
+            key_encipherment=is_rsa,
+            key_agreement=not is_rsa,
+        )
+        names = x509.SubjectAlternativeName([x509.RFC822Name(address)])
+        return builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
 
     def write_server(self, file: Path) -> None:
         """Write key and certificate of a TLS server on loopback into one PEM `file`, as Python's ssl wants it."""

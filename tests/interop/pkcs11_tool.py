@@ -48,11 +48,11 @@ class Pkcs11Tool:
     def attempt(
         self, *arguments: str | Path, login: bool = True, data: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run it, whatever comes of it; `login` gives the user PIN."""
+        """Run it, whatever comes of it; `login` gives the user PIN, where the token has one."""
         command: list[str | Path] = [self._program, "--module", self.token.module.path]
         if self.token.label:
             command += ["--token-label", self.token.label]
-        if login:
+        if login and self.token.pin:
             command += ["--login", "--pin", self.token.pin]
         return run([*command, *arguments], self.token.environment(), data=data)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.certificates import Authority
-from tests.interop.firefox.browser import Browser, installation_with_policies, make_profile, register_with_modutil
-from tests.interop.firefox.tls_server import NOBODY, Handshake, TlsServer
+from tests.interop.firefox.browser import Browser, installation_with_policies, make_profile
+from tests.interop.gecko.profile import register_with_modutil
 from tests.interop.programs import program
+from tests.interop.tls_server import NOBODY, Handshake, TlsServer
 from tests.interop.tokens import Module, Token, make_token
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ class Module:
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.kind == "keyfob":
-            hardening = "\n[pin]\nmemory_kib = 8192\niterations = 1\n" if cheap_pins else ""
+            hardening = "\n[pin]\nmemory_kib = 8192\niterations = 1\ndelay = false\n" if cheap_pins else ""
             (folder / "config.toml").write_text('[log]\nlevel = "debug"\n' + hardening)
             return {"KEYFOB_HOME": str(folder)}
         store = folder / "tokens"
@@ -157,6 +157,15 @@ def make_token(module: Module, folder: Path, *, cheap_pins: bool = True) -> Toke
     else:
         command = [module.command, "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", SO_PIN]
     succeed(command, token.environment())
+    return token
+
+
+def general_access_token(module: Module, folder: Path) -> Token:
+    """Make a token without a PIN: everything on it is used without login."""
+    label = "open"
+    token = Token(module, label, "", SO_PIN, module.home(folder))
+    token.softhsm_cannot("a token without a PIN")
+    succeed([module.command, "init", label, "--no-pin"], token.environment())
     return token
 
 

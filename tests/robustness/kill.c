@@ -1,6 +1,6 @@
 /*
  * Changes a token without end, for test_kill.py to kill: `kill MODULE objects PIN SEED`, `kill MODULE login PIN`,
- * `kill MODULE set-pin OLD NEW`, `kill MODULE initialise SO-PIN LABEL...`.
+ * `kill MODULE set-pin OLD NEW`, `kill MODULE first-pin OLD NEW` (once), `kill MODULE initialise SO-PIN LABEL...`.
  *
  * Each call is announced (`try ...`) before it is made and acknowledged (`done`) after it has answered CKR_OK.
  */
@@ -155,7 +155,7 @@ static void log_in_and_out(const char *pin)
 
 static void set_pin(const char *old, const char *new)
 {
-    say("try set-pin %s %s", old, new);
+    say("try set-pin %s %s", *old ? old : "-", new);
     OK(p11->C_SetPIN(session, (CK_BYTE *)old, strlen(old), (CK_BYTE *)new, strlen(new)));
     say("done");
 }
@@ -200,6 +200,10 @@ int main(int count, char **arguments)
             change_objects();
         else if (strcmp(what, "login") == 0)
             log_in_and_out(arguments[3]);
-        else
+        else if (strcmp(what, "first-pin") == 0) {
+            set_pin(arguments[3], arguments[4]);
+            for (;;)
+                pause();
+        } else
             set_pin(arguments[3 + i % 2], arguments[4 - i % 2]);
 }

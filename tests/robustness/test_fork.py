@@ -11,8 +11,10 @@ from tests.robustness.conftest import Programs
 from tests.robustness.hosts import answer_of, python_child, run
 
 
+@pytest.mark.rule("P39")
 @pytest.mark.parametrize("forks", [20, pytest.param(150, marks=pytest.mark.long)])
 def test_children_of_a_c_host_with_two_signing_threads_work(programs: Programs, key: Path, forks: int) -> None:
+    """Children of a fork initialise anew and sign while the parent goes on; no lock, number or nonce is shared."""
     done = run(programs("fork"), PIN.decode(), str(forks), timeout=30 * forks)
     lines = done.stdout.splitlines()
     assert done.stderr == ""
@@ -25,8 +27,10 @@ def test_children_of_a_c_host_with_two_signing_threads_work(programs: Programs, 
     assert len(lines) == 3 * forks + 1
 
 
+@pytest.mark.rule("P39")
 @pytest.mark.parametrize("forks", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_children_of_a_python_host_work_and_their_writes_stay(home: Path, key: Path, forks: int) -> None:
+    """Keeps what forked children of a Python host write, and the parent goes on."""
     seen = answer_of(python_child("fork_at_work", PIN.decode(), str(forks), KEYFOB_HOME=str(home)))
     assert seen["statuses"] == [0] * forks
     assert seen["problems"] == []

@@ -76,7 +76,9 @@ def test_posix_threads_of_a_c_host_for_long(programs: Programs, key: Path, scena
     test_posix_threads_of_a_c_host(programs, key, scenario, rounds)
 
 
+@pytest.mark.rule("SE3")
 def test_eight_threads_use_one_token(opened: int, client: Client) -> None:
+    """Serves eight threads on sessions of their own at the same time."""
     (slot,) = client.slots()
     (public,) = client.find(opened, [(CKA.CLASS, CKO.PUBLIC_KEY)])
     handles: list[int] = []
@@ -216,8 +218,9 @@ def test_one_thread_ends_the_module_while_others_work(opened: int, client: Clien
     client.login(session, PIN)
 
 
+@pytest.mark.rule("P28")
 def test_a_wait_for_a_slot_event_ends_with_the_module(opened: int, client: Client) -> None:
-    """P28."""
+    """Ends a wait for slot events with the module, from another thread."""
     slot = ffi.new("CK_ULONG *")
     ended: list[int] = []
 

@@ -184,19 +184,20 @@ def test_a_token_of_a_newer_schema_is_refused_untouched(path: Path) -> None:
 
 
 def test_a_token_of_an_older_schema_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way to schema 2, tried before there is one."""
+    """The way to the next schema, tried before there is one."""
     store = make(path)
     [number] = store.insert([certificate(1)])
     store.close()
     extra = "CREATE TABLE extra (number INTEGER) STRICT"
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", ((extra, "INSERT INTO extra VALUES (42)"),))
+    following = schema.VERSION + 1
+    monkeypatch.setattr(schema, "VERSION", following)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, (extra, "INSERT INTO extra VALUES (42)")))
     monkeypatch.setattr(schema, "TABLES", (*schema.TABLES, extra))
     with refused(CKR.TOKEN_WRITE_PROTECTED):
         SqliteStore.open(path, read_only=True)
     for _ in range(2):
         store = SqliteStore.open(path)
-        assert store._database.number("PRAGMA user_version") == 2
+        assert store._database.number("PRAGMA user_version") == following
         assert store._database.number("SELECT count(*) FROM extra") == 1
         assert store.get(number) == certificate(1)
         store.close()
@@ -205,8 +206,9 @@ def test_a_token_of_an_older_schema_is_migrated(path: Path, monkeypatch: pytest.
 def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path).close()
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "VERSION", 2)
-        patch.setattr(schema, "MIGRATIONS", (("CREATE TABLE extra (number INTEGER) STRICT", "no SQL"),))
+        patch.setattr(schema, "VERSION", schema.VERSION + 1)
+        broken = ("CREATE TABLE extra (number INTEGER) STRICT", "no SQL")
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
         with refused(CKR.DEVICE_ERROR):
             SqliteStore.open(path)
     store = SqliteStore.open(path)

@@ -497,3 +497,15 @@ def test_soft_hardening_is_refused() -> None:
     with refused(CKR.ARGUMENTS_BAD):
         Hardening.stored(1 << 40, 1, 1)
     assert Hardening().memory_kib >= 64 * 1024
+
+
+def test_wrong_pins_on_a_store_that_cannot_be_written_are_told(path: Path) -> None:
+    make(path).close()
+    store = SqliteStore.open(path, read_only=True)
+    for failures in range(1, 3):
+        with refused(CKR.PIN_INCORRECT):
+            store.login("user", b"wrong")
+        assert (store.info().failed_user, store.info().failed_so) == (failures, 0)
+    store.login("user", USER_PIN)
+    assert store.info().failed_user == 0
+    store.close()

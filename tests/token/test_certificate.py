@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keyfob.spec.constants import CKA
-from keyfob.token.certificate import attributes_of
+from keyfob.token.certificate import attributes_of, other_serials
 
 Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -67,3 +69,81 @@ def test_junk_gives_nothing() -> None:
     whole = certificate("ec", 2030, 1).public_bytes(Encoding.DER)
     for junk in (b"", b"junk", b"\x30\x80", b"\x30\x84\xff\xff\xff\xff", whole[:40], bytes(100)):
         assert attributes_of(junk) == {}
+
+
+def with_names(subject: x509.Name, *extensions: x509.ExtensionType) -> bytes:
+    key = KEYS["ec"]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(2027, 1, 1, tzinfo=dt.UTC))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=isinstance(extension, x509.SubjectAlternativeName))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+MAIL = x509.ObjectIdentifier("0.9.2342.19200300.100.1.3")  # RFC 1274
+
+
+def test_addresses_stand_in_the_order_of_nss_each_once() -> None:
+    subject = x509.Name(
+        [
+            x509.NameAttribute(MAIL, "Old@example.org"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "no@address.example"),
+            x509.NameAttribute(NameOID.EMAIL_ADDRESS, "first@example.org"),
+        ]
+    )
+    names = [
+        x509.DNSName("example.org"),
+        x509.RFC822Name("First@example.org"),
+        x509.UniformResourceIdentifier("mailto:uri@example.org"),
+        x509.RFC822Name("third@example.org"),
+    ]
+    value = with_names(subject, x509.BasicConstraints(ca=False, path_length=None), x509.SubjectAlternativeName(names))
+    assert attributes_of(value)[CKA.NSS_EMAIL].split(b"\0") == [
+        b"first@example.org",
+        b"old@example.org",
+        b"third@example.org",
+    ]
+
+
+def test_a_bound_on_addresses() -> None:
+    names = x509.SubjectAlternativeName([x509.RFC822Name(f"a{i}@example.org") for i in range(100)])
+    assert len(attributes_of(with_names(x509.Name([]), names))[CKA.NSS_EMAIL].split(b"\0")) == 32
+
+
+@given(st.data())
+def test_damage_anywhere_raises_nothing(data: st.DataObject) -> None:
+    """Whatever stands in a value, attributes come out or they do not."""
+    value = bytearray(WITH_ADDRESSES)
+    for _ in range(data.draw(st.integers(1, 3))):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    attributes_of(bytes(value[: data.draw(st.integers(0, len(value)))]))
+    attributes_of(bytes(value))
+
+
+WITH_ADDRESSES = with_names(
+    x509.Name([x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@example.org")]),
+    x509.SubjectAlternativeName([x509.RFC822Name("b@example.org")]),
+)
+
+
+@pytest.mark.parametrize(
+    ("serial", "others"),
+    [
+        ("020105", ["05"]),
+        ("05", ["020105"]),
+        ("02040080ff01", ["0080ff01", "80ff01"]),
+        ("80ff01", ["02040080ff01", "0080ff01"]),
+        ("0080ff01", ["02040080ff01", "80ff01"]),
+        ("00", ["020100"]),
+        ("", ["020100", "00"]),
+    ],
+)
+def test_other_ways_to_write_a_serial_number(serial: str, others: list[str]) -> None:
+    assert other_serials(bytes.fromhex(serial)) == tuple(map(bytes.fromhex, others))

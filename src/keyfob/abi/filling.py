@@ -26,7 +26,6 @@ from keyfob.spec.constants import CK, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token.objects import SECRETS
 from keyfob.token.session import SESSIONS
-from keyfob.token.token import MAX_PIN, MIN_PIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def C_GetTokenInfo(slotID: int, pInfo: Any) -> int:
         pInfo.ulMaxSessionCount = pInfo.ulMaxRwSessionCount = token.max_sessions
         pInfo.ulSessionCount = token.sessions
         pInfo.ulRwSessionCount = token.read_write_sessions
-        pInfo.ulMaxPinLen, pInfo.ulMinPinLen = MAX_PIN, MIN_PIN
+        pInfo.ulMaxPinLen, pInfo.ulMinPinLen = token.max_pin, token.min_pin
         pInfo.ulTotalPublicMemory = pInfo.ulFreePublicMemory = UNAVAILABLE
         pInfo.ulTotalPrivateMemory = pInfo.ulFreePrivateMemory = UNAVAILABLE
         _give_versions(pInfo)

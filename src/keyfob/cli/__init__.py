@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": ("verify", "verify"),
     "install": ("install", "install"),
     "uninstall": ("install", "uninstall"),
+    "check": ("check", "check"),
     "trace": ("trace", "trace"),
     "module-path": ("module", "module_path"),
 }

@@ -15,7 +15,7 @@ from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKU
 from keyfob.store import Hardening, SqliteStore
 from keyfob.token import kinds
-from keyfob.token.token import check_pin
+from keyfob.token.login import check_pin
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -28,6 +28,7 @@ Examples:
   keyfob init work
   keyfob init work --pin-file pin.txt --so-pin-file so-pin.txt
   keyfob init mail --kind signing-decryption
+  keyfob init kiosk --empty-pin --so-pin-file so-pin.txt
 
 The user PIN opens the token. The SO PIN sets a new user PIN when that one is lost or locked: write it down and keep it
 elsewhere. Without both, nobody gets at the keys again."""
@@ -45,27 +46,37 @@ elsewhere. Without both, nobody gets at the keys again."""
 @click.option(
     "--no-pin", is_flag=True, help="General access: every program of this user may use the keys, without a PIN."
 )
+@click.option(
+    "--empty-pin",
+    is_flag=True,
+    help="As --no-pin, until any program changes the empty user PIN into a real one, which is then needed.",
+)
 @pin_option
 @secret_option("so-pin", "SO PIN")
-def init(label: str, kind: str, no_pin: bool, pin: Secret, so_pin: Secret) -> None:
+def init(label: str, kind: str, no_pin: bool, empty_pin: bool, pin: Secret, so_pin: Secret) -> None:
     """Make a new token called LABEL, with a user PIN and an SO PIN.
 
     A PIN that is not given is asked for.
     """
-    if no_pin and pin.given:
-        raise click.UsageError("--no-pin and --pin contradict each other")
+    if no_pin and empty_pin:
+        raise click.UsageError("--no-pin and --empty-pin contradict each other")
+    is_open = no_pin or empty_pin
+    if is_open and pin.given:
+        raise click.UsageError(f"{'--no-pin' if no_pin else '--empty-pin'} and --pin contradict each other")
     with tokens.library() as library:
         library.check_label(label, 0)
-        user = b"" if no_pin else check_pin(pin.read(new=True))
-        so = b"" if no_pin and not so_pin.given else check_pin(so_pin.read(new=True))
+        least = library.config.min_pin
+        user = b"" if is_open else check_pin(pin.read(new=True), least)
+        so = b"" if is_open and not so_pin.given else check_pin(so_pin.read(new=True), least)
         with nobody_else(library):
             library.check_label(label, 0)
             slot_id = library.next_slot()
-            if no_pin:
-                make_open_token(library, slot_id, label, kind, so)
+            if is_open:
+                make_open_token(library, slot_id, label, kind, so, empty_pin=empty_pin)
             else:
                 make_token(library, slot_id, label, kind, user, so)
-    click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{', no PIN' if no_pin else ''}).")
+    state = ", no PIN" if no_pin else ", empty PIN" if empty_pin else ""
+    click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{state}).")
 
 
 @contextlib.contextmanager
@@ -95,8 +106,8 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
         raise
 
 
-def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes) -> None:
-    """A token of general access (S12): the key beside it, for its owner alone to read, opens it."""
+def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes, *, empty_pin: bool) -> None:
+    """A token of general access (S12, S14): the key beside it, for its owner alone to read, opens it."""
     hardening = Hardening(*library.config.hardening) if library.config.hardening else Hardening()
     SqliteStore.create(
         library.path_of(slot_id),
@@ -107,4 +118,5 @@ def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: b
         hardening=hardening,
         general_access=True,
         key_file=tokens.key_file(library, slot_id),
+        empty_pin=empty_pin,
     ).close()

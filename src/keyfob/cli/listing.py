@@ -89,11 +89,17 @@ def _token_row(token: Token) -> dict[str, Any]:
         "label": info.label,
         "kind": info.kind,
         "serial": info.serial,
-        "pin": "none" if info.general_access else pin_state(info, set_=info.user_pin_set, failed=info.failed_user),
+        "pin": _open_state(info) or pin_state(info, set_=info.user_pin_set, failed=info.failed_user),
         "so_pin": pin_state(info, set_=info.so_pin_set, failed=info.failed_so),
         "public_objects": tokens.count(token),
         "flags": flags,
     }
+
+
+def _open_state(info: TokenInfo) -> str:
+    if not info.general_access:
+        return ""
+    return "empty" if info.empty_pin else "none"
 
 
 def pin_state(info: TokenInfo, *, set_: bool, failed: int) -> str:

@@ -9,8 +9,8 @@ from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, secret_option
 from keyfob.functions.slots import C_InitPIN, C_SetPIN
 from keyfob.spec.constants import CKU
+from keyfob.token.login import check_pin
 from keyfob.token.session import Session
-from keyfob.token.token import check_pin
 
 CHANGE_EPILOG = """\b
 Examples:
@@ -36,20 +36,27 @@ def pin() -> None:
 @secret_option("pin", "present PIN")
 @secret_option("new-pin", "new PIN")
 def change(label: str, so: bool, pin: Secret, new_pin: Secret) -> None:  # the option's name, not the group's
-    """Change the user PIN (or, with --so, the SO PIN) of the token LABEL."""
+    """Change the user PIN (or, with --so, the SO PIN) of the token LABEL.
+
+    The empty PIN of a token made with --empty-pin is not asked for.
+    """
     with tokens.library() as library:
         token = tokens.find(library, label)
         tokens.refuse_read_only(token)
-        if token.general_access and not so:
+        info, least = token.info, token.config.min_pin
+        has_empty_pin = not so and info is not None and info.empty_pin
+        if token.general_access and not so and not has_empty_pin:
             raise Refusal(
                 f"{label!r} has no PIN; the SO PIN sets one, which then everybody needs: keyfob pin unblock {label}"
             )
         session = token.open_session(tokens.READ_WRITE)
-        if so and token.info is not None and not token.info.so_pin_set:
+        if has_empty_pin:
+            C_SetPIN(session, b"", check_pin(new_pin.read(new=True), least))
+        elif so and token.info is not None and not token.info.so_pin_set:
             _first_so_pin(session, pin, new_pin)
         else:
             tokens.login(session, pin, user_type=CKU.SO if so else CKU.USER)
-            C_SetPIN(session, pin.read(), check_pin(new_pin.read(new=True)))
+            C_SetPIN(session, pin.read(), check_pin(new_pin.read(new=True), least))
     click.echo(f"Changed the {'SO PIN' if so else 'PIN'} of {label!r}.")
 
 
@@ -59,7 +66,7 @@ def _first_so_pin(session: Session, pin: Secret, new_pin: Secret) -> None:
     if not token.general_access:
         tokens.login(session, pin)
     if token.store is not None:
-        token.store.set_pin("so", check_pin(new_pin.read(new=True)))
+        token.store.set_pin("so", check_pin(new_pin.read(new=True), token.config.min_pin))
 
 
 @pin.command(epilog=UNBLOCK_EPILOG)
@@ -75,7 +82,5 @@ def unblock(label: str, so_pin: Secret, new_pin: Secret) -> None:
         token = tokens.find(library, label)
         session = token.open_session(tokens.READ_WRITE)
         tokens.login(session, so_pin, user_type=CKU.SO)
-        C_InitPIN(session, check_pin(new_pin.read(new=True)))
-        if token.general_access:  # the PIN has taken the place of the key file
-            tokens.key_file(library, token.slot_id).unlink(missing_ok=True)
+        C_InitPIN(session, check_pin(new_pin.read(new=True), token.config.min_pin))
     click.echo(f"Set a new PIN for {label!r}.")

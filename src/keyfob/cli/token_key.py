@@ -55,7 +55,8 @@ class Kept:
     def _signature(self, mechanism: int, data: bytes) -> bytes:
         C_SignInit(self.session, (mechanism, None), self.found.handle)
         if self.found.always_authenticate:
-            self.session.token.login(self.session, CKU.CONTEXT_SPECIFIC, self._pin.read())
+            token = self.session.token
+            token.login(self.session, CKU.CONTEXT_SPECIFIC, b"" if token.general_access else self._pin.read())
         signature = C_Sign(self.session, data, LARGEST_SIGNATURE)
         if isinstance(signature, int):
             raise Refusal(f"the token's signature takes {signature} bytes, more than any certificate holds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyfob.functions.state import library
 from keyfob.spec.constants import CKF, CKR, CKS
 from keyfob.spec.errors import PKCS11Error
+from keyfob.token import kinds, operation_state
 from keyfob.token.session import (
     DECRYPT,
     DIGEST,
@@ -15,7 +16,6 @@ from keyfob.token.session import (
     VERIFY,
     VERIFY_RECOVER,
     VERIFY_SIGNATURE,
-    Operation,
 )
 
 TYPE_CHECKING = False
@@ -69,9 +69,9 @@ def C_Logout(session: Session) -> None:
 
 def C_SessionCancel(session: Session, flags: int) -> None:
     """v3.0: end the active operations of these kinds; those that are not active do not matter."""
-    for flag, kinds in CANCELLED_BY.items():
+    for flag, cancelled in CANCELLED_BY.items():
         if flags & flag:
-            for kind in kinds:
+            for kind in cancelled:
                 session.end(kind)
 
 
@@ -83,14 +83,27 @@ def C_GetSessionValidationFlags(session: Session, kind: int) -> int:
 
 
 def C_GetOperationState(session: Session, room: int | None) -> bytes | int:
-    """No operation's state is handed out: CKR_STATE_UNSAVEABLE, which NSS answers by keeping the session (SE5)."""
-    if not any(isinstance(operation, Operation) for operation in session.operations.values()):
-        raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no operation is active in this session")
-    raise PKCS11Error(CKR.STATE_UNSAVEABLE)
+    """A reference to the state of all operations that the session has under way; they stay active.
+
+    Afterwards a C_*Init may take the place of each until its next step: NSS, short of sessions, does just that (SE5).
+    """
+    chosen = operation_state.to_save(session)
+    if not kinds.saves_operations(session.token):
+        raise PKCS11Error(CKR.STATE_UNSAVEABLE, f"tokens of the kind {session.token.kind} save no operations")
+    if room is None or room < operation_state.SIZE:
+        return operation_state.SIZE
+    reference = session.token.objects.states.save(chosen)
+    for operation in chosen.values():
+        operation.saved = True
+    return reference
 
 
 def C_SetOperationState(session: Session, state: bytes, encryption_key: int, authentication_key: int) -> None:
-    raise PKCS11Error(CKR.SAVED_STATE_INVALID, "this token hands out no operation states")
+    """Whatever the session is doing is cancelled, searches too, and the saved operations are active instead."""
+    operations = session.token.objects.states.restore(state)
+    operation_state.check_keys(session, operations, encryption_key, authentication_key)
+    session.operations.clear()
+    session.operations.update(operations)
 
 
 def C_GetFunctionStatus(session: Session) -> None:

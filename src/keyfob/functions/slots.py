@@ -7,7 +7,8 @@ from keyfob.functions.state import STATE, library
 from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import kinds
-from keyfob.token.library import DEFAULT_LABEL
+from keyfob.token.login import MAX_PIN
+from keyfob.token.token import DEFAULT_LABEL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
     from keyfob.token.token import Token
 
 MODEL = "keyfob"
-TOKEN_FLAGS = CKF.RNG | CKF.DUAL_CRYPTO_OPERATIONS
 
 
 class TokenFacts:
     """What CK_TOKEN_INFO holds beside the constants."""
 
-    __slots__ = ("flags", "label", "max_sessions", "read_write_sessions", "serial", "sessions")
+    __slots__ = ("flags", "label", "max_pin", "max_sessions", "min_pin", "read_write_sessions", "serial", "sessions")
 
     def __init__(self, token: Token) -> None:
         info = token.info
         self.label = info.label if info else DEFAULT_LABEL  # S10: NSS must be able to name it
         self.serial = info.serial if info else ""
+        self.min_pin, self.max_pin = token.config.min_pin, MAX_PIN  # bytes
         self.max_sessions = token.settings.max_sessions
         self.sessions = len(token.sessions)
         self.read_write_sessions = sum(session.read_write for session in list(token.sessions.values()))
@@ -35,8 +36,12 @@ class TokenFacts:
 
 def token_flags(token: Token) -> int:
     """CKF_* of CK_TOKEN_INFO; LOGIN_REQUIRED and USER_PIN_INITIALIZED are the guide's table 1.1 (S12 to S15)."""
-    flags = TOKEN_FLAGS
+    flags = CKF.RNG if kinds.has_random(token) else 0
+    if kinds.is_dual(token):
+        flags |= CKF.DUAL_CRYPTO_OPERATIONS
     info = token.info
+    if token.settings.protected_path:
+        flags |= CKF.PROTECTED_AUTHENTICATION_PATH
     if info is None:
         return flags | CKF.LOGIN_REQUIRED
     flags |= CKF.TOKEN_INITIALIZED
@@ -89,14 +94,14 @@ def C_GetTokenInfo(slot_id: int) -> TokenFacts:
 
 
 def C_GetMechanismList(slot_id: int) -> list[int]:
-    """Every mechanism that the token's kind offers."""
+    """Every mechanism that the token's kind offers, but those withheld for the sake of its keys (P5)."""
     token = library().token(slot_id)
-    return [mechanism for mechanism in mechanisms.INDEX if kinds.flags_of(token, mechanism)]
+    return [mechanism for mechanism in mechanisms.INDEX if token.advertised.flags_of(mechanism)]
 
 
 def C_GetMechanismInfo(slot_id: int, mechanism: int) -> tuple[int, int, int]:
     """(ulMinKeySize, ulMaxKeySize, flags)."""
-    flags = kinds.flags_of(library().token(slot_id), mechanism)
+    flags = library().token(slot_id).advertised.flags_of(mechanism)
     if not flags:
         raise PKCS11Error(CKR.MECHANISM_INVALID, f"mechanism 0x{mechanism:x} is not offered")
     _, _, smallest, largest = mechanisms.INDEX[mechanism]

@@ -18,7 +18,7 @@ from keyfob.mechanisms.aes_wrap import (
     KwPkcs7Decrypt,
     KwPkcs7Encrypt,
 )
-from keyfob.mechanisms.base import Key, Mechanism
+from keyfob.mechanisms.base import Key, Mechanism, twin
 from keyfob.mechanisms.block_cipher import (
     BlocksDecrypt,
     BlocksEncrypt,
@@ -54,7 +54,7 @@ class Ctr:
     A counter that would overflow is CKR_DATA_LEN_RANGE, also when decrypting (section 6.11.3).
     """
 
-    __slots__ = ("_context", "_left")
+    __slots__ = ("_cipher", "_context", "_left", "_start", "_taken")
 
     exact: ClassVar[bool] = True
 
@@ -66,7 +66,10 @@ class Ctr:
         counters = 1 << parameter.counter_bits
         counter = int.from_bytes(parameter.counter_block, "big") % counters
         self._left = (counters - counter) * BLOCK  # bytes until the counter overflows
-        self._context = encryptor(aes(key), CTR(parameter.counter_block))
+        self._cipher = aes(key)
+        self._start = int.from_bytes(parameter.counter_block, "big")
+        self._taken = 0  # bytes
+        self._context = encryptor(self._cipher, CTR(parameter.counter_block))
 
     def run(self, data: bytes) -> bytes:
         return self.update(data)
@@ -78,6 +81,7 @@ class Ctr:
         if len(part) > self._left:
             raise PKCS11Error(CKR.DATA_LEN_RANGE, "the counter would overflow")
         self._left -= len(part)
+        self._taken += len(part)
         return self._context.update(part)
 
     def update_size(self, length: int) -> int:
@@ -88,6 +92,14 @@ class Ctr:
 
     def final_size(self) -> int:
         return 0
+
+    def copy(self) -> Ctr:
+        """The library's contexts cannot be copied: a new one starts at the block where this one stands."""
+        blocks, within = divmod(self._taken, BLOCK)
+        block = ((self._start + blocks) % (1 << 128)).to_bytes(BLOCK, "big")
+        context = encryptor(self._cipher, CTR(block))
+        context.update(bytes(within))
+        return twin(self, _context=context)
 
 
 class _Xts(Collected):

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
 from cryptography.hazmat.primitives.ciphers.modes import CTR, GCM
 
 from keyfob.mechanisms.aes_keys import BLOCK, aes, aes_cipher, block_cipher
+from keyfob.mechanisms.base import twin
 from keyfob.mechanisms.mac import same_bytes
 from keyfob.mechanisms.secret_key import prepared
 from keyfob.spec.constants import CKR
@@ -64,6 +65,9 @@ class Collected:
 
     def final_size(self) -> int:
         return self.size(sum(map(len, self._parts)))
+
+    def copy(self) -> Collected:
+        return twin(self, _parts=list(self._parts))
 
 
 def _aes_gcm(value: bytes) -> AESGCM:

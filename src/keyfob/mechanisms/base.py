@@ -16,6 +16,9 @@ with it:
     CKF_GENERATE                           generate(parameter, template) -> attributes
     CKF_GENERATE_KEY_PAIR                  generate_pair(parameter, public, private) -> (attributes, attributes)
 
+An operation whose state can be saved (C_GetOperationState) has copy(): an independent one that stands where this one
+stands. One without it answers CKR_STATE_UNSAVEABLE.
+
 `parameter` is what the caller's CK_MECHANISM held: None, the raw bytes (an IV), or an object of spec.parameters.
 Attributes are a dict from CKA_* to the value's bytes as C sees them (CK_ULONG: 8 bytes in host order, CK_BBOOL: 1
 byte). Whatever is wrong is said with PKCS11Error and the standard's code; the constructor checks everything it can,
@@ -30,7 +33,9 @@ from keyfob.spec.errors import PKCS11Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypeVar
+
+    Made = TypeVar("Made")
 
 Attributes = dict[int, bytes]
 
@@ -68,6 +73,10 @@ class SinglePart:
 
     reusable = False
 
+    def copy(self) -> SinglePart:
+        """Itself: between C_*Init and the one call that ends it nothing changes."""
+        return self
+
     def update(self, part: bytes) -> Any:
         raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
 
@@ -79,6 +88,15 @@ class SinglePart:
 
     def final_size(self) -> int:
         raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
+
+
+def twin(operation: Made, **own: Any) -> Made:
+    """An operation with the same values but those that the two must not share: what copy() gives."""
+    other = object.__new__(type(operation))
+    for part in type(operation).__mro__:
+        for name in getattr(part, "__slots__", ()):
+            setattr(other, name, own[name] if name in own else getattr(operation, name))
+    return other
 
 
 class Mechanism:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB, Mode
 from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from keyfob.mechanisms.base import Key
+from keyfob.mechanisms.base import Key, twin
 from keyfob.mechanisms.secret_key import no_parameter, prepared
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -66,21 +66,32 @@ def decryptor(cipher: BlockCipherAlgorithm, mode: Mode) -> CipherContext:
 
 
 class WholeBlocks:
-    """Cipher for data that must be a multiple of the block (ECB, CBC). Parts may have any length; their sum may not."""
+    """Cipher for data that must be a multiple of the block (ECB, CBC). Parts may have any length; their sum may not.
 
-    __slots__ = ("_block", "_context", "_pending")
+    The library's contexts cannot be copied, so what a new one would have to start from is kept: the last block of
+    ciphertext (CBC), and the bytes given since.
+    """
+
+    __slots__ = ("_block", "_cipher", "_context", "_mode_of", "_pending", "_vector")
 
     exact: ClassVar[bool] = True
     WRONG_LENGTH: ClassVar[int]
 
     def __init__(self, cipher_of: CipherOf, mode_of: ModeOf, key: Key, parameter: object) -> None:
-        cipher = cipher_of(key)
-        self._block = cipher.block_size // 8
-        self._context = self.start(cipher, mode_of(parameter, self._block))
-        self._pending = 0  # bytes given that do not fill a block yet; the context holds them
+        self._cipher = cipher_of(key)
+        self._block = self._cipher.block_size // 8
+        self._mode_of = mode_of
+        self._vector = parameter
+        self._context = self.start(self._cipher, mode_of(parameter, self._block))
+        self._pending = b""  # given, and not enough for a block yet; the context holds it too
 
     @staticmethod
     def start(cipher: BlockCipherAlgorithm, mode: Mode) -> CipherContext:
+        raise NotImplementedError
+
+    @staticmethod
+    def ciphertext(data: bytes, output: bytes) -> bytes:
+        """Which of what came in and what went out is the ciphertext."""
         raise NotImplementedError
 
     def run(self, data: bytes) -> bytes:
@@ -92,11 +103,19 @@ class WholeBlocks:
         return length
 
     def update(self, part: bytes) -> bytes:
-        self._pending = (self._pending + len(part)) % self._block
-        return self._context.update(part)
+        block = self._block
+        data = self._pending + part if self._pending else part
+        whole = len(data) - len(data) % block
+        output = self._context.update(part)
+        if whole:
+            if self._vector:
+                self._vector = self.ciphertext(data[whole - block : whole], output[-block:])
+            data = data[whole:]
+        self._pending = data
+        return output
 
     def update_size(self, length: int) -> int:
-        return (self._pending + length) // self._block * self._block
+        return (len(self._pending) + length) // self._block * self._block
 
     def final(self) -> bytes:
         if self._pending:
@@ -105,6 +124,11 @@ class WholeBlocks:
 
     def final_size(self) -> int:
         return 0
+
+    def copy(self) -> WholeBlocks:
+        context = self.start(self._cipher, self._mode_of(self._vector, self._block))
+        context.update(self._pending)
+        return twin(self, _context=context)
 
     def _wrong_length(self) -> PKCS11Error:
         return PKCS11Error(self.WRONG_LENGTH, f"the data is no multiple of {self._block} bytes")
@@ -115,45 +139,41 @@ class BlocksEncrypt(WholeBlocks):
     start = staticmethod(encryptor)
     WRONG_LENGTH = CKR.DATA_LEN_RANGE
 
+    @staticmethod
+    def ciphertext(data: bytes, output: bytes) -> bytes:
+        return output
+
 
 class BlocksDecrypt(WholeBlocks):
     __slots__ = ()
     start = staticmethod(decryptor)
     WRONG_LENGTH = CKR.ENCRYPTED_DATA_LEN_RANGE
 
+    @staticmethod
+    def ciphertext(data: bytes, output: bytes) -> bytes:
+        return data
 
-class PaddedEncrypt:
+
+class PaddedEncrypt(BlocksEncrypt):
     """Cipher that pads as PKCS #7 says: 1 to `block` bytes more."""
 
-    __slots__ = ("_block", "_context", "_pending")
-
-    exact: ClassVar[bool] = True
-
-    def __init__(self, cipher_of: CipherOf, mode_of: ModeOf, key: Key, parameter: object) -> None:
-        cipher = cipher_of(key)
-        self._block = cipher.block_size // 8
-        self._context = encryptor(cipher, mode_of(parameter, self._block))
-        self._pending = 0
+    __slots__ = ()
 
     def run(self, data: bytes) -> bytes:
-        return self.update(data) + self.final()
+        return self._context.update(data) + self._padding(len(data) % self._block)
 
     def size(self, length: int) -> int:
         return (length // self._block + 1) * self._block
 
-    def update(self, part: bytes) -> bytes:
-        self._pending = (self._pending + len(part)) % self._block
-        return self._context.update(part)
-
-    def update_size(self, length: int) -> int:
-        return (self._pending + length) // self._block * self._block
-
     def final(self) -> bytes:
-        missing = self._block - self._pending
-        return self._context.update(bytes((missing,)) * missing)
+        return self._padding(len(self._pending))
 
     def final_size(self) -> int:
         return self._block
+
+    def _padding(self, pending: int) -> bytes:
+        missing = self._block - pending
+        return self._context.update(bytes((missing,)) * missing)
 
 
 class PaddedDecrypt:
@@ -163,14 +183,16 @@ class PaddedDecrypt:
     who lets strangers send ciphertext to CBC without a MAC builds a padding oracle, whatever this class does.
     """
 
-    __slots__ = ("_block", "_context", "_held")
+    __slots__ = ("_block", "_cipher", "_context", "_held", "_mode_of", "_vector")
 
     exact: ClassVar[bool] = False
 
     def __init__(self, cipher_of: CipherOf, mode_of: ModeOf, key: Key, parameter: object) -> None:
-        cipher = cipher_of(key)
-        self._block = cipher.block_size // 8
-        self._context = decryptor(cipher, mode_of(parameter, self._block))
+        self._cipher = cipher_of(key)
+        self._block = self._cipher.block_size // 8
+        self._mode_of = mode_of
+        self._vector = parameter
+        self._context = decryptor(self._cipher, mode_of(parameter, self._block))
         self._held = b""  # ciphertext not given to the context yet: 1 to `block` bytes once anything has come
 
     def run(self, data: bytes) -> bytes:
@@ -183,7 +205,10 @@ class PaddedDecrypt:
         ready = self.update_size(len(part))
         data = self._held + part
         self._held = data[ready:]
-        return self._context.update(data[:ready]) if ready else b""
+        if not ready:
+            return b""
+        self._vector = data[ready - self._block : ready]
+        return self._context.update(data[:ready])
 
     def update_size(self, length: int) -> int:
         return max(len(self._held) + length - 1, 0) // self._block * self._block
@@ -200,6 +225,9 @@ class PaddedDecrypt:
 
     def final_size(self) -> int:
         return self._block
+
+    def copy(self) -> PaddedDecrypt:
+        return twin(self, _context=decryptor(self._cipher, self._mode_of(self._vector, self._block)))
 
 
 class Stream:
@@ -270,30 +298,37 @@ class CbcMacEngine:
         self.size = size
 
     def start(self, key: Key) -> MacContext:
-        return CbcMac(encryptor(self._cipher_of(key), CBC(bytes(self.size))), self.size)
+        return CbcMac(self._cipher_of(key), self.size)
 
 
 class CbcMac:
     """Context of a CBC-MAC. No data at all counts as one block of zeros, so that the code depends on the key."""
 
-    __slots__ = ("_block", "_context", "_last", "_pending")
+    __slots__ = ("_block", "_cipher", "_context", "_last", "_pending")
 
-    def __init__(self, context: CipherContext, block: int) -> None:
-        self._context = context
+    def __init__(self, cipher: BlockCipherAlgorithm, block: int) -> None:
+        self._cipher = cipher
         self._block = block
-        self._pending = 0
+        self._context = encryptor(cipher, CBC(bytes(block)))
+        self._pending = b""  # given, and not enough for a block yet; the context holds it too
         self._last = b""
 
     def update(self, data: bytes, /) -> None:
-        self._pending = (self._pending + len(data)) % self._block
         output = self._context.update(data)
+        waiting = self._pending + data
+        self._pending = waiting[len(waiting) - len(waiting) % self._block :]
         if output:
             self._last = output[-self._block :]
 
     def finalize(self) -> bytes:
         if self._pending or not self._last:
-            self.update(bytes(self._block - self._pending))
+            self.update(bytes(self._block - len(self._pending)))
         return self._last
+
+    def copy(self) -> CbcMac:
+        context = encryptor(self._cipher, CBC(self._last or bytes(self._block)))
+        context.update(self._pending)
+        return twin(self, _context=context)
 
 
 def encrypt_data(cipher_of: CipherOf, key: Key, parameter: object, length: int | None) -> bytes:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
 from keyfob.mechanisms.agreement import ecdh_derive
-from keyfob.mechanisms.base import Key, Mechanism, SinglePart
+from keyfob.mechanisms.base import Key, Mechanism, SinglePart, twin
 from keyfob.mechanisms.curve_keys import CurveKey, EcPrivateKey, EcPublicKey, pair_generator
 from keyfob.mechanisms.curves import WeierstrassCurve
 from keyfob.mechanisms.hash_algorithms import HASHES
@@ -149,6 +149,9 @@ class EcdsaHashSign:
     def sign(self, data: bytes) -> bytes:
         return to_raw(self.native.sign(data, over_message(self.digest)), self.size)
 
+    def copy(self) -> EcdsaHashSign:
+        return twin(self, hash=self.hash.copy() if self.hash is not None else None)
+
     def update(self, part: bytes) -> None:
         if self.hash is None:
             self.hash = hashes.Hash(HASHES[self.digest])
@@ -175,6 +178,9 @@ class EcdsaHashVerify:
 
     def verify(self, data: bytes, signature: bytes) -> None:
         self._verify(data, signature, over_message(self.digest))
+
+    def copy(self) -> EcdsaHashVerify:
+        return twin(self, hash=self.hash.copy() if self.hash is not None else None)
 
     def update(self, part: bytes) -> None:
         if self.hash is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from keyfob.mechanisms.base import Key, Mechanism
+from keyfob.mechanisms.base import Key, Mechanism, twin
 from keyfob.mechanisms.curve_keys import (
     EdwardsPrivateKey,
     EdwardsPublicKey,
@@ -46,6 +46,9 @@ class EddsaSign:
     def sign(self, data: bytes) -> bytes:
         return bytes(self.native.sign(data))
 
+    def copy(self) -> EddsaSign:
+        return twin(self, parts=list(self.parts))
+
     def update(self, part: bytes) -> None:
         self.parts.append(part)
 
@@ -71,6 +74,9 @@ class EddsaVerify:
             self.native.verify(signature, data)
         except InvalidSignature:
             raise PKCS11Error(CKR.SIGNATURE_INVALID, "the EdDSA signature is not valid") from None
+
+    def copy(self) -> EddsaVerify:
+        return twin(self, parts=list(self.parts))
 
     def update(self, part: bytes) -> None:
         self.parts.append(part)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from keyfob.mechanisms.base import Key, Mechanism
+from keyfob.mechanisms.base import Key, Mechanism, twin
 from keyfob.mechanisms.secret_key import no_parameter, number
 from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
@@ -20,6 +20,7 @@ from keyfob.spec.errors import PKCS11Error
 class MacContext(Protocol):
     def update(self, data: bytes, /) -> None: ...
     def finalize(self) -> bytes: ...
+    def copy(self) -> MacContext: ...
 
 
 class MacEngine(Protocol):
@@ -72,6 +73,9 @@ class MacSign:
     def final(self) -> bytes:
         return self._context.finalize()[: self.output_size]
 
+    def copy(self) -> MacSign:
+        return twin(self, _context=self._context.copy())
+
 
 class MacVerify:
     """Verifier; compares in constant time."""
@@ -93,6 +97,9 @@ class MacVerify:
             raise PKCS11Error(CKR.SIGNATURE_LEN_RANGE, f"the code must have {self._sign.output_size} bytes")
         if not same_bytes(self._sign.final(), signature):
             raise PKCS11Error(CKR.SIGNATURE_INVALID, "the code is not that of the data")
+
+    def copy(self) -> MacVerify:
+        return twin(self, _sign=self._sign.copy())
 
 
 def mac_row(

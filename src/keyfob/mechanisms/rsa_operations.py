@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PSS, A
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 
-from keyfob.mechanisms.base import SinglePart
+from keyfob.mechanisms.base import SinglePart, twin
 from keyfob.mechanisms.hash_algorithms import HASHES
 from keyfob.mechanisms.rsa_keys import RsaKey, RsaPrivateKey, RsaPublicKey
 from keyfob.spec.constants import CKA, CKG, CKM, CKR, CKZ
@@ -201,6 +201,9 @@ class MessageSign(HashSign):
     def sign(self, data: bytes) -> bytes:
         return bytes(self.native.sign(data, self.padding, HASHES[self.digest]))
 
+    def copy(self) -> MessageSign:
+        return twin(self, hash=self.hash.copy() if self.hash is not None else None)
+
     def update(self, part: bytes) -> None:
         if self.hash is None:
             self.hash = hashes.Hash(HASHES[self.digest])
@@ -251,6 +254,9 @@ class MessageVerify(HashVerify):
 
     def verify(self, data: bytes, signature: bytes) -> None:
         self.check(signature, data, HASHES[self.digest])
+
+    def copy(self) -> MessageVerify:
+        return twin(self, hash=self.hash.copy() if self.hash is not None else None)
 
     def update(self, part: bytes) -> None:
         if self.hash is None:

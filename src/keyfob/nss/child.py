@@ -1,23 +1,23 @@
 """The process of one scenario: `python -m keyfob.nss.child FD`: its job on standard input, JSON lines to FD.
 
-The job is {"scenario": name, "options": {...}, "facts": {...}}. Nothing of it comes by the command line or the
-environment, where others could read a PIN. Messages are documented in runner.py. Only the module writes to standard
-output and error.
+The job is {"place": Python module, "scenario": name, "options": {...}, "facts": {...}}. Nothing of it comes by the
+command line or the environment, where others could read a PIN. Messages are documented in runner.py.
+Only the module writes to standard output and error.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import traceback
 from typing import Any
 
-from keyfob.nss.cleanup import OWN
 from keyfob.nss.context import Context, Unusable, Usage
 from keyfob.nss.driver import CallFailed, Module, Recorder
 from keyfob.nss.options import Options
-from keyfob.nss.scenarios import scenarios
+from keyfob.nss.scenario import Scenario
 
 
 def main(descriptor: int) -> None:
@@ -31,11 +31,11 @@ def main(descriptor: int) -> None:
         while data:
             data = data[os.write(descriptor, data) :]
 
-    _run(job["scenario"], Options(**job["options"]), send, job["facts"])
+    _run(job["place"], job["scenario"], Options(**job["options"]), send, job["facts"])
 
 
-def _run(name: str, options: Options, send: Any, facts: dict[str, Any]) -> None:
-    scenario = {each.name: each for each in (*scenarios(), *OWN)}[name]
+def _run(place: str, name: str, options: Options, send: Any, facts: dict[str, Any]) -> None:
+    scenario = next(each for each in vars(importlib.import_module(place)).values() if _is(each, name))
     recorder = Recorder(send)
     try:
         module = Module(options.module, recorder)
@@ -64,6 +64,10 @@ def _run(name: str, options: Options, send: Any, facts: dict[str, Any]) -> None:
         send({"t": "overrun", "call": reply.call.number, "function": reply.call.function})
     context.finish()
     send({"t": "done"})
+
+
+def _is(value: object, name: str) -> bool:
+    return isinstance(value, Scenario) and value.name == name
 
 
 if __name__ == "__main__":

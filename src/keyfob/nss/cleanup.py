@@ -51,7 +51,10 @@ def inventory(context: Context) -> None:
 
 @scenario("clean up", "Remove what the run made", rules=())
 def clean_up(context: Context) -> None:
-    """Destroys what the scenarios told of (driver/footprints.py) and everything under the checker's own label."""
+    """Destroys what the scenarios told of (driver/footprints.py) and everything under the checker's own label.
+
+    The label is the checker's alone: what an earlier run left behind goes, too.
+    """
     slot = _logged_in(context)
     nss = context.nss()
     templates = [[(attribute, bytes.fromhex(value)) for attribute, value in made] for made in context.options.made]
@@ -59,7 +62,6 @@ def clean_up(context: Context) -> None:
     removed = 0
     session = nss.open_rw(slot)
     for template in templates:
-        # What was there before under the same name is not the checker's to remove.
         for handle in nss.find_all(session, [(CKA.TOKEN, True), *template]):
             removed += context.module.C_DestroyObject(session, handle).is_ok
     nss.close(slot, session)
@@ -70,6 +72,3 @@ def clean_up(context: Context) -> None:
             left.remove(known)
     context.fact("removed", removed)
     context.fact("left behind", left if before is not None else [])
-
-
-OWN = (inventory, clean_up)

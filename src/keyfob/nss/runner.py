@@ -171,7 +171,12 @@ class _Watch:
         self._judge(child.returncode, hung)
 
     def _give_job(self, child: subprocess.Popen[bytes]) -> None:
-        job = {"scenario": self.scenario.name, "options": self.options.to_json(), "facts": self.report.facts}
+        job = {
+            "place": self.scenario.function.__module__,
+            "scenario": self.scenario.name,
+            "options": self.options.to_json(),
+            "facts": self.report.facts,
+        }
         assert child.stdin is not None
         try:
             child.stdin.write(json.dumps(job).encode())

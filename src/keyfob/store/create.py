@@ -35,6 +35,7 @@ def create_token(
     hardening: Hardening,
     general_access: bool,
     key_file: str | None,
+    empty_pin: bool = False,
 ) -> None:
     """See SqliteStore.create."""
     from keyfob.store import seal
@@ -62,6 +63,10 @@ def create_token(
             raise PKCS11Error(CKR.ARGUMENTS_BAD, "a token without PIN needs a key file")
         facts[WRAPPING_OF["file"]] = seal.wrap_with_key(keys.master, "file", key_files.obtain(key_file))
         facts["key_file"] = key_files.name_for(key_file, path).encode()
+        if empty_pin:
+            facts["settings"] = meta.encode_settings({meta.USER_PIN: meta.EMPTY})
+    elif empty_pin:
+        raise PKCS11Error(CKR.ARGUMENTS_BAD, "only a token of general access has the empty user PIN")
     # Under an empty SO PIN the master key is open to every reader of the file. It counts until there is another way in.
     if so_pin or not general_access:
         facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)

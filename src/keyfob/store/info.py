@@ -16,10 +16,14 @@ class TokenInfo:
     `epoch` grows with each C_InitToken: (serial, epoch) names one incarnation of the token. `failed_user` and
     `failed_so` count wrong PINs since the last right one and attempts that are under way or were cut short. `created`
     is in seconds since 1970. `so_pin_set` is False where nobody can log in as SO (see Store.set_pin on empty SO PINs).
+
+    `login_required` and `user_pin_set` are the flags of the guide's table 1.1. `empty_pin`: general access whose user
+    PIN counts as set, to the empty one, so that any client can change it into a real one (S14).
     """
 
     __slots__ = (
         "created",
+        "empty_pin",
         "epoch",
         "failed_so",
         "failed_user",
@@ -51,6 +55,7 @@ class TokenInfo:
         failed_so: int,
         max_failures: int,
         settings: dict[str, str],
+        empty_pin: bool = False,
     ) -> None:
         self.label = label
         self.serial = serial
@@ -59,7 +64,8 @@ class TokenInfo:
         self.created = created
         self.general_access = general_access
         self.login_required = not general_access
-        self.user_pin_set = user_pin_set
+        self.empty_pin = empty_pin
+        self.user_pin_set = user_pin_set or empty_pin
         self.so_pin_set = so_pin_set
         self.failed_user = failed_user
         self.failed_so = failed_so

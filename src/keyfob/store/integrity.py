@@ -34,9 +34,11 @@ __all__ = [
     "same_digest",
     "tag_of_meta",
     "tag_of_object",
+    "values_of",
 ]
 
 # What searches can start from, the most telling first. CKA_VALUE only of certificates: the others keep it secret.
+# CKA_ALWAYS_AUTHENTICATE only where it is true: few keys have it, and NSS's every signature asks whether any has (P5).
 INDEXED = (
     CKA.UNIQUE_ID,
     CKA.VALUE,
@@ -50,6 +52,7 @@ INDEXED = (
     CKA.OBJECT_ID,
     CKA.APPLICATION,
     CKA.ISSUER,
+    CKA.ALWAYS_AUTHENTICATE,
     CKA.KEY_TYPE,
     CKA.CLASS,
 )
@@ -109,12 +112,20 @@ def class_mark(hasher: Hasher, object_class: bytes) -> bytes:
     return mark
 
 
+def values_of(attribute: int, value: bytes) -> tuple[bytes, ...] | list[bytes]:
+    """What an attribute's value is found by: of CKA_NSS_EMAIL each address, which NUL separates, too."""
+    return (value,) if attribute != CKA.NSS_EMAIL or b"\0" not in value else [value, *value.split(b"\0")]
+
+
 def look_ups(hasher: Hasher, attributes: Mapping[int, bytes]) -> set[tuple[bytes, bytes]]:
     """The (digest, class mark) under which an object with these attributes is found."""
     object_class = attributes.get(CKA.CLASS, b"")
     mark = class_mark(hasher, object_class)
     return {
-        (index_digest(hasher, attribute, attributes[attribute]), mark)
+        (index_digest(hasher, attribute, value), mark)
         for attribute in INDEXED
-        if attribute in attributes and (attribute != CKA.VALUE or object_class == CERTIFICATE)
+        if attribute in attributes
+        and (attribute != CKA.VALUE or object_class == CERTIFICATE)
+        and (attribute != CKA.ALWAYS_AUTHENTICATE or attributes[attribute] == b"\x01")
+        for value in values_of(attribute, attributes[attribute])
     }

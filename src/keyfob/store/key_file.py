@@ -1,4 +1,7 @@
-"""The key of a token without PIN: 32 random bytes in a file of its own, 0600, that open the token instead."""
+"""The key of a token without PIN: 32 random bytes in a file of its own, 0600, that open the token instead.
+
+With the first PIN the token stops opening to the key (vault.py), and the file goes, if it is this token's alone.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import publish
 
 SIZE = 32
+SUFFIX = ".key"
 
 
 def obtain(path: str) -> bytes:
@@ -33,6 +37,24 @@ def read(path: str) -> bytes:
     if len(key) != SIZE:
         raise PKCS11Error(CKR.DEVICE_ERROR, f"the key file {path} does not hold {SIZE} bytes")
     return key
+
+
+def beside(token: str) -> str:
+    """The file that belongs to this token and to no other."""
+    return os.path.splitext(os.path.abspath(token))[0] + SUFFIX
+
+
+def remove(written: str, token: str) -> bool:
+    """Delete the token's own key file for good, if it is still there; OSError. False: another token may use it."""
+    path = resolve(written, token)
+    if path != beside(token):
+        return False
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return True
+    publish.sync_folder(os.path.dirname(path))
+    return True
 
 
 def resolve(written: str, token: str) -> str:

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class MemoryStore:
-    """See the Store protocol. `general_access`: a token without PIN, which `unlock_with_key_file` opens at once."""
+    """See the Store protocol. `general_access`: a token without PIN, which `unlock_with_key_file` opens at once.
+
+    `empty_pin`: its user PIN counts as set, see TokenInfo.
+    """
 
     __slots__ = (
         "_counter",
         "_created",
+        "_empty_pin",
         "_epoch",
         "_label",
         "_last",
@@ -41,10 +45,19 @@ class MemoryStore:
     )
 
     def __init__(
-        self, *, label: str, serial: str, kind: str = "multipurpose", so_pin: bytes = b"", general_access: bool = False
+        self,
+        *,
+        label: str,
+        serial: str,
+        kind: str = "multipurpose",
+        so_pin: bytes = b"",
+        general_access: bool = False,
+        empty_pin: bool = False,
     ) -> None:
         if so_pin:
             check_pin_length(so_pin)
+        if empty_pin and not general_access:
+            raise PKCS11Error(CKR.ARGUMENTS_BAD, "only a token of general access has the empty user PIN")
         check_label(label)
         self._label = label
         self.serial = serial
@@ -54,6 +67,7 @@ class MemoryStore:
         self._objects: dict[int, Attributes] = {}
         self._settings: dict[str, str] = {}
         self._tries = Counters()
+        self._empty_pin = empty_pin
         self._pins: dict[str, bytes] = {"file": b""} if general_access else {}
         if so_pin or not general_access:
             self._pins["so"] = so_pin
@@ -86,6 +100,7 @@ class MemoryStore:
             failed_so=self._tries.failed["so"],
             max_failures=DEFAULT_MAX_FAILURES,
             settings=dict(self._settings),
+            empty_pin=self._empty_pin and "file" in self._pins,
         )
 
     # Logins and PINs
@@ -127,6 +142,8 @@ class MemoryStore:
             self._check_login()
             if role == "user":
                 self._pins.pop("file", None)
+                if self._role == "file":
+                    self._role = "user"
             if self._pins.get("so") == b"":
                 del self._pins["so"]
             self._pins[role] = new_pin
@@ -207,6 +224,9 @@ class MemoryStore:
                 for object_id, attributes in self._objects.items()
                 if search.matches(values, attributes) and (self._sees_private or not is_private(attributes))
             ]
+
+    def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
+        return bool(self.find(template))
 
     def change_counter(self) -> int:
         return self._counter

@@ -45,6 +45,9 @@ GUARDED = (
     "user_wrapping",
 )
 
+# The setting of a token of general access whose user PIN is the empty one (TokenInfo.empty_pin).
+USER_PIN, EMPTY = "user_pin", "empty"
+
 NUMBER = struct.Struct("<Q")
 HARDENING = struct.Struct("<QQQ")
 
@@ -114,6 +117,10 @@ class Meta:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {name}: {self.problems.get(name, 'missing')}")
         return value
 
+    def is_known_empty(self, name: str) -> bool:
+        """Whether the row is to be believed and says "none"."""
+        return self._values.get(name) == b""
+
     def number(self, name: str) -> int:
         value = self.value(name)
         if len(value) != NUMBER.size:
@@ -158,27 +165,33 @@ class Meta:
             self.problems.pop(name, None)
         self._info = None
 
-    def info(self) -> TokenInfo:
-        """What is told to everybody; CKR_DEVICE_ERROR when any of it cannot be believed."""
-        if self._info is None:
-            self._info = self._make_info()
+    def info(self, failed_here: Mapping[str, int]) -> TokenInfo:
+        """What is told to everybody; CKR_DEVICE_ERROR when any of it cannot be believed.
+
+        `failed_here`: wrong PINs, by role, that could not be written to the counters.
+        """
+        if self._info is None or any(failed_here.values()):
+            self._info = self._make_info(failed_here)
         return self._info
 
-    def _make_info(self) -> TokenInfo:
-        counters = self.counters
+    def _make_info(self, failed_here: Mapping[str, int]) -> TokenInfo:
+        failed = {role: self.counters.failed[role] + self.counters.pending[role] + failed_here[role] for role in ROLES}
+        settings = self.settings
+        general_access = bool(self.value("file_wrapping"))
         return TokenInfo(
             label=self.text("label"),
             serial=self.text("serial"),
             kind=self.text("kind"),
             epoch=self.number("epoch"),
             created=self.number("created"),
-            general_access=bool(self.value("file_wrapping")),
+            general_access=general_access,
             user_pin_set=bool(self.value("user_wrapping")),
             so_pin_set=bool(self.value("so_wrapping")),
-            failed_user=counters.failed["user"] + counters.pending["user"],
-            failed_so=counters.failed["so"] + counters.pending["so"],
+            failed_user=failed["user"],
+            failed_so=failed["so"],
             max_failures=self.number("max_failures"),
-            settings=self.settings,
+            settings=settings,
+            empty_pin=general_access and settings.get(USER_PIN) == EMPTY,
         )
 
 

@@ -46,8 +46,10 @@ class Store(Protocol):
     def set_pin(self, role: str, new_pin: bytes) -> None:
         """Set the PIN of a role and its count of failures to 0; CKR_USER_NOT_LOGGED_IN, CKR_PIN_LEN_RANGE.
 
-        Needs a login of either role. With the first user PIN the empty SO PIN stops working, and the SO has no PIN
-        until somebody who is logged in sets one.
+        Needs a login of either role, or a token of general access that is open. With the first user PIN the empty SO
+        PIN stops working, and the SO has no PIN until somebody who is logged in sets one. On a token of general access
+        the first user PIN takes the place of the key file, for all processes; where that had opened it for the caller,
+        the caller is logged in as the user now.
         """
 
     def reset(self, label: str, so_pin: bytes) -> None:
@@ -73,6 +75,9 @@ class Store(Protocol):
 
     def find(self, template: Sequence[tuple[int, bytes]]) -> list[int]:
         """The numbers of all visible objects with exactly these values; damaged ones are left out and logged."""
+
+    def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
+        """Whether `find` would find any; it looks no further than the first."""
 
     def change_counter(self) -> int:
         """Another number than before whenever any process has changed the token."""

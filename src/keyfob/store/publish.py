@@ -39,7 +39,7 @@ def publish(content: bytes, path: str) -> None:
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def sweep(folder: str) -> None:
@@ -76,7 +76,8 @@ def answer(problem: OSError, path: str) -> PKCS11Error:
     return PKCS11Error(rv, f"{path} cannot be made: {problem.strerror}")
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Make names that came or went durable; OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

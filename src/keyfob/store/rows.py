@@ -156,6 +156,22 @@ def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], Non
         database.run("UPDATE object SET mac = ? WHERE id = ?", (mac, object_id))
 
 
+def index_rest(database: Database, keys: Keys, adopted: int) -> None:
+    """Add what an older schema left out of the look-ups of sealed objects, within the caller's transaction."""
+    if database.row("SELECT 1 FROM unindexed LIMIT 1") is None:
+        return
+    for (object_id,) in list(database.rows("SELECT object FROM unindexed")):
+        row = select(database, object_id)
+        if row is None:
+            continue
+        try:
+            attributes = read(row, keys, adopted)
+        except DamagedError:
+            continue
+        index(database, object_id, set(), look_ups_of(attributes, keys))
+    database.run("DELETE FROM unindexed")
+
+
 def seal_anew(database: Database, old: Keys, new: Keys, adopted: int) -> None:
     """Everything from one master key to another, within the caller's transaction. What is damaged stays as it is."""
     for (object_id,) in list(database.rows("SELECT id FROM object")):

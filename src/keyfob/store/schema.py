@@ -5,6 +5,10 @@
              private: 1 where the record is sealed. checksum: of all that, against accidents. mac: the same under a key
              that only the PIN opens, against attackers; NULL where the row was written without login (public objects)
     lookup   from the digest of an attribute to the objects that have it. class: a mark that tells classes apart
+    unindexed  objects whose look-ups an older schema wrote, without what is indexed now; sealed ones, so the next login
+             that can read them adds it (rows.py) and empties the table
+
+    Schema 2: CKA_ALWAYS_AUTHENTICATE is indexed; the table unindexed.
 
 A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are
 one transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from keyfob.store.database import Database
 
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
-VERSION = 1
+VERSION = 2
 
 # Word for word what SQLite keeps of them: `differences` compares.
 META = """
@@ -32,10 +36,13 @@ LOOKUP = """
 CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, class BLOB NOT NULL,
                      PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID
 """.strip()
-TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP)
+UNINDEXED = "CREATE TABLE unindexed (object INTEGER PRIMARY KEY) STRICT"
+TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP, UNINDEXED)
 
 # MIGRATIONS[n - 1]: the statements that make schema n + 1 of schema n.
-MIGRATIONS: tuple[tuple[str, ...], ...] = ()
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (UNINDEXED, "INSERT INTO unindexed SELECT id FROM object WHERE private = 1"),
+)
 
 
 def create_tables(database: Database) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyfob.spec.constants import CKA, CKO
-from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, class_mark, index_digest
+from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, class_mark, index_digest, values_of
 from keyfob.store.rows import FALSE, TRUE
 
 TYPE_CHECKING = False
@@ -48,6 +48,8 @@ def start(values: dict[int, bytes]) -> int | None:
         value = values.get(attribute)
         if value is None or (attribute == CKA.VALUE and values.get(CKA.CLASS) != CERTIFICATE):
             continue
+        if attribute == CKA.ALWAYS_AUTHENTICATE and value != TRUE:
+            continue
         if value:
             return attribute
         if empty is None:
@@ -78,10 +80,11 @@ def candidates(database: Database, values: dict[int, bytes], keys: Keys | None) 
 
 
 def matches(values: dict[int, bytes], attributes: Attributes) -> bool:
-    """Whether the object has every one of these values, byte for byte."""
+    """Whether the object has every one of these values, byte for byte (of e-mail addresses: one of them)."""
     get = attributes.get
-    for attribute, value in values.items():  # noqa: SIM110 - half the time of all()
-        if get(attribute) != value:
+    for attribute, value in values.items():
+        found = get(attribute)
+        if found != value and (found is None or attribute != CKA.NSS_EMAIL or value not in values_of(attribute, found)):
             return False
     return True
 
@@ -91,14 +94,20 @@ def find(
     template: Sequence[tuple[int, bytes]],
     keys: Keys | None,
     attributes_of: Callable[[Row], Attributes | None],
-) -> list[int]:
-    """The numbers of all objects that match, ascending. `attributes_of` reads a row, None when it is to be left out."""
+    most: int | None = None,
+) -> set[int]:
+    """The numbers of all objects that match, or of the first `most` met.
+
+    `attributes_of` reads a row, None when it is to be left out.
+    """
+    hits: set[int] = set()
     values = wanted(template)
     if values is None:
-        return []
-    hits: set[int] = set()
+        return hits
     for row in candidates(database, values, keys):
         attributes = attributes_of(row)
         if attributes is not None and matches(values, attributes):
             hits.add(row[0])
-    return sorted(hits)
+            if len(hits) == most:
+                break
+    return hits

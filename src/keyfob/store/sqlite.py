@@ -64,12 +64,13 @@ class SqliteStore:
         hardening: Hardening,
         general_access: bool = False,
         key_file: str | os.PathLike[str] | None = None,
+        empty_pin: bool = False,
         log: Callable[[str], None] = _silent,
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
 
         The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
-        the file is made unless it is there already.
+        the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
         """
         from keyfob.store.create import create_token
 
@@ -83,6 +84,7 @@ class SqliteStore:
                 hardening=hardening,
                 general_access=general_access,
                 key_file=None if key_file is None else os.fspath(key_file),
+                empty_pin=empty_pin,
             )
             return cls.open(path, log=log)
 
@@ -114,7 +116,7 @@ class SqliteStore:
     def info(self) -> TokenInfo:
         with self._lock:
             self._database.refresh()
-            return self._vault.facts().info()
+            return self._vault.info()
 
     def login(self, role: str, pin: bytes) -> None:
         self._vault.login(role, pin)
@@ -207,24 +209,11 @@ class SqliteStore:
 
     def find(self, template: Sequence[tuple[int, bytes]]) -> list[int]:
         with self._lock:
-            self._database.refresh()
-            self._vault.facts()
-            keys = self._vault.keys if self._vault.sees_private else None
-            met = 0
+            return sorted(self._hits(template))
 
-            def attributes_of(row: Row) -> Attributes | None:
-                nonlocal met
-                met += 1
-                found = self._recent.get(row[0])
-                if found is not None:
-                    return found
-                try:
-                    return self._read(row, remember=met <= REMEMBERED_OF_A_SEARCH)
-                except DamagedError as problem:
-                    self._vault.tell(f"object {row[0]}: {problem}")
-                    return None
-
-            return search.find(self._database, template, keys, attributes_of)
+    def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
+        with self._lock:
+            return bool(self._hits(template, most=1))
 
     def change_counter(self) -> int:
         if not self._database.is_fresh:
@@ -278,6 +267,27 @@ class SqliteStore:
                 self._vault.tell(problem)
 
     # Within the lock
+
+    def _hits(self, template: Sequence[tuple[int, bytes]], most: int | None = None) -> set[int]:
+        """The numbers of objects that match, `most` of them at most; what is damaged is left out and logged."""
+        self._database.refresh()
+        self._vault.facts()
+        keys = self._vault.keys if self._vault.sees_private else None
+        met = 0
+
+        def attributes_of(row: Row) -> Attributes | None:
+            nonlocal met
+            met += 1
+            found = self._recent.get(row[0])
+            if found is not None:
+                return found
+            try:
+                return self._read(row, remember=met <= REMEMBERED_OF_A_SEARCH)
+            except DamagedError as problem:
+                self._vault.tell(f"object {row[0]}: {problem}")
+                return None
+
+        return search.find(self._database, template, keys, attributes_of, most)
 
     def _forget_what_was_read(self) -> None:
         self._recent.clear()

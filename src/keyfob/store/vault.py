@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyfob.store.database import Database
+    from keyfob.store.info import TokenInfo
     from keyfob.store.seal import Keys
 
 PAUSE = 0.02  # seconds between looks at whether other attempts are settled
@@ -71,10 +72,17 @@ class Vault:
             if self.keys is not None and not facts.belongs_to(self.keys):
                 self.tell("another process has initialised the token anew: logged out")
                 self.forget_keys()
+            if self.role == "file" and facts.is_known_empty(WRAPPING_OF["file"]):
+                self.tell("another process has given the token a PIN: logged out")
+                self.forget_keys()
             if self.keys is not None:
                 facts.authenticate(self.keys)
             self._facts = self._tell_problems(facts)
         return self._facts
+
+    def info(self) -> TokenInfo:
+        """What is told to everybody, within the lock."""
+        return self.facts().info(self._failed_here)
 
     def forget_facts(self) -> None:
         """Read them again when next needed: another process or we have changed them, or tried to."""
@@ -131,7 +139,8 @@ class Vault:
                 raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not the key of this token")
             keys = seal.Keys(master)
             unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
-            if self._database.read_only or not unguarded:
+            behind = unguarded or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
+            if self._database.read_only or not behind:
                 self._facts_for(keys)
             else:
                 with self._database.writing():
@@ -205,6 +214,7 @@ class Vault:
         """The PIN was right: counters to zero, and at a user's login a MAC for what was written without one."""
         if self._database.read_only:
             self._failed_here[role] = 0
+            self.forget_facts()
             self._facts_for(keys)
             return
         try:
@@ -221,9 +231,11 @@ class Vault:
             raise
         finally:
             self.forget_facts()
+        self._drop_key_file(keys)
 
     def _adopt(self, keys: Keys, facts: Meta) -> None:
         rows.adopt(self._database, keys, facts.adopted, self.tell)
+        rows.index_rest(self._database, keys, facts.adopted)
         if facts.adopted != facts.counters.version:
             values = {"adopted": NUMBER.pack(facts.counters.version)}
             meta.write(self._database, values, keys)
@@ -260,7 +272,11 @@ class Vault:
         """Wrap the master key anew for `role`.
 
         A master key that lay under the empty SO PIN was open to every reader of the file, so with the first real PIN
-        comes a new master key, and nothing opens to the empty PIN any more. A user PIN also ends the use of a key file.
+        comes a new master key, and nothing opens to the empty PIN any more.
+
+        A user PIN also ends the use of a key file, in the same transaction; whoever had the token open by the file and
+        sets it is the user from now on. The file is deleted after that, and its name forgotten last: so there is no
+        moment without a way in, and a kill in between leaves a file that opens nothing, for the next login to delete.
         """
         from keyfob.store import seal
 
@@ -281,7 +297,8 @@ class Vault:
                     raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "logged out meanwhile")
                 values = {WRAPPING_OF[role]: wrapping}
                 if role == "user":
-                    values |= {WRAPPING_OF["file"]: b"", "key_file": b""}
+                    settings = {name: value for name, value in facts.settings.items() if name != meta.USER_PIN}
+                    values |= {WRAPPING_OF["file"]: b"", "settings": meta.encode_settings(settings)}
                 self.forget_facts()
                 if new_keys is not keys:
                     values = {name: facts.value(name) for name in GUARDED} | {WRAPPING_OF["so"]: b""} | values
@@ -290,9 +307,32 @@ class Vault:
                 facts.counters.succeed(role)
                 meta.write(self._database, values, new_keys)
                 meta.write_counters(self._database, facts.counters)
+            if role == "user" and self.role == "file":
+                self.role = "user"
             if new_keys is not keys and self.role is not None:
                 self._keep(self.role, new_keys)
             self._database.checkpoint()
+            self._drop_key_file(new_keys)
+
+    def _drop_key_file(self, keys: Keys) -> None:
+        """Delete the key file that no longer opens the token, if that has not been done; best effort."""
+        from keyfob.store import key_file
+
+        try:
+            facts = self._facts_for(keys)
+            if not facts.is_known_empty(WRAPPING_OF["file"]) or facts.is_known_empty("key_file"):
+                return
+            written = facts.text("key_file")
+            if not key_file.remove(written, self._database.path):
+                self.tell(f"{written} no longer opens this token; other tokens may use it, so it is left alone")
+            with self._database.writing():
+                meta.write(self._database, {"key_file": b""}, keys)
+        except OSError as problem:
+            self.tell(f"the key file, which opens nothing any more, cannot be deleted: {problem.strerror}")
+        except PKCS11Error as problem:
+            self.tell(f"the key file, which opens nothing any more, is not deleted: {problem.reason}")
+        finally:
+            self.forget_facts()
 
     def write_facts(self, changed: Callable[[Meta], dict[str, bytes]]) -> None:
         """Set guarded rows to what `changed` makes of them; needs a login, because they are guarded by its key."""
@@ -321,15 +361,18 @@ class Vault:
                 kept = ("created", "hardening", "kind", "max_failures", "serial")
                 values = {name: facts.value(name) for name in kept}
                 values |= fresh_facts(keys, facts.number("epoch") + 1, label, facts.counters.version)
+                values["key_file"] = facts.value("key_file")  # to be deleted
                 values[WRAPPING_OF["so"]] = new_wrapping
                 for role in ROLES:
                     facts.counters.succeed(role)
                 self._database.run("DELETE FROM object")
                 self._database.run("DELETE FROM lookup")
+                self._database.run("DELETE FROM unindexed")
                 meta.write(self._database, values, keys)
                 meta.write_counters(self._database, facts.counters)
             self.forget_keys()
             self._database.checkpoint()
+            self._drop_key_file(keys)
         old.wipe()
         keys.wipe()
 

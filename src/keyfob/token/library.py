@@ -16,7 +16,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore
 from keyfob.store.info import MAX_LABEL
 from keyfob.token.session import SESSIONS
-from keyfob.token.token import Token
+from keyfob.token.token import DEFAULT_LABEL, Token
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PREFIX, SUFFIX = "slot-", ".keyfob"
 MAX_SLOT = 10**9
-DEFAULT_LABEL = "keyfob"
 
 
 class Library:

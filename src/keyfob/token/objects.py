@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from itertools import count
 
+from keyfob import log
 from keyfob.mechanisms.der import OCTET_STRING, Reader, element
-from keyfob.spec.constants import CKA, CKO, CKP, CKR
+from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token import templates
-from keyfob.token.object import FALSE, TRUE, Object, ulong
+from keyfob.store.search import matches
+from keyfob.token import kinds, templates
+from keyfob.token.certificate import normal_address, other_serials
+from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, ulong
+from keyfob.token.operation_state import SavedStates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +63,7 @@ def new_handle() -> int:
 class Objects:
     """What C_CreateObject ... C_FindObjects work on. Visibility follows the token's login."""
 
-    __slots__ = ("_cache", "base", "built_in", "in_memory", "store", "token")
+    __slots__ = ("_cache", "base", "built_in", "in_memory", "states", "store", "token")
 
     def __init__(self, token: Token, store: Store | None, identity: str) -> None:
         self.token = token
@@ -68,8 +72,10 @@ class Objects:
         self.in_memory: dict[int, Object] = {}
         self._cache: dict[int, Object] = {}
         self.built_in: dict[int, Object] = {}
+        self.states = SavedStates()
         if store is not None:
-            self._publish_profile(CKP.PUBLIC_CERTIFICATES_TOKEN)
+            for profile in kinds.profiles(token):
+                self._publish_profile(profile)
 
     def _publish_profile(self, profile: int) -> None:
         """P7: NSS asks for this object before login and then lists certificates without asking for the PIN."""
@@ -127,7 +133,7 @@ class Objects:
             return None
         if cached is None:
             if len(self._cache) >= CACHED_OBJECTS:
-                self._cache.pop(next(iter(self._cache)), None)
+                drop_oldest(self._cache)
             cached = self._cache[stored] = Object(self.token, self.base + stored, attributes, stored=stored)
         elif cached.attributes is not attributes and cached.attributes != attributes:
             cached.replace(attributes)
@@ -142,17 +148,32 @@ class Objects:
                 wanted.append((attribute, templates.checked(attribute, value)))
             except PKCS11Error:
                 return []  # no object has such a value; NSS expects a search without hits, not an error (P23)
+        for i, (attribute, value) in enumerate(wanted):
+            if attribute == CKA.NSS_EMAIL:
+                wanted[i] = (attribute, normal_address(value))
         hits = self._find_exactly(wanted)
-        if not hits:
-            for i, (attribute, value) in enumerate(wanted):
-                if attribute == CKA.EC_POINT:  # P33: stored as DER, searched raw, or the other way round
-                    wanted[i] = (attribute, other_point_encoding(value))
-                    hits = self._find_exactly(wanted)
+        if not hits and any(attribute in OTHER_FORMS for attribute, _ in wanted):
+            hits = self._find_in_other_forms(wanted)
         return hits
 
+    def _find_in_other_forms(self, wanted: Template) -> list[int]:
+        """What a search without hits finds when values that are written in several ways are written in another."""
+        forms: list[Template] = [[]]
+        for attribute, value in wanted:
+            others = OTHER_FORMS[attribute](value) if attribute in OTHER_FORMS else ()
+            forms = [[*form, (attribute, either)] for form in forms[:MOST_FORMS] for either in (value, *others)]
+        for form in forms[1:]:
+            hits = self._find_exactly(form)
+            if hits:
+                return hits
+        return []
+
     def _find_exactly(self, wanted: Template) -> list[int]:
+        values = dict(wanted)
+        if any(values[attribute] != value for attribute, value in wanted):
+            return []  # no object has two values for one attribute
         sees_private = self.token.sees_private
-        asks_secrets = any(attribute in SECRETS for attribute, _ in wanted)
+        asks_secrets = any(attribute in SECRETS for attribute in values)
         hits = []
         if self.store is not None:
             # The SO's login opens the store as well, but private objects are not the SO's to see.
@@ -167,8 +188,7 @@ class Objects:
                     continue
                 if asks_secrets and found.hides_secrets:
                     continue
-                attributes = found.attributes
-                if all(attributes.get(attribute) == value for attribute, value in wanted):
+                if matches(values, found.attributes):
                     hits.append(handle)
         return hits
 
@@ -177,6 +197,10 @@ class Objects:
     def may_write(self, session: Session, attributes: Attributes) -> None:
         """Section 4.4's rules for making or changing an object with these attributes in this session."""
         private = attributes.get(CKA.PRIVATE) == TRUE
+        if not kinds.keeps(self.token, attributes):
+            raise PKCS11Error(
+                CKR.ATTRIBUTE_VALUE_INVALID, f"tokens of the kind {self.token.kind} keep no objects of this class"
+            )
         if attributes.get(CKA.TOKEN) == TRUE:
             if self.store is None:
                 raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
@@ -213,14 +237,31 @@ class Objects:
         """P16: NSS writes a new trust object each time and never removes the old one."""
         if attributes[CKA.CLASS] not in TRUST_CLASSES or self.store is None:
             return []
-        same = (CKA.CLASS, CKA.ISSUER, CKA.SERIAL_NUMBER)
-        return self.store.find([(attribute, attributes[attribute]) for attribute in same])
+        same = [(attribute, attributes[attribute]) for attribute in (CKA.CLASS, CKA.ISSUER)]
+        serial = attributes[CKA.SERIAL_NUMBER]
+        forms = (serial, *other_serials(serial))
+        return sorted({number for form in forms for number in self.store.find([*same, (CKA.SERIAL_NUMBER, form)])})
 
     def create(self, session: Session, template: Template) -> int:
         """C_CreateObject."""
         asked = templates.read(template)
         attributes = templates.complete(asked, templates.CREATE, private_default=self.private_default(asked))
-        return self.add(session, attributes)[0]
+        handle = self.add(session, attributes)[0]
+        if attributes[CKA.CLASS] == CERTIFICATE and attributes[CKA.TOKEN] == TRUE and attributes[CKA.LABEL]:
+            self._warn_of_same_label(handle, attributes)
+        return handle
+
+    def _warn_of_same_label(self, handle: int, attributes: Attributes) -> None:
+        """P32: NSS's cache keeps one of two certificates with the same label and different subjects.
+
+        The label stays as it was asked for: NSS looks for the certificate by it right after writing it.
+        """
+        for other in self.find([(CKA.CLASS, CERTIFICATE), (CKA.LABEL, attributes[CKA.LABEL])]):
+            found = self._find(other) if other != handle else None
+            if found is not None and found.attributes.get(CKA.SUBJECT) != attributes.get(CKA.SUBJECT):
+                text = "certificates of different subjects have the same label; NSS may show only one of them"
+                log.line("warning", f"slot {self.token.slot_id}: {text}")
+                return
 
     def private_default(self, asked: Attributes) -> bool:
         """CKA_PRIVATE when a template does not say: private where the login allows it, or where it must wait for one.
@@ -258,6 +299,7 @@ class Objects:
             self._cache.pop(target.stored, None)
         else:
             self.in_memory.pop(target.handle, None)
+        self.states.forget(lambda key: key.handle == target.handle)
 
     # Ends of sessions and logins
 
@@ -265,24 +307,44 @@ class Objects:
         for handle, found in list(self.in_memory.items()):
             if found.owner == owner:
                 self.in_memory.pop(handle, None)
+        self.states.forget(lambda key: key.owner == owner)
 
     def forget_private(self) -> None:
-        """C_Logout: private session objects die, private token objects are no longer in memory."""
+        """C_Logout: private session objects die, private token objects and saved states are no longer in memory."""
         for table in (self.in_memory, self._cache):
             for handle, found in list(table.items()):
                 if found.private:
                     table.pop(handle, None)
+        self.states.forget(lambda key: key.private)
 
 
-def other_point_encoding(value: bytes) -> bytes:
-    """An EC point raw for its DER OCTET STRING, and the other way round."""
+def drop_oldest(table: dict[int, Object]) -> None:
+    """Make room, unless another thread changes the table in this moment: then next time."""
+    try:
+        table.pop(next(iter(table)), None)
+    except (RuntimeError, StopIteration):
+        return
+
+
+def other_points(value: bytes) -> tuple[bytes, ...]:
+    """An EC point raw for its DER OCTET STRING, and the other way round (P33)."""
     reader = Reader(value)
     try:
         raw = reader.read(OCTET_STRING)
         reader.finish()
     except ValueError:
-        return element(OCTET_STRING, value)
-    return raw
+        return (element(OCTET_STRING, value),)
+    return (raw,)
+
+
+def other_labels(value: bytes) -> tuple[bytes, ...]:
+    """A label without the NUL that C programs count in, and with it."""
+    return (value[:-1],) if value.endswith(b"\0") else (value + b"\0",)
+
+
+# The attributes that programs write in several ways, and how.
+OTHER_FORMS = {CKA.EC_POINT: other_points, CKA.SERIAL_NUMBER: other_serials, CKA.LABEL: other_labels}
+MOST_FORMS = 16
 
 
 def may_use(found: Object, usage: int, object_classes: tuple[bytes, ...], mechanism: int) -> None:

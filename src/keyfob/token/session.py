@@ -3,7 +3,8 @@
 A session has at most one active operation of each kind (section 5: C_*Init ... C_*Final). An operation is between
 C_*Init and the call that ends it; `started` tells that a part was taken, so that single-part calls are refused.
 
-    C_*Init          none -> active                       CKR_OPERATION_ACTIVE when one is active
+    C_*Init          none -> active                       CKR_OPERATION_ACTIVE when one is active whose state is not
+                                                          saved (C_GetOperationState, SE5)
     C_*Update        active -> active, started
     C_* single part  active (not started) -> none
     C_*Final         active -> none
@@ -47,9 +48,10 @@ class Operation:
 
     `needs_login`: the key has CKA_ALWAYS_AUTHENTICATE and no CKU_CONTEXT_SPECIFIC login came yet.
     `ready`: a finished result that the caller's buffer was too small for, with the input it belongs to.
+    `saved`: C_GetOperationState gave out its state (or it was restored from one), and it has not moved since.
     """
 
-    __slots__ = ("key", "mechanism", "needs_login", "ready", "run", "started")
+    __slots__ = ("key", "mechanism", "needs_login", "ready", "run", "saved", "started")
 
     def __init__(self, run: Any, mechanism: int, key: Object | None = None) -> None:
         self.run = run
@@ -58,6 +60,16 @@ class Operation:
         self.started = False
         self.needs_login = key is not None and key.always_authenticate
         self.ready: tuple[bytes, bytes] | None = None
+        self.saved = False
+
+    def copy(self) -> Operation:
+        """An independent one that stands where this one stands (token/operation_state.py)."""
+        other = Operation(self.run.copy(), self.mechanism, self.key)
+        other.started = self.started
+        other.needs_login = self.needs_login
+        other.ready = self.ready
+        other.saved = True
+        return other
 
 
 class Session:
@@ -86,7 +98,12 @@ class Session:
         self.operations[kind] = operation
 
     def require_idle(self, kind: str) -> None:
-        if kind in self.operations:
+        operation = self.operations.get(kind)
+        if operation is None:
+            return
+        if kind != FIND and operation.saved:  # SE5: NSS has its state, and never ends it
+            self.end(kind)
+        else:
             raise PKCS11Error(CKR.OPERATION_ACTIVE, f"a {kind} operation is active in this session")
 
     def active(self, kind: str) -> Operation:
@@ -96,6 +113,7 @@ class Session:
             raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, f"no {kind} operation is active in this session")
         if operation.needs_login:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the key asks for CKU_CONTEXT_SPECIFIC before each use")
+        operation.saved = False
         return operation
 
     def single(self, kind: str) -> Operation:
@@ -105,6 +123,7 @@ class Session:
             return self.active(kind)
         if operation.started:
             raise PKCS11Error(CKR.OPERATION_ACTIVE, f"the {kind} operation has already taken a part")
+        operation.saved = False
         return operation
 
     def end(self, kind: str) -> None:

@@ -17,7 +17,7 @@ from keyfob.mechanisms.hashes import sha1
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
 from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token.certificate import attributes_of
+from keyfob.token.certificate import attributes_of, normal_address
 from keyfob.token.object import (
     CERTIFICATE,
     FALSE,
@@ -71,7 +71,8 @@ EXTRA_ROWS: dict[int, Rows] = {
 }
 CREATABLE = (*BY_CLASS, CKO.NSS_TRUST, CKO.NSS_CRL, CKO.NSS_SMIME)
 NOT_CREATABLE = (CKO.PROFILE,)
-# Attributes whose enforcement is not built: refused rather than stored and ignored.
+# Attributes whose enforcement is not built: refused rather than stored and ignored, with the code that the standard
+# ("Key objects", "Template Attributes") has for tokens that do not process them.
 REFUSED = (
     CKA.WRAP_TEMPLATE,
     CKA.UNWRAP_TEMPLATE,
@@ -173,13 +174,7 @@ def complete(
     made = made or {}
     asked = dict(template)
     asked.update({a: made[a] for a in (CKA.CLASS, CKA.KEY_TYPE) if a in made})
-    if CKA.CLASS not in asked:
-        raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_CLASS is missing")
-    object_class = number(asked[CKA.CLASS])
-    if object_class not in CREATABLE or object_class in NOT_CREATABLE:
-        raise PKCS11Error(
-            CKR.ATTRIBUTE_VALUE_INVALID, f"objects of class {name_of('CKO', object_class)} cannot be made"
-        )
+    object_class = _class_of(asked)
     is_key = asked[CKA.CLASS] in KEY_CLASSES
     key_type = None
     if is_key:
@@ -188,6 +183,8 @@ def complete(
         key_type = number(asked[CKA.KEY_TYPE])
         if (object_class, key_type) not in BY_KEY_TYPE and object_class != CKO.SECRET_KEY:
             raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name_of('CKK', key_type)} keys are not supported")
+    elif asked[CKA.CLASS] == CERTIFICATE:
+        asked.setdefault(CKA.CERTIFICATE_TYPE, ulong(CKC.X_509))  # as NSS reads one without it
     rows = rows_of(object_class, key_type)
     _drop_foreign_usages(asked, rows, is_key=is_key)
     _check_rows(asked, rows, origin, made)
@@ -203,6 +200,18 @@ def complete(
         _key_defaults(given, rows, origin, mechanism, base)
     given[CKA.UNIQUE_ID] = unique_id()
     return given
+
+
+def _class_of(asked: Attributes) -> int:
+    """CKA_CLASS of an object that can be made."""
+    if CKA.CLASS not in asked:
+        raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_CLASS is missing")
+    object_class = number(asked[CKA.CLASS])
+    if object_class not in CREATABLE or object_class in NOT_CREATABLE:
+        raise PKCS11Error(
+            CKR.ATTRIBUTE_VALUE_INVALID, f"objects of class {name_of('CKO', object_class)} cannot be made"
+        )
+    return object_class
 
 
 def unique_id() -> bytes:
@@ -224,9 +233,7 @@ def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) ->
         if row is None:
             # NSS asks PBKDF2 for 3DES keys with CKA_VALUE_LEN, which they have not; the mechanism checks it.
             if not is_vendor(attribute) and not (attribute == CKA.VALUE_LEN and origin != CREATE):
-                raise PKCS11Error(
-                    CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object"
-                )
+                raise _no_such(attribute)
         elif forbidden in row[1] and attribute not in made and not _repeats_the_obvious(attribute, asked):
             raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be given here")
         elif 10 in row[1] and asked[attribute] == TRUE:
@@ -234,6 +241,12 @@ def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) ->
     for attribute, (_, notes) in rows.items():
         if required in notes and attribute not in asked and attribute not in made:
             raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, f"{name_of('CKA', attribute)} is missing")
+
+
+def _no_such(attribute: int) -> PKCS11Error:
+    if attribute in REFUSED:
+        return PKCS11Error(CKR.TEMPLATE_INCONSISTENT, f"{name_of('CKA', attribute)} is not processed by this token")
+    return PKCS11Error(CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object")
 
 
 def _repeats_the_obvious(attribute: int, asked: Attributes) -> bool:
@@ -246,7 +259,9 @@ def _repeats_the_obvious(attribute: int, asked: Attributes) -> bool:
 
 
 def _complete_certificate(given: Attributes, asked: Attributes) -> None:
-    kind = number(asked.get(CKA.CERTIFICATE_TYPE, ulong(CKC.X_509)))
+    kind = number(asked[CKA.CERTIFICATE_TYPE])
+    if CKA.NSS_EMAIL in given:
+        given[CKA.NSS_EMAIL] = normal_address(given[CKA.NSS_EMAIL])
     if kind == CKC.X_509 and given.get(CKA.VALUE):
         for attribute, value in attributes_of(given[CKA.VALUE]).items():
             if not given.get(attribute):
@@ -318,9 +333,7 @@ def changed(attributes: Attributes, changes: Attributes, *, copying: bool = Fals
             if attribute in USAGES and attributes[CKA.CLASS] in KEY_CLASSES:
                 continue
             if not is_vendor(attribute):
-                raise PKCS11Error(
-                    CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object"
-                )
+                raise _no_such(attribute)
         elif attributes.get(attribute) != value or 7 in row[1]:  # 7: a secret, so no guess at it is confirmed
             _check_change(attribute, value, attributes, row[1], copying=copying, as_so=as_so)
         result[attribute] = value

@@ -7,13 +7,14 @@ C_InitPIN (P6).
 
 from __future__ import annotations
 
-from _thread import RLock, allocate_lock
+from _thread import RLock
 
 from keyfob import log
-from keyfob.spec.constants import CKF, CKR, CKU
+from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import info as limits
 from keyfob.token import kinds
+from keyfob.token.always_authenticate import Advertisement
+from keyfob.token.login import Login
 from keyfob.token.objects import Objects
 from keyfob.token.session import FIND, SESSIONS, Session
 
@@ -24,29 +25,30 @@ if TYPE_CHECKING:
     from keyfob.config import Config
     from keyfob.store import Store, TokenInfo
 
-MIN_PIN, MAX_PIN = limits.MIN_PIN, limits.MAX_PIN
-ROLES = {CKU.SO: "so", CKU.USER: "user"}
+DEFAULT_LABEL = "keyfob"  # of a token that has no name yet (S10: NSS must be able to name it)
 
 
 class Token:
-    """`make_store(label, so_pin)` turns an uninitialised token into a stored one; `role` is None, "user" or "so".
+    """`make_store(label, so_pin)` turns an uninitialised token into a stored one.
 
     `broken` is why the token's store could not be opened; such a token answers everything with that, and is not taken
     for an uninitialised one, or its data would be lost.
     """
 
     __slots__ = (
-        "_login_lock",
+        "_general_access",
+        "_login",
+        "_looked_at",
+        "_role",
+        "advertised",
         "broken",
         "closed",
         "config",
-        "general_access",
         "hidden",
         "kind",
         "lock",
         "make_store",
         "objects",
-        "role",
         "sessions",
         "settings",
         "slot_id",
@@ -60,8 +62,8 @@ class Token:
         self.config = config
         self.sessions: dict[int, Session] = {}
         self.lock = RLock()
-        self._login_lock = allocate_lock()
-        self.role: str | None = None
+        self._login = Login(self)
+        self.advertised = Advertisement(self)
         self.broken: PKCS11Error | None = None
         self.closed = False
         self.attach(None)
@@ -82,9 +84,10 @@ class Token:
             identity = f"{info.serial} {info.epoch}"
         self.broken = None
         self.store = store
-        self.role = None
-        self.general_access = info is not None and info.general_access
-        self.settings = self.config.token(info.label if info is not None else "")
+        self._role: str | None = None
+        self._general_access = info is not None and info.general_access
+        self._looked_at = -1  # the store's change counter when `role` and `general_access` were last known to hold
+        self.settings = self.config.token(info.label if info is not None else DEFAULT_LABEL)
         self.write_protected = store is not None and (store.read_only or self.settings.write_protected)
         self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
         self.hidden = kinds.numbers(self.settings.hide_mechanisms)
@@ -93,17 +96,28 @@ class Token:
     @property
     def sees_private(self) -> bool:
         """Whether private objects are there at this moment: the user is logged in, or nobody needs to be (S12)."""
-        return self.role == "user" or self.general_access
+        return self.role == "user" or (self._general_access and self._role is None)
+
+    @property
+    def role(self) -> str | None:
+        """Who is logged in: None, "user" or "so"."""
+        self.look_again()
+        return self._role
+
+    @role.setter
+    def role(self, role: str | None) -> None:
+        self._role = role
+
+    @property
+    def general_access(self) -> bool:
+        """Whether everything is there without login (S12, S14)."""
+        self.look_again()
+        return self._general_access
 
     @property
     def info(self) -> TokenInfo | None:
         self.check_usable()
         return self.store.info() if self.store is not None else None
-
-    @property
-    def _awaits_first_pin(self) -> bool:
-        info = self.info
-        return info is None or not info.user_pin_set
 
     # Sessions
 
@@ -122,8 +136,8 @@ class Token:
                 raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
             if len(self.sessions) >= self.settings.max_sessions:
                 raise PKCS11Error(CKR.SESSION_COUNT, f"{self.settings.max_sessions} sessions are open")
-            if self.general_access and self.store is not None and not self.store.unlocked:
-                self.store.unlock_with_key_file()
+            if self.store is not None and self.general_access:
+                self.open_to_all(self.store)
             session = Session(self, flags)
             self.sessions[session.handle] = session
             SESSIONS[session.handle] = session
@@ -138,156 +152,89 @@ class Token:
             session.operations.clear()
             self.objects.forget_session(session.handle)
             if not self.sessions:
-                self._forget_login()
+                self.forget_login()
 
     def close_all_sessions(self) -> None:
         with self.lock:
             for session in list(self.sessions.values()):
                 self.close_session(session)
 
-    # Logins and PINs
+    # Logins and PINs: login.py
 
     def login(self, session: Session, user_type: int, pin: bytes | None) -> None:
-        """C_Login. The PIN is checked outside of the token's lock, so that other sessions go on meanwhile."""
-        if pin is None and user_type == CKU.SO and self._awaits_first_pin:
-            pin = b""
-        if pin is None:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
-        if user_type == CKU.CONTEXT_SPECIFIC:
-            self._login_for_operation(session, pin)
-            return
-        role = ROLES.get(user_type)
-        if role is None:
-            raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{user_type} is not a type of user")
-        with self._login_lock:
-            if self.role == role:
-                raise PKCS11Error(CKR.USER_ALREADY_LOGGED_IN)
-            if self.role is not None:
-                raise PKCS11Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN)
-            self._check_pin(role, pin)
-            with self.lock:
-                self.role = role
-        log.line("info", f"slot {self.slot_id}: {role} logged in")
-
-    def _check_pin(self, role: str, pin: bytes) -> None:
-        if role == "so":
-            self._check_so(pin)
-        if self.store is not None:
-            self.store.login(role, pin)
-        elif role == "user":
-            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
-        elif pin:
-            raise PKCS11Error(CKR.PIN_INCORRECT, "an uninitialised token takes the empty SO PIN, or C_InitToken")
-
-    def _check_so(self, pin: bytes) -> None:
-        """Until a user PIN is set NSS may do what the standard forbids: SO beside read-only sessions, no PIN (P6)."""
-        if self._awaits_first_pin:
-            return
-        if not pin:
-            raise PKCS11Error(CKR.PIN_INCORRECT, "the empty SO PIN counts only until the user PIN is set")
-        if any(not session.read_write for session in list(self.sessions.values())):
-            raise PKCS11Error(CKR.SESSION_READ_ONLY_EXISTS, "the SO cannot log in beside read-only sessions")
-
-    def _login_for_operation(self, session: Session, pin: bytes) -> None:
-        """CKU_CONTEXT_SPECIFIC: the PIN once more, for the operation that its key asks it for."""
-        waiting = [o for kind, o in session.operations.items() if kind != FIND and o.needs_login]
-        if not waiting:
-            raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no operation of this session waits for a login")
-        if self.role != "user" or self.store is None:
-            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
-        self.store.verify_pin("user", pin)
-        for operation in waiting:
-            operation.needs_login = False
+        """C_Login."""
+        self._login.log_in(session, user_type, pin)
 
     def logout(self) -> None:
         """C_Logout."""
-        with self._login_lock, self.lock:
-            if self.role is None:
-                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
-            role = self.role
-            self._forget_login()
-        log.line("info", f"slot {self.slot_id}: {role} logged out")
+        self._login.log_out()
 
-    def _forget_login(self) -> None:
-        if self.role is None:
+    def init_pin(self, session: Session, pin: bytes | None) -> None:
+        """C_InitPIN."""
+        self._login.init_pin(session, pin)
+
+    def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
+        """C_SetPIN."""
+        self._login.set_pin(session, old, new)
+
+    def initialise(self, pin: bytes | None, label: str) -> None:
+        """C_InitToken."""
+        self._login.initialise(pin, label)
+
+    def open_to_all(self, store: Store) -> None:
+        """Give a token of general access its keys, unless the SO or a program before us did."""
+        if self._general_access and self._role is None and not store.unlocked:
+            store.unlock_with_key_file()
+
+    def look_again(self) -> None:
+        """Take up what another process, or we, changed about who may see what: a PIN that is set or gone (S8)."""
+        store = self.store
+        if store is None:
             return
-        self.role = None
-        if self.store is not None and not self.general_access:
-            self.store.logout()
+        try:
+            counter = store.change_counter()
+            if counter == self._looked_at:
+                return
+            general_access, unlocked = store.info().general_access, store.unlocked
+        except PKCS11Error:  # whatever call of the store comes next says so itself
+            return
+        with self.lock:
+            if self.store is not store:
+                return
+            self._looked_at = counter
+            closed = self._general_access and not general_access
+            self._general_access = general_access
+            if self._role is not None and not unlocked:
+                self.forget_login()
+            elif closed and self._role is None:
+                self._forget_private()
+
+    def forget_login(self) -> None:
+        """Nobody is logged in any more; what needs a login is out of reach (SE12)."""
+        if self._role is None:
+            return
+        self._role = None
+        self._forget_private()
+        if self.store is None:
+            return
+        self.store.logout()
+        if self._general_access:
+            try:
+                self.store.unlock_with_key_file()
+            except PKCS11Error as problem:
+                log.line("warning", f"slot {self.slot_id}: {problem}")
+
+    def _forget_private(self) -> None:
         self.objects.forget_private()
         for session in self.sessions.values():
             for kind, operation in list(session.operations.items()):
                 if kind == FIND or (operation.key is not None and operation.key.private):
                     session.end(kind)
 
-    def init_pin(self, session: Session, pin: bytes | None) -> None:
-        """C_InitPIN: the SO sets the user's PIN; on a token that NSS initialises this makes the store (P6)."""
-        session.require_read_write()
-        if self.role != "so":
-            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "C_InitPIN is the SO's")
-        checked = check_pin(pin)
-        with self.lock:
-            if self.store is None:
-                store = self.make_store("", b"")
-                store.login("so", b"")
-                store.set_pin("user", checked)
-                self.attach(store)
-                self.role = "so"
-            else:
-                self.store.set_pin("user", checked)
-        log.line("info", f"slot {self.slot_id}: the user PIN was set by the SO")
-
-    def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
-        """C_SetPIN: whoever is logged in changes their PIN; nobody logged in means the user."""
-        session.require_read_write()
-        role = self.role or "user"
-        if self.store is None:
-            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
-        if old is None:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
-        checked = check_pin(new)
-        with self._login_lock:
-            if self.role is None:
-                self.store.login(role, old)
-                try:
-                    self.store.set_pin(role, checked)
-                finally:
-                    self.store.logout()
-            else:
-                self.store.verify_pin(role, old)
-                self.store.set_pin(role, checked)
-        log.line("info", f"slot {self.slot_id}: the {role} PIN was changed")
-
-    def initialise(self, pin: bytes | None, label: str) -> None:
-        """C_InitToken: every object goes; a wrong SO PIN leaves all as it is."""
-        if pin is None:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
-        self.check_usable()
-        with self.lock:
-            if self.sessions:
-                raise PKCS11Error(CKR.SESSION_EXISTS, "sessions are open on this token")
-            if self.write_protected:
-                raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, "the token is write-protected")
-            if self.store is None:
-                check_pin(pin)
-                self.attach(self.make_store(label, pin))
-            else:
-                self.store.reset(label, pin)
-                self.attach(self.store)
-        log.line("info", f"slot {self.slot_id}: the token was initialised")
-
     def close(self) -> None:
         with self.lock:
             self.closed = True
+            self._login.end()
             self.close_all_sessions()
             if self.store is not None:
                 self.store.close()
-
-
-def check_pin(pin: bytes | None) -> bytes:
-    """A PIN that may be set: 4 to 255 bytes."""
-    if pin is None:
-        raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
-    if not MIN_PIN <= len(pin) <= MAX_PIN:
-        raise PKCS11Error(CKR.PIN_LEN_RANGE, f"a PIN has {MIN_PIN} to {MAX_PIN} bytes")
-    return pin

@@ -1,1 +1,1 @@
-"""Firefox ESR driven without a person: a Marionette client, a browser with a profile of its own, a TLS test server."""
+"""Firefox ESR driven without a person: pages visited, its own windows for devices and certificates, pictures taken."""

@@ -1,0 +1,382 @@
+"""The token's one login per process, and the life of its PINs (sections 5.5 and 5.6).
+
+                     LOGIN_REQUIRED  USER_PIN_INITIALIZED                       (the guide's table 1.1)
+    general access        no                 no           everything is there without login           S12
+    uninitialised         yes                no           waits for its first user PIN, also NSS's    S13
+    with an empty PIN     no                 yes          as general access, until C_SetPIN           S14
+    initialised           yes                yes          private objects need the user's login       S15
+
+A PIN comes from the client, or, where it gives none and the token has a protected authentication path, from the person
+(pinentry.py). PINs are checked and questions asked outside of the token's lock, so that other sessions go on.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+from keyfob import log
+from keyfob.spec.constants import CKR, CKU
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import info as limits
+from keyfob.token.pinentry import Pinentry, Question
+from keyfob.token.session import FIND
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Callable
+
+    from keyfob.store import Store, TokenInfo
+    from keyfob.token.session import Session
+    from keyfob.token.token import Token
+
+MIN_PIN, MAX_PIN = limits.MIN_PIN, limits.MAX_PIN
+ROLES = {CKU.SO: "so", CKU.USER: "user"}
+FIRST_LATE = 3  # wrong PINs in a row, from which on answers come late
+SHORTEST_WAIT, LONGEST_WAIT = 0.25, 5.0  # seconds
+MOST_QUESTIONS = 3  # for a new PIN that is too short or too long
+
+
+class Login:
+    """What C_Login, C_InitPIN, C_SetPIN and C_InitToken do on `token`; who is logged in is the token's `role`."""
+
+    __slots__ = ("_asking", "_dialog", "_lock", "_waiting", "token")
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+        self._lock = allocate_lock()  # one login, logout or change of a PIN at a time
+        self._asking = allocate_lock()  # one question at a time
+        self._dialog: Pinentry | None = None
+        self._waiting: list[LockType] = []  # held by late answers; releasing one wakes it
+
+    def end(self) -> None:
+        """C_Finalize: close the dialog, let late answers go. Waits for neither; within the token's lock."""
+        while self._waiting:
+            self._waiting.pop().release()
+        if self._dialog is not None:
+            self._dialog.end()
+
+    # Logging in and out
+
+    def log_in(self, session: Session, user_type: int, pin: bytes | None) -> None:
+        """C_Login."""
+        pin = self._given(pin)
+        if user_type == CKU.CONTEXT_SPECIFIC:
+            self._log_in_for_operation(session, pin)
+            return
+        role = ROLES.get(user_type)
+        if role is None:
+            raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{user_type} is not a type of user")
+        self._check_may_log_in(role, pin)
+        given = self._login_pin(role, pin)
+
+        def attempt() -> None:
+            with self._lock:
+                self._check_may_log_in(role, given)
+                self._check_pin(role, given)
+                with self.token.lock:
+                    self.token.role = role
+
+        self._count(role, attempt)
+        log.line("info", f"slot {self.token.slot_id}: {role} logged in")
+
+    def _check_may_log_in(self, role: str, pin: bytes | None) -> None:
+        present = self.token.role
+        if present == role:
+            raise PKCS11Error(CKR.USER_ALREADY_LOGGED_IN)
+        if present is not None:
+            raise PKCS11Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN)
+        if role == "so":
+            self._check_so(pin)
+
+    def _check_so(self, pin: bytes | None) -> None:
+        """Until a user PIN is set NSS may do what the standard forbids: SO beside read-only sessions, no PIN (P6)."""
+        if self._awaits_first_pin:
+            return
+        if pin == b"":
+            raise PKCS11Error(CKR.PIN_INCORRECT, "the empty SO PIN counts only until the user PIN is set")
+        if any(not session.read_write for session in list(self.token.sessions.values())):
+            raise PKCS11Error(CKR.SESSION_READ_ONLY_EXISTS, "the SO cannot log in beside read-only sessions")
+
+    @property
+    def _awaits_first_pin(self) -> bool:
+        info = self.token.info
+        return info is None or not info.user_pin_set
+
+    def _login_pin(self, role: str, pin: bytes | None) -> bytes:
+        """The client's PIN, or the person's; nobody is asked where only the empty one can be right."""
+        token = self.token
+        if pin is not None:
+            return pin
+        if role == "user" and token.general_access:
+            return b""
+        if role == "so" and (token.store is None or (self._awaits_first_pin and not token.settings.protected_path)):
+            return b""
+        return self._ask_present(role)
+
+    def _check_pin(self, role: str, pin: bytes) -> None:
+        store, info = self.token.store, self.token.info
+        if store is None or info is None:
+            if role == "user":
+                raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
+            if pin:
+                raise PKCS11Error(CKR.PIN_INCORRECT, "an uninitialised token takes the empty SO PIN, or C_InitToken")
+        elif role == "user" and info.empty_pin:
+            _check_empty(pin)
+        else:
+            store.login(role, pin)
+
+    def _log_in_for_operation(self, session: Session, pin: bytes | None) -> None:
+        """CKU_CONTEXT_SPECIFIC: the PIN once more, for the operation that its key asks it for."""
+        token = self.token
+        waiting = [o for kind, o in session.operations.items() if kind != FIND and o.needs_login]
+        if not waiting:
+            raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no operation of this session waits for a login")
+        if token.store is None or not token.sees_private:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
+        store, open_to_all = token.store, token.general_access
+        given = self._login_pin("user", pin)
+
+        def attempt() -> None:
+            if open_to_all:
+                _check_empty(given)
+            else:
+                store.verify_pin("user", given)
+
+        self._count("user", attempt)
+        for operation in waiting:
+            operation.needs_login = False
+
+    def log_out(self) -> None:
+        """C_Logout."""
+        token = self.token
+        with self._lock, token.lock:
+            role = token.role
+            if role is None:
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
+            token.forget_login()
+        log.line("info", f"slot {token.slot_id}: {role} logged out")
+
+    # Setting PINs
+
+    def init_pin(self, session: Session, pin: bytes | None) -> None:
+        """C_InitPIN: the SO sets the user's PIN; on a token that NSS initialises this makes the store (P6)."""
+        session.require_read_write()
+        token = self.token
+        if token.role != "so":
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "C_InitPIN is the SO's")
+        checked = self._new_pin("user", self._given(pin))
+        with self._lock:
+            if token.role != "so":
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the SO has logged out meanwhile")
+            if token.store is not None:
+                token.store.set_pin("user", checked)
+            else:
+                with token.lock:
+                    store = token.make_store("", b"")
+                    store.login("so", b"")
+                    store.set_pin("user", checked)
+                    token.attach(store)
+                    token.role = "so"
+        log.line("info", f"slot {token.slot_id}: the user PIN was set by the SO")
+
+    def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
+        """C_SetPIN: whoever is logged in changes their PIN; nobody logged in means the user."""
+        session.require_read_write()
+        token, old, new = self.token, self._given(old), self._given(new)
+        store, info = token.store, token.info
+        if store is None or info is None:
+            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
+        role = token.role or "user"
+        if role == "user" and info.general_access and not info.empty_pin:
+            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "a token of general access; its SO can set a user PIN")
+        if role == "user" and info.empty_pin:
+            _check_empty(old or b"")
+            present = b""
+        else:
+            present = self._ask_present(role) if old is None else old
+        checked = self._new_pin(role, new)
+
+        def attempt() -> None:
+            with self._lock:
+                if (token.role or "user") != role:
+                    raise PKCS11Error(CKR.FUNCTION_FAILED, "another login has come meanwhile")
+                if role == "user" and info.empty_pin:
+                    self._replace_empty_pin(store, checked)
+                else:
+                    self._replace_pin(store, role, present, checked)
+
+        self._count(role, attempt)
+        log.line("info", f"slot {token.slot_id}: the {role} PIN was changed")
+
+    def _replace_pin(self, store: Store, role: str, old: bytes, new: bytes) -> None:
+        if self.token.role is None:
+            store.login(role, old)
+            try:
+                store.set_pin(role, new)
+            finally:
+                store.logout()
+        else:
+            store.verify_pin(role, old)
+            store.set_pin(role, new)
+
+    def _replace_empty_pin(self, store: Store, new: bytes) -> None:
+        """S14: from now on everybody needs the PIN. Who had said to be the user (C_Login, "") still is."""
+        token = self.token
+        with token.lock:
+            token.open_to_all(store)
+            store.set_pin("user", new)
+            if token.role is None:
+                store.logout()
+        token.look_again()
+
+    def initialise(self, pin: bytes | None, label: str) -> None:
+        """C_InitToken: every object goes; a wrong SO PIN leaves all as it is."""
+        token = self.token
+        token.check_usable()
+        given = self._given(pin)
+        if given is None:
+            self._check_may_initialise()
+            given = self._new_pin("so", None) if token.store is None else self._ask_present("so")
+
+        def attempt() -> None:
+            with token.lock:
+                self._check_may_initialise()
+                if token.store is None:
+                    self.check_new(given)
+                    token.attach(token.make_store(label, given))
+                else:
+                    token.store.reset(label, given)
+                    token.attach(token.store)
+
+        self._count("so", attempt)
+        log.line("info", f"slot {token.slot_id}: the token was initialised")
+
+    def _check_may_initialise(self) -> None:
+        if self.token.sessions:
+            raise PKCS11Error(CKR.SESSION_EXISTS, "sessions are open on this token")
+        if self.token.write_protected:
+            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, "the token is write-protected")
+
+    def check_new(self, pin: bytes) -> None:
+        """CKR_PIN_LEN_RANGE for a PIN that must not be set: `[pin] min_length` of the configuration to 255 bytes."""
+        check_pin(pin, self.token.config.min_pin)
+
+    # Wrong PINs
+
+    def _count(self, role: str, attempt: Callable[[], None]) -> None:
+        """Run an attempt at a PIN. The store has counted a wrong one before this waits, so killing us gains nothing."""
+        try:
+            attempt()
+        except PKCS11Error as problem:
+            if problem.rv == CKR.PIN_INCORRECT and self.token.config.delay:
+                self._wait(delay_after(self._failures(role)))
+            raise
+
+    def _failures(self, role: str) -> int:
+        """Wrong PINs in a row; 0 where the token cannot be asked any more."""
+        try:
+            info = self.token.info
+        except PKCS11Error:
+            return 0
+        if info is None:
+            return 0
+        return info.failed_so if role == "so" else info.failed_user
+
+    def _wait(self, seconds: float) -> None:
+        """Without any lock of the token, and no longer than until C_Finalize."""
+        if not seconds:
+            return
+        gate = allocate_lock()
+        gate.acquire()
+        with self.token.lock:
+            if self.token.closed:
+                return
+            self._waiting.append(gate)
+        gate.acquire(timeout=seconds)
+        with self.token.lock:
+            if gate in self._waiting:
+                self._waiting.remove(gate)
+
+    # The protected authentication path
+
+    def _given(self, pin: bytes | None) -> bytes | None:
+        """The client's PIN, None for none. NSS's modutil gives an empty one where the token shall ask."""
+        return None if not pin and self.token.settings.protected_path else pin
+
+    def _ask_present(self, role: str) -> bytes:
+        """The PIN that a role has, from the person."""
+        info = self.token.info
+        pin = self._ask(Question(f"{_whose(role)} of {self._name()}", "PIN:", error=tries_left(info, role)))
+        if not pin and not (role == "so" and self._awaits_first_pin):
+            raise PKCS11Error(CKR.PIN_INCORRECT, "the person entered no PIN")
+        return pin
+
+    def _new_pin(self, role: str, pin: bytes | None) -> bytes:
+        """A PIN that may be set: the client's, or the person's, who may try again when it is too short."""
+        if pin is not None:
+            self.check_new(pin)
+            return pin
+        question = Question(f"{_whose(role, new=True)} for {self._name()}", "New PIN:", repeat=True)
+        for _ in range(MOST_QUESTIONS):
+            entered = self._ask(question)
+            try:
+                self.check_new(entered)
+            except PKCS11Error as problem:
+                question.error = f"{problem.reason[:1].upper()}{problem.reason[1:]}."
+                continue
+            return entered
+        raise PKCS11Error(CKR.PIN_LEN_RANGE, f"the person entered {MOST_QUESTIONS} PINs of the wrong length")
+
+    def _ask(self, question: Question) -> bytes:
+        token = self.token
+        if not token.settings.protected_path:
+            raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
+        with self._asking:
+            dialog = Pinentry(token.config.pinentry, token.config.pinentry_timeout)
+            with token.lock:
+                if token.closed:
+                    raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
+                self._dialog = dialog
+            try:
+                return dialog.ask(question)
+            finally:
+                self._dialog = None
+
+    def _name(self) -> str:
+        info = self.token.info
+        return f'the token "{info.label}"' if info is not None else f"the new token in slot {self.token.slot_id}"
+
+
+def _check_empty(pin: bytes) -> None:
+    if pin:
+        raise PKCS11Error(CKR.PIN_INCORRECT, "the user PIN of a token of general access is the empty one")
+
+
+def _whose(role: str, *, new: bool = False) -> str:
+    name = "SO PIN" if role == "so" else "PIN"
+    return f"A new {name}" if new else f"The {name}"
+
+
+def delay_after(failures: int) -> float:
+    """Seconds that the answer to the last of so many wrong PINs in a row waits."""
+    if failures < FIRST_LATE:
+        return 0.0
+    doubled = SHORTEST_WAIT * 2.0 ** min(failures - FIRST_LATE, 16)
+    return min(doubled, LONGEST_WAIT)
+
+
+def tries_left(info: TokenInfo | None, role: str) -> str:
+    """What the dialog says after a wrong PIN; nothing after a right one."""
+    failed = 0 if info is None else info.failed_so if role == "so" else info.failed_user
+    if info is None or not failed:
+        return ""
+    left = max(info.max_failures - failed, 0)
+    return f"The last PIN was wrong. {left} {'try is' if left == 1 else 'tries are'} left."
+
+
+def check_pin(pin: bytes, least: int = MIN_PIN) -> bytes:
+    """A PIN that may be set: `least` to 255 bytes; CKR_PIN_LEN_RANGE."""
+    if not least <= len(pin) <= MAX_PIN:
+        raise PKCS11Error(CKR.PIN_LEN_RANGE, f"a PIN has {least} to {MAX_PIN} bytes")
+    return pin
