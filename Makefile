@@ -10,7 +10,7 @@ COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/k
 	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help build test test-interop test-long test-firefox demo bench check lock clean always
+.PHONY: help build test test-interop test-long test-firefox screenshots demo bench check lock clean always
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,9 +30,13 @@ test-long: $(VENV)/.dev $(VENV)/.built ## kill -9 in a loop, fuzzing, installs i
 	@scripts/tools.sh test
 	@$(PYTEST) -n $(JOBS) -m 'long and not firefox' $(TESTS)
 
-test-firefox: $(VENV)/.dev $(VENV)/.built ## Firefox ESR, headless
+test-firefox: $(VENV)/.dev $(VENV)/.built ## Firefox ESR, Thunderbird and Chromium, driven without a screen
 	@scripts/tools.sh firefox
 	@$(PYTEST) -m firefox $(TESTS)
+
+screenshots: $(VENV)/.dev $(VENV)/.built ## take the documents' pictures of Firefox anew
+	@scripts/tools.sh firefox
+	@$(PY) -m tests.interop.firefox.screenshots docs/images
 
 demo: $(VENV)/.built ## the main job with NSS's tools, step by step
 	@scripts/tools.sh demo

@@ -13,7 +13,10 @@ case ${1:-} in
     test) wanted="$nss $openssl pkcs11-tool:opensc softhsm2-util:softhsm2 p11-kit:p11-kit readelf:binutils p11tool:gnutls-bin pinentry-curses:pinentry-curses" ;;
     demo) wanted="$nss $openssl pkcs11-tool:opensc" ;;
     bench) wanted="$nss softhsm2-util:softhsm2 gcc:gcc" ;;
-    firefox) wanted="$nss $openssl pkcs11-tool:opensc firefox-esr:firefox-esr" ;;
+    firefox)
+        wanted="$nss $openssl pkcs11-tool:opensc firefox-esr:firefox-esr thunderbird:thunderbird"
+        wanted="$wanted chromium:chromium Xvfb:xvfb xdotool:xdotool openbox:openbox"
+        ;;
     *) echo "usage: scripts/tools.sh test|demo|bench|firefox" >&2; exit 2 ;;
 esac
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.interop.certificates import Authority
 from tests.interop.chromium.browser import Chromium
-from tests.interop.chromium.desktop import Desktop
+from tests.interop.desktop import Desktop
 from tests.interop.pkcs11_tool import Pkcs11Tool
 from tests.interop.programs import program
 from tests.interop.tls_server import NOBODY, Handshake, TlsServer

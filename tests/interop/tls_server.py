@@ -18,6 +18,14 @@ _PATIENCE = 30.0
 """Seconds that a handshake may take, a person's answers to two dialogs included."""
 
 
+_PAGE = """<!doctype html>
+<title>client: {client}</title>
+<body style="font: 20px sans-serif; margin: 3em">
+<h1>{client}</h1>
+<p>That is what your certificate says. The connection is {version}.</p>
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Handshake:
     """A completed handshake with a request after it, as the server saw it."""
@@ -29,13 +37,13 @@ class Handshake:
 
 
 class TlsServer:
-    """The server, on an ephemeral port of 127.0.0.1 from `with` to the end of it.
+    """The server, on `port` of 127.0.0.1 (0: an ephemeral one), from `with` to the end of it.
 
     The page's title is `client: ` and the client's name. `handshakes` lists what happened, `failures` what did not.
     Sessions are never resumed: each connection is a full handshake with a signature by the client's key.
     """
 
-    def __init__(self, version: ssl.TLSVersion, server_pem: Path, authority_pem: Path) -> None:
+    def __init__(self, version: ssl.TLSVersion, server_pem: Path, authority_pem: Path, *, port: int = 0) -> None:
         self.handshakes: list[Handshake] = []
         self.failures: list[str] = []
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -45,7 +53,7 @@ class TlsServer:
         self._context.load_cert_chain(server_pem)
         self._context.load_verify_locations(authority_pem)
         self._context.verify_mode = ssl.CERT_OPTIONAL
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._acceptor = threading.Thread(target=self._accept, name="tls-server", daemon=True)
 
     @property
@@ -89,7 +97,7 @@ class TlsServer:
             request += part
         handshake = Handshake(secure.version() or "", _common_name(secure))
         self.handshakes.append(handshake)
-        body = f"<!doctype html><title>client: {handshake.client}</title><p>{handshake}</p>".encode()
+        body = _PAGE.format(client=handshake.client, version=handshake.version).encode()
         secure.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

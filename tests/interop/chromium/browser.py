@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from tests.interop.chromium.desktop import Desktop
+    from tests.interop.desktop import Desktop
 
 TASK_TIMEOUT = 90.0
 """Seconds for one page with its dialogs; 2 to 5 are usual."""

@@ -41,9 +41,11 @@ class Visit:
         return [str(dialog["kind"]) for dialog in self.dialogs]
 
 
-def make_profile(folder: Path, authority_pem: Path, environment: Mapping[str, str]) -> None:
+def make_profile(
+    folder: Path, authority_pem: Path, environment: Mapping[str, str], preferences: profile.Preferences | None = None
+) -> None:
     """Make a profile whose certificate database trusts the authority for servers, and which knows no module yet."""
-    profile.make_profile(folder, authority_pem, environment, _PREFERENCES, name="interop CA")
+    profile.make_profile(folder, authority_pem, environment, {**_PREFERENCES, **(preferences or {})}, name="interop CA")
 
 
 def installation_with_policies(folder: Path, policies: Mapping[str, object]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,9 @@ _SELECT = (
     _WINDOW
     + _LABELS
     + """
-const row = labels.findIndex(label => label.includes(arguments[2]));
-if (row < 0) {
+// A group of certificates can have the name of its only one.
+const row = labels.findIndex((label, row) => label.includes(arguments[2]) && !tree.view.isContainer(row));
+if (row < 0 || !tree.getBoundingClientRect().height) { // a tree that is not shown yet says nothing of its selection
   return null;
 }
 tree.view.selection.select(row);
@@ -51,6 +52,7 @@ class _SecurityWindow:
 
     address: str
     tree: str
+    always_filled: bool
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
@@ -58,13 +60,14 @@ class _SecurityWindow:
         self.rows()
 
     def rows(self) -> list[str]:
-        """The first column of the list, groups included; waits until there is something in it."""
-        body = _WINDOW + _LABELS + "return labels.length ? labels : null;"
-        labels: list[str] = self._browser.until(body, f"rows in {self.address}", self.address, self.tree)
+        """The first column of the list, groups included."""
+        body = _WINDOW + _LABELS + "return tree.view && (labels.length || !arguments[2]) && { labels };"
+        seen = self._browser.until(body, f"rows in {self.address}", self.address, self.tree, self.always_filled)
+        labels: list[str] = seen["labels"]
         return labels
 
     def select(self, label: str) -> None:
-        """Select the first row that contains `label`."""
+        """Select the first row that contains `label`, groups and modules left out."""
         self._browser.until(_SELECT, f"the row {label}", self.address, self.tree, label)
 
     def press(self, button: str) -> None:
@@ -72,15 +75,6 @@ class _SecurityWindow:
         enabled = _WINDOW + "return !document.getElementById(arguments[1]).disabled;"
         self._browser.until(enabled, f"the button {button}", self.address, button)
         self._browser.start(_PRESS, self.address, button)
-
-    def disabled(self, button: str) -> bool:
-        """Whether the button with this id cannot be pressed."""
-        return bool(self._browser.ask(_WINDOW + "return document.getElementById(arguments[1]).disabled;",
-                                      self.address, button))
-
-    def ask(self, body: str, *arguments: object) -> Any:
-        """What a script answers that has the window as `window` and `document`, and arguments from the second on."""
-        return self._browser.ask(_WINDOW + body, self.address, *arguments)
 
     def close(self) -> None:
         """Close the window."""
@@ -92,9 +86,10 @@ class DeviceManager(_SecurityWindow):
 
     address = _DEVICES
     tree = "device_tree"
+    always_filled = True
 
     def details(self, label: str) -> dict[str, str]:
-        """What is shown of the slot, or module, whose row contains `label`: the table on the right, by cell."""
+        """What is shown of the slot whose row contains `label`: the table on the right, by cell."""
         self.select(label)
         shown: dict[str, str] = self._browser.until(
             _WINDOW
@@ -136,14 +131,25 @@ class CertificateManager(_SecurityWindow):
 
     address = _CERTIFICATES
     tree = "user-tree"
+    always_filled = False
+
+    def __init__(self, browser: Browser) -> None:
+        super().__init__(browser)
+        tab = "document.getElementById('certMgrTabbox').selectedItem = document.getElementById('mine_tab');"
+        browser.start(_WINDOW + tab, self.address)
 
     def delete(self, name: str) -> Sequence[Dialog]:
-        """Delete the certificate whose row contains `name`, and with it its key, and say yes to that."""
+        """Delete the certificate whose row contains `name`, say yes to that, and close the window; the dialogs.
+
+        Firefox deletes from the token when nothing of its own refers to the certificate any more.
+        """
         self._browser.answer_dialogs(confirm=True)
         self.select(name)
         self.press("mine_deleteButton")
         gone = _WINDOW + _LABELS + "return !labels.some(label => label.includes(arguments[2]));"
         self._browser.until(gone, f"the end of {name}", self.address, self.tree, name)
+        self.close()
+        self._browser.ask("Cu.forceGC(); Cu.forceCC(); Cu.forceGC(); Cu.forceCC();")
         return self._browser.dialogs
 
     def view(self, name: str) -> str:

@@ -39,6 +39,8 @@ class Application:
 
     When the `with` block fails, the folder `evidence` keeps a screenshot (if the program still answers), the program's
     output, the dialogs that were met and a copy of the module's `log`, and the exception says so.
+
+    Without a `display` (as in DISPLAY) it runs headless.
     """
 
     name: str
@@ -56,19 +58,24 @@ class Application:
         log: Path | None = None,
         executable: Path | None = None,
         keep_profile: bool = False,
+        display: str | None = None,
     ) -> None:
         self._profile = profile
         self._evidence = evidence
         self._log = log
         self._executable = executable or Path(program(self.command, self.package))
         self._keep_profile = keep_profile
-        self._environment = dict(environment) | {
-            "MOZ_HEADLESS": "1",
-            "MOZ_CRASHREPORTER_DISABLE": "1",
-            "MOZ_DATA_REPORTING": "0",
-            "HOME": str(profile),  # nothing of the user's own is read or written
-            "XDG_RUNTIME_DIR": str(profile),
-        }
+        screen = {"MOZ_HEADLESS": "1"} if display is None else {"DISPLAY": display, "MOZ_ENABLE_WAYLAND": "0"}
+        self._environment = (
+            dict(environment)
+            | screen
+            | {
+                "MOZ_CRASHREPORTER_DISABLE": "1",
+                "MOZ_DATA_REPORTING": "0",
+                "HOME": str(profile),  # nothing of the user's own is read or written
+                "XDG_RUNTIME_DIR": str(profile),
+            }
+        )
         self.dialogs: Sequence[Dialog] = []
         """The dialogs met since the plan for them was last made."""
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the program
