@@ -180,7 +180,7 @@ def entries() -> str:
             "from keyfob.abi.door import export\n"
             "from keyfob.abi.marshal import give, give_handle, mechanism, room, take, take_or_none, template, wanted\n"
             f"from keyfob.functions import {imports}\n"
-            "from keyfob.token.session import SESSIONS\n\n"
+            "from keyfob.token.session import SESSIONS, session_that_may_be_gone\n\n"
             "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from typing import Any\n"
         ),
     ]
@@ -192,7 +192,7 @@ def entries() -> str:
         has_session = entry["args"][0][1] == "CK_SESSION_HANDLE"
         lines.append(f"\n\n@export\ndef {name}({names}) -> int:\n")
         if has_session:
-            lines.append("    session = SESSIONS.get(hSession)\n    if session is None:\n")
+            lines.append("    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)\n    if session is None:\n")
             lines.append(f'        return no_session("{name}", hSession)\n')
         lines.append("    try:\n" + "\n".join(body(entry, rooms[name])) + "\n")
         session = ", session" if has_session else ""

@@ -14,13 +14,13 @@ from keyfob.token.session import (
     DECRYPT,
     DIGEST,
     ENCRYPT,
-    SESSIONS,
     SIGN,
     SIGN_RECOVER,
     VERIFY,
     VERIFY_RECOVER,
     VERIFY_SIGNATURE,
     Session,
+    is_open,
 )
 
 TYPE_CHECKING = False
@@ -65,7 +65,9 @@ def answer(name: str, problem: BaseException, session: Session | None = None) ->
     if STATE.library is None and name != "C_Initialize":
         return CKR.CRYPTOKI_NOT_INITIALIZED
     if session is not None:
-        if session.handle not in SESSIONS:  # closed by another thread while this call ran
+        if session.token.removable and _was_removed(session, problem):
+            return CKR.DEVICE_REMOVED
+        if not is_open(session):  # closed by another thread while this call ran
             return CKR.SESSION_HANDLE_INVALID
         for kind in ENDS.get(name, ()):
             session.end(kind)
@@ -77,6 +79,14 @@ def answer(name: str, problem: BaseException, session: Session | None = None) ->
         return CKR.HOST_MEMORY
     log.line("error", f"{name}: {_place(problem)}")
     return CKR.GENERAL_ERROR
+
+
+def _was_removed(session: Session, problem: BaseException) -> bool:
+    """Whether trouble with the token's file has the token's removal for its reason."""
+    if not isinstance(problem, PKCS11Error) or problem.rv not in TROUBLES:
+        return False
+    session.token.look()
+    return not is_open(session)
 
 
 def _place(problem: BaseException) -> str:

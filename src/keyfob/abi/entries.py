@@ -9,7 +9,7 @@ from keyfob.abi.answers import answer, no_session, not_supported
 from keyfob.abi.door import export
 from keyfob.abi.marshal import give, give_handle, mechanism, room, take, take_or_none, template, wanted
 from keyfob.functions import digests, dual, encryption, keys, objects, random, sessions, signing, slots
-from keyfob.token.session import SESSIONS
+from keyfob.token.session import SESSIONS, session_that_may_be_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @export
 def C_InitPIN(hSession: int, pPin: Any, ulPinLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_InitPIN", hSession)
     try:
@@ -30,7 +30,7 @@ def C_InitPIN(hSession: int, pPin: Any, ulPinLen: int) -> int:
 
 @export
 def C_SetPIN(hSession: int, pOldPin: Any, ulOldLen: int, pNewPin: Any, ulNewLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SetPIN", hSession)
     try:
@@ -42,7 +42,7 @@ def C_SetPIN(hSession: int, pOldPin: Any, ulOldLen: int, pNewPin: Any, ulNewLen:
 
 @export
 def C_CloseSession(hSession: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_CloseSession", hSession)
     try:
@@ -63,7 +63,7 @@ def C_CloseAllSessions(slotID: int) -> int:
 
 @export
 def C_GetOperationState(hSession: int, pOperationState: Any, pulOperationStateLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GetOperationState", hSession)
     try:
@@ -74,7 +74,7 @@ def C_GetOperationState(hSession: int, pOperationState: Any, pulOperationStateLe
 
 @export
 def C_Login(hSession: int, userType: int, pPin: Any, ulPinLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Login", hSession)
     try:
@@ -86,7 +86,7 @@ def C_Login(hSession: int, userType: int, pPin: Any, ulPinLen: int) -> int:
 
 @export
 def C_Logout(hSession: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Logout", hSession)
     try:
@@ -98,7 +98,7 @@ def C_Logout(hSession: int) -> int:
 
 @export
 def C_CreateObject(hSession: int, pTemplate: Any, ulCount: int, phObject: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_CreateObject", hSession)
     try:
@@ -110,7 +110,7 @@ def C_CreateObject(hSession: int, pTemplate: Any, ulCount: int, phObject: Any) -
 
 @export
 def C_CopyObject(hSession: int, hObject: int, pTemplate: Any, ulCount: int, phNewObject: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_CopyObject", hSession)
     try:
@@ -122,7 +122,7 @@ def C_CopyObject(hSession: int, hObject: int, pTemplate: Any, ulCount: int, phNe
 
 @export
 def C_DestroyObject(hSession: int, hObject: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DestroyObject", hSession)
     try:
@@ -134,7 +134,7 @@ def C_DestroyObject(hSession: int, hObject: int) -> int:
 
 @export
 def C_SetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SetAttributeValue", hSession)
     try:
@@ -146,7 +146,7 @@ def C_SetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: in
 
 @export
 def C_FindObjectsInit(hSession: int, pTemplate: Any, ulCount: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_FindObjectsInit", hSession)
     try:
@@ -158,7 +158,7 @@ def C_FindObjectsInit(hSession: int, pTemplate: Any, ulCount: int) -> int:
 
 @export
 def C_FindObjectsFinal(hSession: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_FindObjectsFinal", hSession)
     try:
@@ -170,7 +170,7 @@ def C_FindObjectsFinal(hSession: int) -> int:
 
 @export
 def C_EncryptInit(hSession: int, pMechanism: Any, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_EncryptInit", hSession)
     try:
@@ -182,7 +182,7 @@ def C_EncryptInit(hSession: int, pMechanism: Any, hKey: int) -> int:
 
 @export
 def C_Encrypt(hSession: int, pData: Any, ulDataLen: int, pEncryptedData: Any, pulEncryptedDataLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Encrypt", hSession)
     try:
@@ -193,7 +193,7 @@ def C_Encrypt(hSession: int, pData: Any, ulDataLen: int, pEncryptedData: Any, pu
 
 @export
 def C_EncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_EncryptUpdate", hSession)
     try:
@@ -204,7 +204,7 @@ def C_EncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: A
 
 @export
 def C_EncryptFinal(hSession: int, pLastEncryptedPart: Any, pulLastEncryptedPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_EncryptFinal", hSession)
     try:
@@ -215,7 +215,7 @@ def C_EncryptFinal(hSession: int, pLastEncryptedPart: Any, pulLastEncryptedPartL
 
 @export
 def C_DecryptInit(hSession: int, pMechanism: Any, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DecryptInit", hSession)
     try:
@@ -227,7 +227,7 @@ def C_DecryptInit(hSession: int, pMechanism: Any, hKey: int) -> int:
 
 @export
 def C_Decrypt(hSession: int, pEncryptedData: Any, ulEncryptedDataLen: int, pData: Any, pulDataLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Decrypt", hSession)
     try:
@@ -238,7 +238,7 @@ def C_Decrypt(hSession: int, pEncryptedData: Any, ulEncryptedDataLen: int, pData
 
 @export
 def C_DecryptUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DecryptUpdate", hSession)
     try:
@@ -249,7 +249,7 @@ def C_DecryptUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int,
 
 @export
 def C_DecryptFinal(hSession: int, pLastPart: Any, pulLastPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DecryptFinal", hSession)
     try:
@@ -260,7 +260,7 @@ def C_DecryptFinal(hSession: int, pLastPart: Any, pulLastPartLen: Any) -> int:
 
 @export
 def C_DigestInit(hSession: int, pMechanism: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DigestInit", hSession)
     try:
@@ -272,7 +272,7 @@ def C_DigestInit(hSession: int, pMechanism: Any) -> int:
 
 @export
 def C_Digest(hSession: int, pData: Any, ulDataLen: int, pDigest: Any, pulDigestLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Digest", hSession)
     try:
@@ -283,7 +283,7 @@ def C_Digest(hSession: int, pData: Any, ulDataLen: int, pDigest: Any, pulDigestL
 
 @export
 def C_DigestUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DigestUpdate", hSession)
     try:
@@ -295,7 +295,7 @@ def C_DigestUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
 
 @export
 def C_DigestKey(hSession: int, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DigestKey", hSession)
     try:
@@ -307,7 +307,7 @@ def C_DigestKey(hSession: int, hKey: int) -> int:
 
 @export
 def C_DigestFinal(hSession: int, pDigest: Any, pulDigestLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DigestFinal", hSession)
     try:
@@ -318,7 +318,7 @@ def C_DigestFinal(hSession: int, pDigest: Any, pulDigestLen: Any) -> int:
 
 @export
 def C_SignInit(hSession: int, pMechanism: Any, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SignInit", hSession)
     try:
@@ -330,7 +330,7 @@ def C_SignInit(hSession: int, pMechanism: Any, hKey: int) -> int:
 
 @export
 def C_Sign(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, pulSignatureLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Sign", hSession)
     try:
@@ -341,7 +341,7 @@ def C_Sign(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, pulSignat
 
 @export
 def C_SignUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SignUpdate", hSession)
     try:
@@ -353,7 +353,7 @@ def C_SignUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
 
 @export
 def C_SignFinal(hSession: int, pSignature: Any, pulSignatureLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SignFinal", hSession)
     try:
@@ -364,7 +364,7 @@ def C_SignFinal(hSession: int, pSignature: Any, pulSignatureLen: Any) -> int:
 
 @export
 def C_SignRecoverInit(hSession: int, pMechanism: Any, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SignRecoverInit", hSession)
     try:
@@ -376,7 +376,7 @@ def C_SignRecoverInit(hSession: int, pMechanism: Any, hKey: int) -> int:
 
 @export
 def C_SignRecover(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, pulSignatureLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SignRecover", hSession)
     try:
@@ -387,7 +387,7 @@ def C_SignRecover(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, pu
 
 @export
 def C_VerifyInit(hSession: int, pMechanism: Any, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifyInit", hSession)
     try:
@@ -399,7 +399,7 @@ def C_VerifyInit(hSession: int, pMechanism: Any, hKey: int) -> int:
 
 @export
 def C_Verify(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, ulSignatureLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_Verify", hSession)
     try:
@@ -411,7 +411,7 @@ def C_Verify(hSession: int, pData: Any, ulDataLen: int, pSignature: Any, ulSigna
 
 @export
 def C_VerifyUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifyUpdate", hSession)
     try:
@@ -423,7 +423,7 @@ def C_VerifyUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
 
 @export
 def C_VerifyFinal(hSession: int, pSignature: Any, ulSignatureLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifyFinal", hSession)
     try:
@@ -435,7 +435,7 @@ def C_VerifyFinal(hSession: int, pSignature: Any, ulSignatureLen: int) -> int:
 
 @export
 def C_VerifyRecoverInit(hSession: int, pMechanism: Any, hKey: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifyRecoverInit", hSession)
     try:
@@ -447,7 +447,7 @@ def C_VerifyRecoverInit(hSession: int, pMechanism: Any, hKey: int) -> int:
 
 @export
 def C_VerifyRecover(hSession: int, pSignature: Any, ulSignatureLen: int, pData: Any, pulDataLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifyRecover", hSession)
     try:
@@ -458,7 +458,7 @@ def C_VerifyRecover(hSession: int, pSignature: Any, ulSignatureLen: int, pData: 
 
 @export
 def C_DigestEncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DigestEncryptUpdate", hSession)
     try:
@@ -469,7 +469,7 @@ def C_DigestEncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedP
 
 @export
 def C_DecryptDigestUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DecryptDigestUpdate", hSession)
     try:
@@ -480,7 +480,7 @@ def C_DecryptDigestUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen
 
 @export
 def C_SignEncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPart: Any, pulEncryptedPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SignEncryptUpdate", hSession)
     try:
@@ -491,7 +491,7 @@ def C_SignEncryptUpdate(hSession: int, pPart: Any, ulPartLen: int, pEncryptedPar
 
 @export
 def C_DecryptVerifyUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen: int, pPart: Any, pulPartLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DecryptVerifyUpdate", hSession)
     try:
@@ -502,7 +502,7 @@ def C_DecryptVerifyUpdate(hSession: int, pEncryptedPart: Any, ulEncryptedPartLen
 
 @export
 def C_GenerateKey(hSession: int, pMechanism: Any, pTemplate: Any, ulCount: int, phKey: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GenerateKey", hSession)
     try:
@@ -514,7 +514,7 @@ def C_GenerateKey(hSession: int, pMechanism: Any, pTemplate: Any, ulCount: int, 
 
 @export
 def C_WrapKey(hSession: int, pMechanism: Any, hWrappingKey: int, hKey: int, pWrappedKey: Any, pulWrappedKeyLen: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_WrapKey", hSession)
     try:
@@ -525,7 +525,7 @@ def C_WrapKey(hSession: int, pMechanism: Any, hWrappingKey: int, hKey: int, pWra
 
 @export
 def C_UnwrapKey(hSession: int, pMechanism: Any, hUnwrappingKey: int, pWrappedKey: Any, ulWrappedKeyLen: int, pTemplate: Any, ulAttributeCount: int, phKey: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_UnwrapKey", hSession)
     try:
@@ -537,7 +537,7 @@ def C_UnwrapKey(hSession: int, pMechanism: Any, hUnwrappingKey: int, pWrappedKey
 
 @export
 def C_DeriveKey(hSession: int, pMechanism: Any, hBaseKey: int, pTemplate: Any, ulAttributeCount: int, phKey: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_DeriveKey", hSession)
     try:
@@ -549,7 +549,7 @@ def C_DeriveKey(hSession: int, pMechanism: Any, hBaseKey: int, pTemplate: Any, u
 
 @export
 def C_SeedRandom(hSession: int, pSeed: Any, ulSeedLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SeedRandom", hSession)
     try:
@@ -561,7 +561,7 @@ def C_SeedRandom(hSession: int, pSeed: Any, ulSeedLen: int) -> int:
 
 @export
 def C_GetFunctionStatus(hSession: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GetFunctionStatus", hSession)
     try:
@@ -573,7 +573,7 @@ def C_GetFunctionStatus(hSession: int) -> int:
 
 @export
 def C_CancelFunction(hSession: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_CancelFunction", hSession)
     try:
@@ -585,7 +585,7 @@ def C_CancelFunction(hSession: int) -> int:
 
 @export
 def C_LoginUser(hSession: int, userType: int, pPin: Any, ulPinLen: int, pUsername: Any, ulUsernameLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_LoginUser", hSession)
     try:
@@ -597,7 +597,7 @@ def C_LoginUser(hSession: int, userType: int, pPin: Any, ulPinLen: int, pUsernam
 
 @export
 def C_SessionCancel(hSession: int, flags: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SessionCancel", hSession)
     try:
@@ -609,7 +609,7 @@ def C_SessionCancel(hSession: int, flags: int) -> int:
 
 @export
 def C_VerifySignatureInit(hSession: int, pMechanism: Any, hKey: int, pSignature: Any, ulSignatureLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifySignatureInit", hSession)
     try:
@@ -621,7 +621,7 @@ def C_VerifySignatureInit(hSession: int, pMechanism: Any, hKey: int, pSignature:
 
 @export
 def C_VerifySignature(hSession: int, pData: Any, ulDataLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifySignature", hSession)
     try:
@@ -633,7 +633,7 @@ def C_VerifySignature(hSession: int, pData: Any, ulDataLen: int) -> int:
 
 @export
 def C_VerifySignatureUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifySignatureUpdate", hSession)
     try:
@@ -645,7 +645,7 @@ def C_VerifySignatureUpdate(hSession: int, pPart: Any, ulPartLen: int) -> int:
 
 @export
 def C_VerifySignatureFinal(hSession: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_VerifySignatureFinal", hSession)
     try:

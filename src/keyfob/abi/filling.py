@@ -25,7 +25,7 @@ from keyfob.functions import general, keys, objects, random, sessions, slots
 from keyfob.spec.constants import CK, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token.objects import SECRETS
-from keyfob.token.session import SESSIONS
+from keyfob.token.session import SESSIONS, session_that_may_be_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def give_list(values: list[int], pointer: Any, count: Any) -> int:
 def C_GetSlotList(tokenPresent: int, pSlotList: Any, pulCount: Any) -> int:
     try:
         wanted(pulCount)
-        return give_list(slots.C_GetSlotList(refresh=not pSlotList), pSlotList, pulCount)
+        return give_list(slots.C_GetSlotList(refresh=not pSlotList, present=bool(tokenPresent)), pSlotList, pulCount)
     except BaseException as problem:
         return answer("C_GetSlotList", problem)
 
@@ -201,7 +201,7 @@ def C_OpenSession(slotID: int, flags: int, pApplication: Any, Notify: Any, phSes
 
 @export
 def C_GetSessionInfo(hSession: int, pInfo: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GetSessionInfo", hSession)
     try:
@@ -215,7 +215,7 @@ def C_GetSessionInfo(hSession: int, pInfo: Any) -> int:
 
 @export
 def C_GetSessionValidationFlags(hSession: int, kind: int, pFlags: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GetSessionValidationFlags", hSession)
     try:
@@ -227,7 +227,7 @@ def C_GetSessionValidationFlags(hSession: int, kind: int, pFlags: Any) -> int:
 
 @export
 def C_GetObjectSize(hSession: int, hObject: int, pulSize: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GetObjectSize", hSession)
     try:
@@ -240,7 +240,7 @@ def C_GetObjectSize(hSession: int, hObject: int, pulSize: Any) -> int:
 @export
 def C_GetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: int) -> int:
     """Section 5.7.5: every entry is worked on; one that has no value gets the length -1 and gives the return value."""
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GetAttributeValue", hSession)
     try:
@@ -276,7 +276,7 @@ def C_GetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: in
 
 @export
 def C_FindObjects(hSession: int, phObject: Any, ulMaxObjectCount: int, pulObjectCount: Any) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_FindObjects", hSession)
     try:
@@ -303,7 +303,7 @@ def C_GenerateKeyPair(
     phPublicKey: Any,
     phPrivateKey: Any,
 ) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GenerateKeyPair", hSession)
     try:
@@ -324,7 +324,7 @@ def C_GenerateKeyPair(
 def C_SetOperationState(
     hSession: int, pOperationState: Any, ulOperationStateLen: int, hEncryptionKey: int, hAuthenticationKey: int
 ) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_SetOperationState", hSession)
     try:
@@ -337,7 +337,7 @@ def C_SetOperationState(
 
 @export
 def C_GenerateRandom(hSession: int, RandomData: Any, ulRandomLen: int) -> int:
-    session = SESSIONS.get(hSession)
+    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)
     if session is None:
         return no_session("C_GenerateRandom", hSession)
     try:

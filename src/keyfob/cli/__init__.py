@@ -29,6 +29,8 @@ COMMANDS = {
     "pin": ("pin", "pin"),
     "delete": ("delete", "delete"),
     "verify": ("verify", "verify"),
+    "eject": ("eject", "eject"),
+    "insert": ("eject", "insert"),
     "install": ("install", "install"),
     "uninstall": ("install", "uninstall"),
     "check": ("check", "check"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keyfob.cli import tokens
+from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKU
 from keyfob.store import Hardening, SqliteStore
@@ -29,6 +30,7 @@ Examples:
   keyfob init work --pin-file pin.txt --so-pin-file so-pin.txt
   keyfob init mail --kind signing-decryption
   keyfob init kiosk --empty-pin --so-pin-file so-pin.txt
+  keyfob init travel --removable /media/me/STICK
 
 The user PIN opens the token. The SO PIN sets a new user PIN when that one is lost or locked: write it down and keep it
 elsewhere. Without both, nobody gets at the keys again."""
@@ -51,9 +53,17 @@ elsewhere. Without both, nobody gets at the keys again."""
     is_flag=True,
     help="As --no-pin, until any program changes the empty user PIN into a real one, which is then needed.",
 )
+@click.option(
+    "--removable",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Keep the token in this folder, a USB stick's: where the folder is gone the token is removed from its slot.",
+)
 @pin_option
 @secret_option("so-pin", "SO PIN")
-def init(label: str, kind: str, no_pin: bool, empty_pin: bool, pin: Secret, so_pin: Secret) -> None:
+def init(
+    label: str, kind: str, no_pin: bool, empty_pin: bool, removable: str | None, pin: Secret, so_pin: Secret
+) -> None:
     """Make a new token called LABEL, with a user PIN and an SO PIN.
 
     A PIN that is not given is asked for.
@@ -70,13 +80,26 @@ def init(label: str, kind: str, no_pin: bool, empty_pin: bool, pin: Secret, so_p
         so = b"" if is_open and not so_pin.given else check_pin(so_pin.read(new=True), least)
         with nobody_else(library):
             library.check_label(label, 0)
-            slot_id = library.next_slot()
+            slot_id = library.next_slot() if removable is None else register(library, removable)
             if is_open:
                 make_open_token(library, slot_id, label, kind, so, empty_pin=empty_pin)
             else:
                 make_token(library, slot_id, label, kind, user, so)
     state = ", no PIN" if no_pin else ", empty PIN" if empty_pin else ""
-    click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{state}).")
+    place = "" if removable is None else f", in {removable}"
+    click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{state}{place}).")
+
+
+def register(library: Library, folder: str) -> int:
+    """The removable slot of this folder, made where there is none; refused where the folder has a token already."""
+    slot_id = next((each.slot_id for each in library.removables() if each.registration.folder == folder), None)
+    if slot_id is None:
+        slot_id = library.next_slot(to_be_removable=True)
+        library.registration(slot_id).write(folder, ejected=False)
+        library.rescan()
+    if library.token(slot_id).store is not None:
+        raise Refusal(f"there is a token in {folder} already; it is in slot {slot_id}")
+    return slot_id
 
 
 @contextlib.contextmanager

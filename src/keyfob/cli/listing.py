@@ -44,10 +44,16 @@ def _list_tokens(*, as_json: bool) -> None:
     with tokens.library() as library:
         rows = [_token_row(token) for token in tokens.stored(library)]
         damaged = tokens.broken(library)
+        absent: list[dict[str, Any]] = [
+            {"slot": each.slot_id, "folder": each.registration.folder, "ejected": each.registration.ejected}
+            for each in library.removables()
+            if each.absent
+        ]
     if as_json:
         tables.show_json(
             {
                 "tokens": rows,
+                "absent": absent,
                 "damaged": [{"slot": slot_id, "reason": reason} for slot_id, reason in damaged.items()],
             }
         )
@@ -70,8 +76,11 @@ def _list_tokens(*, as_json: bool) -> None:
                 for row in rows
             ],
         )
-    elif not damaged:
+    elif not damaged and not absent:
         click.echo(tokens.NO_TOKENS[0].upper() + tokens.NO_TOKENS[1:])
+    for each in absent:
+        why = "ejected" if each["ejected"] else f"{tables.printable(each['folder'])} is not there"
+        click.echo(f"Slot {each['slot']} has no token now: {why}.")
     for slot_id, reason in damaged.items():
         click.echo(f"keyfob: slot {slot_id} cannot be opened: {tables.printable(reason)}", err=True)
 
@@ -84,6 +93,8 @@ def _token_row(token: Token) -> dict[str, Any]:
         flags.append("read-only")
     if info.general_access:
         flags.append("general-access")
+    if token.removable:
+        flags.append("removable")
     return {
         "slot": token.slot_id,
         "label": info.label,

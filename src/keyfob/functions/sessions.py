@@ -44,7 +44,7 @@ def C_CloseSession(session: Session) -> None:
 
 
 def C_CloseAllSessions(slot_id: int) -> None:
-    library().token(slot_id).close_all_sessions()
+    library().slot(slot_id).close_all_sessions()
 
 
 def C_GetSessionInfo(session: Session) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keyfob.token.token import Token
 
 MODEL = "keyfob"
+LOOK_EVERY = 0.25  # seconds
 
 
 class TokenFacts:
@@ -75,18 +76,21 @@ def _counter_flags(left: int, allowed: int, low: int, final: int, locked: int) -
     return low | final if left == 1 else low
 
 
-def C_GetSlotList(*, refresh: bool) -> list[int]:
-    """Slot IDs. A size query refreshes the list, as the standard says; every slot has a token, so none is left out."""
+def C_GetSlotList(*, refresh: bool, present: bool = False) -> list[int]:
+    """Slot IDs; a size query refreshes the list, as the standard says. `present`: only of slots that hold a token."""
     current = library()
     if refresh:
         current.rescan()
-    return list(current.tokens)
+    if not present:
+        return list(current.tokens)
+    return [slot_id for slot_id in list(current.tokens) if not current.slot(slot_id).absent]
 
 
 def C_GetSlotInfo(slot_id: int) -> tuple[str, int]:
-    """(slotDescription, flags). Not removable, so always TOKEN_PRESENT (S6); never CKF_HW_SLOT (P35)."""
-    library().token(slot_id)
-    return f"keyfob slot {slot_id}", CKF.TOKEN_PRESENT
+    """(slotDescription, flags). A slot that is not removable always has its token (S6); never CKF_HW_SLOT (P35)."""
+    token = library().slot(slot_id)
+    flags = CKF.REMOVABLE_DEVICE if token.removable else 0
+    return f"keyfob slot {slot_id}", flags | (0 if token.absent else CKF.TOKEN_PRESENT)
 
 
 def C_GetTokenInfo(slot_id: int) -> TokenFacts:
@@ -129,9 +133,15 @@ def C_SetPIN(session: Session, old_pin: bytes | None, new_pin: bytes | None) -> 
 
 
 def C_WaitForSlotEvent(flags: int) -> int:
-    """The slot that changed. No slot is removable, so a blocking wait ends with C_Finalize only (P28)."""
-    library()
-    if flags & CKF.DONT_BLOCK:
-        raise PKCS11Error(CKR.NO_EVENT)
-    STATE.wait()
-    raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
+    """The slot whose token came or went. A call that waits looks four times a second; C_Finalize ends it (P28)."""
+    current = library()
+    while True:
+        slot_id = current.moved_slot()
+        if slot_id is not None:
+            return slot_id
+        if flags & CKF.DONT_BLOCK:
+            raise PKCS11Error(CKR.NO_EVENT)
+        STATE.wait(LOOK_EVERY)
+        if STATE.library is not current:
+            raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
+        current.rescan()

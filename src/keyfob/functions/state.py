@@ -29,14 +29,17 @@ class State:
         self.lock = RLock()
         self.waiting: list[LockType] = []
 
-    def wait(self) -> None:
-        """Until `wake`."""
+    def wait(self, seconds: float) -> None:
+        """Until `wake`, at most so long."""
         gate = allocate_lock()
         gate.acquire()
         with self.lock:
             library()
             self.waiting.append(gate)
-        gate.acquire()
+        if not gate.acquire(timeout=seconds):
+            with self.lock:
+                if gate in self.waiting:
+                    self.waiting.remove(gate)
 
     def wake(self) -> None:
         with self.lock:

@@ -3,6 +3,8 @@
 A token is one file of the tokens' folder, `slot-N.keyfob`, and N is its slot's ID: stable across runs (P36)
 without a registry that could be lost. Without any token there is slot 1 with an uninitialised one, so that C_InitToken
 and NSS's first PIN work. Slots are never taken away (S2); a new file gives a new slot when the list is asked for anew.
+
+`slot-N.removable` makes N a slot whose token may come and go: removable.py.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore
 from keyfob.store.info import MAX_LABEL
-from keyfob.token.session import SESSIONS
+from keyfob.token import removable
+from keyfob.token.removable import Registration, RemovableToken
+from keyfob.token.session import REMOVABLE, SESSIONS
 from keyfob.token.token import DEFAULT_LABEL, Token
 
 TYPE_CHECKING = False
@@ -37,38 +41,57 @@ class Library:
         self.lock = RLock()
         self.tokens: dict[int, Token] = {}
         self.process = os.getpid()
+        self.closed = False
         self.rescan()
 
     def path_of(self, slot_id: int) -> str:
         """The token file of a slot."""
+        known = self.tokens.get(slot_id)
+        if isinstance(known, RemovableToken):
+            return known.registration.token_path
         return os.path.join(self.config.tokens, f"{PREFIX}{slot_id}{SUFFIX}")
+
+    def registration(self, slot_id: int) -> Registration:
+        """The registration of a removable slot, whether it is there or not."""
+        return Registration(os.path.join(self.config.tokens, f"{PREFIX}{slot_id}{removable.SUFFIX}"))
 
     def rescan(self) -> None:
         """Take up token files that came since; S2: never fewer slots than before."""
         with self.lock:
-            for slot_id in self._numbers():
+            if self.closed:
+                return
+            for slot_id, suffix in self._files().items():
                 known = self.tokens.get(slot_id)
+                if known is None and suffix == removable.SUFFIX:
+                    self._register(slot_id)
+                    continue
                 if known is None:
                     known = self.tokens[slot_id] = self._token(slot_id)
-                if known.store is None:
+                if known.removable:
+                    known.look()
+                elif known.store is None and suffix == SUFFIX:
                     self._open(known)
             if not self.tokens:
                 self.tokens[1] = self._token(1)
             self.tokens = dict(sorted(self.tokens.items()))
 
-    def _numbers(self) -> list[int]:
+    def _files(self) -> dict[int, str]:
+        """{slot ID: how its file's name ends}, ascending."""
         try:
             names = os.listdir(self.config.tokens)
         except FileNotFoundError:
-            return []
+            return {}
         except OSError as problem:
             log.line("error", f"the folder of tokens cannot be read: {problem.strerror}")
-            return []
+            return {}
         if any(name.startswith(".") for name in names):
             from keyfob.store import publish
 
             publish.sweep(self.config.tokens)
-        return sorted(number for name in names if (number := slot_number(name)) is not None)
+        found: dict[int, str] = {}
+        for suffix in (removable.SUFFIX, SUFFIX):  # the second wins where somebody made both
+            found.update({number: suffix for name in names if (number := slot_number(name, suffix)) is not None})
+        return dict(sorted(found.items()))
 
     def _open(self, token: Token) -> None:
         """Give the token its store. One that cannot be opened keeps its slot, which says why, and its data."""
@@ -94,6 +117,14 @@ class Library:
             return self.make_store(slot_id, label, so_pin)
 
         return Token(slot_id, make_store, self.config)
+
+    def _register(self, slot_id: int) -> None:
+        def make_store(label: str, so_pin: bytes) -> Store:
+            return self.make_store(slot_id, label, so_pin)
+
+        token = RemovableToken(slot_id, make_store, self.config, self.registration(slot_id), self._open)
+        self.tokens[slot_id] = token
+        token.settle()
 
     def make_store(self, slot_id: int, label: str, so_pin: bytes, kind: str = "multipurpose") -> Store:
         """A new token file for the slot; another process that was first wins, and this call fails cleanly."""
@@ -130,20 +161,42 @@ class Library:
             if info is not None and info.label == label:
                 raise PKCS11Error(CKR.ARGUMENTS_BAD, f"slot {other.slot_id} has a token with this label already")
 
-    def next_slot(self) -> int:
-        """The ID that a further token gets."""
-        numbers = self._numbers()
-        return numbers[-1] + 1 if numbers else 1
+    def next_slot(self, *, to_be_removable: bool = False) -> int:
+        """The ID that a further token gets. 1 is never removable: running programs may have the stand-in there (S5)."""
+        numbers = list(self._files())
+        return max(numbers[-1] + 1 if numbers else 1, 2 if to_be_removable else 1)
 
-    def token(self, slot_id: int) -> Token:
+    def slot(self, slot_id: int) -> Token:
+        """The slot's token, as it is at this moment; `absent` where the slot holds none."""
         found = self.tokens.get(slot_id)
         if found is None:
             raise PKCS11Error(CKR.SLOT_ID_INVALID, f"there is no slot {slot_id}")
+        found.look()
         return found
+
+    def token(self, slot_id: int) -> Token:
+        """As `slot`; CKR_TOKEN_NOT_PRESENT where the slot holds none."""
+        found = self.slot(slot_id)
+        if found.absent:
+            raise PKCS11Error(CKR.TOKEN_NOT_PRESENT, f"there is no token in slot {slot_id}")
+        return found
+
+    def removables(self) -> list[RemovableToken]:
+        return [token for token in list(self.tokens.values()) if isinstance(token, RemovableToken)]
+
+    def moved_slot(self) -> int | None:
+        """A slot whose token came or went since this was last told; None for none."""
+        for token in self.removables():
+            token.look()
+            if token.moved:
+                token.moved = False
+                return token.slot_id
+        return None
 
     def close(self) -> None:
         """C_Finalize: sessions end, stores close; no thread or lock stays behind."""
         with self.lock:
+            self.closed = True
             for token in self.tokens.values():
                 try:
                     token.close()
@@ -151,6 +204,7 @@ class Library:
                     log.line("error", f"slot {token.slot_id}: {problem}")
             self.tokens = {}
             SESSIONS.clear()
+            REMOVABLE.clear()
 
     def abandon(self) -> None:
         """In a forked child: forget everything without touching what the parent still uses (P39)."""
@@ -161,9 +215,9 @@ class Library:
         SESSIONS.clear()
 
 
-def slot_number(name: str) -> int | None:
+def slot_number(name: str, suffix: str = SUFFIX) -> int | None:
     """The slot ID that a file name of the tokens' folder stands for; None for other files."""
-    digits = name.removeprefix(PREFIX).removesuffix(SUFFIX)
-    if name != f"{PREFIX}{digits}{SUFFIX}" or not (digits.isascii() and digits.isdigit()) or digits.startswith("0"):
+    digits = name.removeprefix(PREFIX).removesuffix(suffix)
+    if name != f"{PREFIX}{digits}{suffix}" or not (digits.isascii() and digits.isdigit()) or digits.startswith("0"):
         return None
     return int(digits) if int(digits) < MAX_SLOT else None

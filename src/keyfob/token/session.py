@@ -38,8 +38,10 @@ FIND, ENCRYPT, DECRYPT, DIGEST, SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER, VERI
     "verify_signature",
 )
 
-# Every open session of the process by its handle. Handles are never reused (SE10).
+# Every open session of the process by its handle. Handles are never reused (SE10). Those of removable tokens are apart:
+# they are looked up through session_that_may_be_gone(), so that the others pay nothing for it.
 SESSIONS: dict[int, Session] = {}
+REMOVABLE: dict[int, Session] = {}
 _handles = count(1)
 
 
@@ -132,3 +134,16 @@ class Session:
     def require_read_write(self) -> None:
         if not self.read_write:
             raise PKCS11Error(CKR.SESSION_READ_ONLY, "this needs a session opened with CKF_RW_SESSION")
+
+
+def session_that_may_be_gone(handle: int) -> Session | None:
+    """A session of a removable token, if the token is still the one that it was opened on (SE9, SE10)."""
+    session = REMOVABLE.get(handle)
+    if session is None:
+        return None
+    session.token.look()
+    return REMOVABLE.get(handle)
+
+
+def is_open(session: Session) -> bool:
+    return session.handle in SESSIONS or session.handle in REMOVABLE

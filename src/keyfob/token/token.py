@@ -56,6 +56,9 @@ class Token:
         "write_protected",
     )
 
+    removable = False
+    registry = SESSIONS  # where its sessions are found by their handles
+
     def __init__(self, slot_id: int, make_store: Callable[[str, bytes], Store], config: Config) -> None:
         self.slot_id = slot_id
         self.make_store = make_store
@@ -78,10 +81,8 @@ class Token:
 
     def attach(self, store: Store | None) -> None:
         """Work on this store from now on: a new incarnation, so that no old handle means a new object."""
-        identity = f"slot {self.slot_id}"
         info = store.info() if store is not None else None
-        if info is not None:
-            identity = f"{info.serial} {info.epoch}"
+        name = f"{info.serial} {info.epoch}" if info is not None else f"slot {self.slot_id}"
         self.broken = None
         self.store = store
         self._role: str | None = None
@@ -91,7 +92,19 @@ class Token:
         self.write_protected = store is not None and (store.read_only or self.settings.write_protected)
         self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
         self.hidden = kinds.numbers(self.settings.hide_mechanisms)
-        self.objects = Objects(self, store, identity)
+        self.objects = Objects(self, store, self.identity(name))
+
+    def identity(self, name: str) -> str:
+        """What the handles of its objects belong to, see objects.base_of."""
+        return name
+
+    @property
+    def absent(self) -> bool:
+        """Whether the slot holds no token."""
+        return False
+
+    def look(self) -> None:
+        """Notice that the token was removed or inserted; see removable.py."""
 
     @property
     def sees_private(self) -> bool:
@@ -140,13 +153,13 @@ class Token:
                 self.open_to_all(self.store)
             session = Session(self, flags)
             self.sessions[session.handle] = session
-            SESSIONS[session.handle] = session
+            self.registry[session.handle] = session
         return session
 
     def close_session(self, session: Session) -> None:
         """C_CloseSession: its operations and session objects die; the last one of the token logs out."""
         with self.lock:
-            SESSIONS.pop(session.handle, None)
+            self.registry.pop(session.handle, None)
             if self.sessions.pop(session.handle, None) is None:
                 return
             session.operations.clear()

@@ -75,7 +75,7 @@ class Chromium:
 
         The policy's folder belongs to the system; this is the setting in the profile that the policy sets.
         """
-        chosen = {f"{url.rstrip('/')},*": {"setting": {"filters": [{}]}}}
+        chosen: dict[str, object] = {f"{url.rstrip('/')},*": {"setting": {"filters": [{}]}}}
         preferences = {"profile": {"content_settings": {"exceptions": {"auto_select_certificate": chosen}}}}
         file = self._profile / "Default" / "Preferences"
         file.parent.mkdir(parents=True, exist_ok=True)

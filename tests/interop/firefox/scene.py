@@ -81,8 +81,8 @@ class Stage:
             display=display,
         )
 
-    def certify(self, token: Token, name: str, key_type: str, identifier: str) -> None:
-        """Make a key on the token and put a certificate for TLS clients beside it."""
+    def certify(self, token: Token, name: str, key_type: str, identifier: str, *options: str) -> None:
+        """Make a key on the token, with `options` of pkcs11-tool, and put a certificate for TLS clients beside it."""
         tool = Pkcs11Tool(token, self.folder)
-        key = tool.generate(key_type, identifier, name)
+        key = tool.generate(key_type, identifier, name, *options)
         tool.write_certificate(self.authority.client(name, key), identifier, name)

@@ -24,7 +24,7 @@ from tests.interop.tokens import PIN, SO_PIN, Token, module_under_test
 
 USER = "Alice Example"
 TOKEN = "alice"
-HOST = "intranet.example.test"
+HOST = "intranet.example"
 PORT = 8443
 
 _SIZE = (900, 600)
@@ -36,6 +36,11 @@ _PREFERENCES: Preferences = {
     "ui.systemUsesDarkTheme": 0,
     "ui.caretBlinkTime": 0,
 }
+_CHOOSER = """
+const shells = docShell.getAllDocShellsInSubtree(
+  Ci.nsIDocShellTreeItem.typeAll, Ci.nsIDocShell.ENUMERATE_FORWARDS);
+return shells.some(shell => shell.domWindow.location.href == "chrome://pippki/content/clientauthask.xhtml");
+"""
 _FRAME_TOP = 20
 _FRAME_SIDE = 1
 """Pixels of openbox's frame around a window."""
@@ -62,7 +67,8 @@ class _Photographer:
         self.wait_for_window(title)
         time.sleep(_SETTLE)
         left, top, width, height = self._desktop.place(title)
-        left, top = left - _FRAME_SIDE, top - _FRAME_TOP
+        # xdotool adds the frame to the place of what is within the frame, which has it already.
+        left, top = left - 2 * _FRAME_SIDE, top - 2 * _FRAME_TOP
         self._write(name, left, top, width + 2 * _FRAME_SIDE, height + _FRAME_TOP)
 
     def _write(self, name: str, left: int, top: int, width: int, height: int) -> None:
@@ -106,7 +112,7 @@ def _take_all(photographer: _Photographer, desktop: Desktop, browser: Browser) -
 
     # As if typed: the address stays to be seen while the page is not there yet.
     browser.start("gURLBar.value = arguments[0]; gURLBar.handleCommand();", f"https://{HOST}:{PORT}/")
-    browser.until("return gDialogBox.isOpen;", "the certificate chooser")
+    browser.until(_CHOOSER, "the certificate chooser")
     photographer.screen("firefox-certificate")
     desktop.press("Return")
     photographer.wait_for_window("Password Required")

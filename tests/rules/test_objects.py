@@ -1,0 +1,248 @@
+"""Session objects and token objects: where each may be made, who sees it, and when it ends."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
+from tests.client import READ_ONLY, RSA_2048, Client, RvError, Template, ffi
+from tests.conftest import PIN
+from tests.rules import nss_templates as templates
+from tests.rules.nss_calls import Nss, Slot, start
+from tests.rules.software_keys import ec_key, rsa_key
+
+SECRET = bytes(range(16))
+AES: Template = templates.session_key(CKK.AES, CKA.ENCRYPT, SECRET)
+TOKEN = (CKA.TOKEN, True)
+
+
+def encrypts(client: Client, session: int, key: int) -> None:
+    """The key's AES is that of other software."""
+    client.ok("C_EncryptInit", session, client.mechanism(CKM.AES_ECB), key)
+    encryptor = Cipher(algorithms.AES(SECRET), modes.ECB()).encryptor()
+    assert client.output("C_Encrypt", session, SECRET, 16) == encryptor.update(SECRET)
+
+
+@pytest.mark.rule("O4", "N8")
+@pytest.mark.parametrize("login", [False, True])
+@pytest.mark.parametrize(
+    ("key_type", "usage", "size"),
+    [
+        (CKK.AES, CKA.ENCRYPT, 16),
+        (CKK.AES, CKA.UNWRAP, 32),
+        (CKK.DES3, CKA.WRAP, 24),
+        (CKK.GENERIC_SECRET, CKA.SIGN, 48),
+        (CKK.GENERIC_SECRET, CKA.DERIVE, 1),
+    ],
+)
+def test_session_keys_of_raw_data(nss: Nss, key_type: int, usage: int, size: int, *, login: bool) -> None:
+    """Makes session keys of raw data in a read-only session, before the login or after it; their value can be read."""
+    slot = nss.slot
+    if login:
+        slot.login(PIN)
+    value = bytes(range(1, 2 * size, 2))
+    if key_type == CKK.DES3:
+        value = bytes(byte ^ (byte.bit_count() + 1) % 2 for byte in value)  # odd parity
+    with slot.ro() as session:
+        key = nss.client.create(session, templates.session_key(key_type, usage, value))
+        assert slot.read(key, CKA.VALUE, CKA.TOKEN) == [value, b"\x00"]
+        assert slot.ulong(key, CKA.KEY_TYPE) == key_type
+        if key_type != CKK.DES3:
+            assert slot.ulong(key, CKA.VALUE_LEN) == size
+        assert slot.boolean(key, usage)
+
+
+@pytest.mark.rule("N19", "O4")
+def test_a_session_object_serves_all_sessions(nss: Nss) -> None:
+    """Makes a key in one session, uses it in a second, finds it in a third and destroys it from a fourth."""
+    slot, client = nss.slot, nss.client
+    sessions = [client.open(slot.id, READ_ONLY) for _ in range(4)]
+    key = client.create(sessions[0], [*AES, (CKA.LABEL, "shared")])
+    encrypts(client, sessions[1], key)
+    assert client.find(sessions[2], [(CKA.LABEL, "shared")]) == [key]
+    assert client.get(sessions[2], key, CKA.LABEL) == [b"shared"]
+    assert client.set(sessions[3], key, [(CKA.LABEL, "renamed")]) == CKR.OK
+    client.ok("C_DestroyObject", sessions[3], key)
+    assert client.find(sessions[0], [(CKA.LABEL, "renamed")]) == []
+    rv = client.call("C_EncryptInit", sessions[0], client.mechanism(CKM.AES_ECB), key)
+    assert rv == CKR.KEY_HANDLE_INVALID
+
+
+@pytest.mark.rule("N19", "SE6")
+def test_a_session_object_ends_with_the_session_that_made_it(nss: Nss) -> None:
+    """Ends session objects with the session that made them and no other; their handles are never given out again."""
+    slot, client = nss.slot, nss.client
+    handles = set()
+    keeper = client.open(slot.id, READ_ONLY)
+    kept = client.create(keeper, AES)
+    for _ in range(20):
+        with slot.ro() as session:
+            key = client.create(session, AES)
+            assert key not in handles
+            handles.add(key)
+            encrypts(client, keeper, key)
+        assert slot.read(key, CKA.CLASS) == [None]
+    encrypts(client, slot.session, kept)
+    assert kept not in handles
+
+
+@pytest.mark.rule("N19", "P25")
+def test_session_keys_at_login_and_logout(nss: Nss) -> None:
+    """Keeps public session keys over login and logout, so that NSS's handles stay good; private ones end at logout."""
+    slot, client = nss.slot, nss.client
+    early = client.create(slot.session, AES)
+    slot.login(PIN)
+    encrypts(client, slot.session, early)
+    public = client.create(slot.session, [*AES, (CKA.PRIVATE, False)])
+    private = client.create(slot.session, [*AES, (CKA.PRIVATE, True)])
+    slot.logout()
+    for key in (early, public):
+        encrypts(client, slot.session, key)
+    assert slot.read(private, CKA.CLASS) == [None]
+    slot.login(PIN)
+    assert slot.read(private, CKA.CLASS) == [None], "a private session object does not come back"
+
+
+@pytest.mark.rule("N5", "N8", "O1")
+def test_what_is_written_in_which_session(nss: Nss) -> None:
+    """Takes session objects of every class in a read-only session, and token objects in a read-write session only."""
+    slot, client = nss.slot, nss.client
+    slot.login(PIN)
+    data: Template = [TOKEN, (CKA.CLASS, CKO.DATA), (CKA.VALUE, b"text")]
+    for template in (
+        templates.rsa_private_key(rsa_key()),
+        templates.ec_private_key(ec_key()),
+        templates.rsa_public_key(rsa_key()),
+        templates.ec_public_key(ec_key()),
+        [*AES, TOKEN],
+        data,
+    ):
+        with slot.ro() as session:
+            brief = client.create(session, [*template, (CKA.TOKEN, False)])
+            assert not slot.boolean(brief, CKA.TOKEN)
+            with pytest.raises(RvError) as refusal:
+                client.create(session, template)
+            assert refusal.value.rv == CKR.SESSION_READ_ONLY
+            handle = slot.create(template)
+            for name, arguments in (
+                ("C_DestroyObject", ()),
+                ("C_SetAttributeValue", client.template([(CKA.LABEL, "x")])[:2]),
+            ):
+                assert client.call(name, session, handle, *arguments) == CKR.SESSION_READ_ONLY
+            assert slot.boolean(handle, CKA.TOKEN)
+    with slot.ro() as session, pytest.raises(RvError) as refusal:
+        client.generate_pair(session, CKM.RSA_PKCS_KEY_PAIR_GEN, RSA_2048, [TOKEN])
+    assert refusal.value.rv == CKR.SESSION_READ_ONLY
+
+
+@pytest.mark.rule("O15", "N5")
+def test_a_session_key_is_destroyed_in_its_own_session(nss: Nss) -> None:
+    """Destroys session keys in a read-only session; a second time their handle is of nothing."""
+    with nss.slot.ro() as session:
+        key = nss.client.create(session, AES)
+        nss.client.ok("C_DestroyObject", session, key)
+        assert nss.client.call("C_DestroyObject", session, key) == CKR.OBJECT_HANDLE_INVALID
+
+
+@pytest.mark.rule("O15", "P25")
+def test_what_is_destroyed_is_gone_for_every_session_and_for_good(nss: Nss) -> None:
+    """A destroyed token object is gone in all sessions at once, from the middle of a search, and after a restart."""
+    slot, client = nss.slot, nss.client
+    slot.login(PIN)
+    key = slot.create(templates.ec_private_key(ec_key()))
+    other = client.open(slot.id, READ_ONLY)
+    assert client.find(other, [(CKA.CLASS, CKO.PRIVATE_KEY)]) == [key]
+    assert slot.destroy(key) == CKR.OK
+    assert client.get(other, key, CKA.CLASS) == [None]
+    assert client.call("C_SignInit", other, client.mechanism(CKM.ECDSA), key) == CKR.KEY_HANDLE_INVALID
+    assert slot.destroy(key) == CKR.OBJECT_HANDLE_INVALID
+    nss.end()
+    slot = start(client).slot
+    slot.login(PIN)
+    assert slot.find([(CKA.CLASS, CKO.PRIVATE_KEY)]) == []
+
+
+@pytest.mark.rule("O20", "P34")
+def test_identical_objects_are_no_trouble(nss: Nss) -> None:
+    """Keeps identical keys and public keys side by side; a search for one hit gives one of them, and each works."""
+    slot = nss.slot
+    slot.login(PIN)
+    keys = [slot.create(templates.rsa_private_key(rsa_key())) for _ in range(2)]
+    identity = templates.identity_of(rsa_key())
+    assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY), 1) == keys[:1]
+    assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY)) == keys
+    for key in keys:
+        signature = slot.sign(key, nss.client.mechanism(CKM.SHA256_RSA_PKCS), b"text", 256)
+        rsa_key().public_key().verify(signature, b"text", padding.PKCS1v15(), hashes.SHA256())
+    assert slot.destroy(keys[0]) == CKR.OK
+    assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY), 1) == keys[1:]
+
+
+@pytest.mark.rule("N4", "N2", "K5", "K11")
+def test_a_token_that_was_made_the_default(nss: Nss) -> None:
+    """Does for others, in a read-only session and without a login, what "modutil -default" gives it to do."""
+    slot, client = nss.slot, nss.client
+    with slot.ro() as session:
+        for mechanism, algorithm in (
+            (CKM.MD5, hashes.MD5()),
+            (CKM.SHA_1, hashes.SHA1()),
+            (CKM.SHA224, hashes.SHA224()),
+            (CKM.SHA256, hashes.SHA256()),
+            (CKM.SHA384, hashes.SHA384()),
+            (CKM.SHA512, hashes.SHA512()),
+        ):
+            hashing = hashes.Hash(algorithm)
+            hashing.update(b"some text")
+            client.ok("C_DigestInit", session, client.mechanism(mechanism))
+            client.ok("C_DigestUpdate", session, b"some ", 5)
+            client.ok("C_DigestUpdate", session, b"text", 4)
+            assert client.output("C_DigestFinal", session) == hashing.finalize()
+        held = ffi.new("char[32]")
+        client.ok("C_SeedRandom", session, held, 32)
+        client.ok("C_GenerateRandom", session, held, 32)
+        assert any(held)
+        key = client.generate(session, client.mechanism(CKM.AES_KEY_GEN), [(CKA.VALUE_LEN, 16), (CKA.ENCRYPT, True)])
+        client.ok("C_EncryptInit", session, client.mechanism(CKM.AES_CBC, bytes(16)), key)
+        secret = client.output("C_Encrypt", session, bytes(32), 32)
+        client.ok("C_DecryptInit", session, client.mechanism(CKM.AES_CBC, bytes(16)), key)
+        assert client.output("C_Decrypt", session, secret, 32) == bytes(32)
+        mac = client.create(session, templates.session_key(CKK.GENERIC_SECRET, CKA.SIGN, SECRET))
+        signature = client.sign(session, mac, client.mechanism(CKM.SHA256_HMAC), b"text")
+        assert client.verify(session, mac, client.mechanism(CKM.SHA256_HMAC), b"text", signature) == CKR.OK
+        public, private = client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, templates.ec_pair()[0][:1], [])
+        signature = client.sign(session, private, client.mechanism(CKM.ECDSA_SHA256), b"text")
+        assert client.verify(session, public, client.mechanism(CKM.ECDSA_SHA256), b"text", signature) == CKR.OK
+    assert not slot.is_logged_in()
+
+
+@pytest.mark.rule("N4", "S16", "S17")
+def test_everything_that_is_listed_can_be_a_default(nss: Nss) -> None:
+    """Starts every digest that it lists, and makes every session key whose generation it lists, without a login."""
+    slot, client = nss.slot, nss.client
+    generated = 0
+    with slot.ro() as session:
+        for mechanism in slot.mechanisms:
+            flags = slot.mechanism_flags(mechanism)
+            if flags & CKF.DIGEST:
+                client.ok("C_DigestInit", session, client.mechanism(mechanism))
+                assert client.output("C_Digest", session, b"", 0)
+            if flags & CKF.GENERATE and mechanism != CKM.PKCS5_PBKD2:  # which needs its parameter
+                sizes: Template = [(CKA.VALUE_LEN, 64 if mechanism == CKM.AES_XTS_KEY_GEN else 32)]
+                fixed = mechanism in (CKM.DES2_KEY_GEN, CKM.DES3_KEY_GEN, CKM.CHACHA20_KEY_GEN)
+                assert client.generate(session, client.mechanism(mechanism), [] if fixed else sizes)
+                generated += 1
+    assert generated >= 4
+
+
+@pytest.mark.rule("P10", "P37")
+def test_nothing_is_written_to_a_token_that_is_none(fresh: Nss) -> None:
+    """Makes session keys on a token that was never initialised, and refuses token objects there with a code."""
+    slot: Slot = fresh.slot
+    with slot.ro() as session:
+        encrypts(fresh.client, session, fresh.client.create(session, AES))
+    with pytest.raises(RvError) as refusal:
+        slot.create([TOKEN, (CKA.CLASS, CKO.DATA), (CKA.VALUE, b"text")])
+    assert refusal.value.rv == CKR.TOKEN_NOT_RECOGNIZED
