@@ -94,8 +94,11 @@ class Config:
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
 
-def load(environment: Mapping[str, str]) -> Config:
-    """The configuration for these environment variables, with the log opened accordingly."""
+def load(environment: Mapping[str, str], problems: list[str] | None = None) -> Config:
+    """The configuration for these environment variables, with the log opened accordingly.
+
+    What is wrong with the file goes to the log, and to `problems` for those who want to tell people.
+    """
     home = environment.get("KEYFOB_HOME")
     if home:
         config = Config(*(os.path.join(home, name) for name in ("config.toml", "tokens", "keyfob.log")))
@@ -110,10 +113,12 @@ def load(environment: Mapping[str, str]) -> Config:
             below("XDG_DATA_HOME", ".local/share", "tokens"),
             below("XDG_STATE_HOME", ".local/state", "keyfob.log"),
         )
-    problems = _read(config)
+    found = _read(config)
     log.configure(config.log_file, config.log_level)
-    for problem in problems:
+    for problem in found:
         log.line("warning", f"{config.file}: {problem}")
+    if problems is not None:
+        problems.extend(found)
     return config
 
 

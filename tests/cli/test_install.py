@@ -29,7 +29,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm.conf"))
     path = tmp_path / "libkeyfob.so"
     shutil.copy(found, path)
-    monkeypatch.setattr("keyfob.cli.install.library_path", lambda: path)
+    monkeypatch.setattr("keyfob.cli.link.library_path", lambda: path)
     return path
 
 
@@ -38,7 +38,15 @@ def listed(database: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def test_install_registers_once_and_uninstall_undoes_it(run: Run, folder: Path, library: Path) -> None:
+@pytest.fixture
+def link(library: Path) -> Path:
+    """The path under which programs know the module (I2)."""
+    return Path(os.environ["KEYFOB_HOME"]) / "libkeyfob.so"
+
+
+@pytest.mark.rule("I1", "I2")
+def test_install_registers_once_and_uninstall_undoes_it(run: Run, folder: Path, library: Path, link: Path) -> None:
+    """keyfob install registers the module once, under a short link that stays the same, and uninstall undoes it all."""
     database = folder / "a database"
     refused = run("install nss 'a database'", code=1)
     assert refused.stderr == (
@@ -46,24 +54,41 @@ def test_install_registers_once_and_uninstall_undoes_it(run: Run, folder: Path, 
     )
     assert not database.exists()
     assert "Registered" in run("install nss 'a database' --create").output
-    assert f"library name: {library}" in listed(database)
+    assert f"library name: {link}" in listed(database)
+    assert link.readlink() == library
     assert "has the module already, as 'keyfob'" in run("install nss 'sql:a database'").output
-    assert listed(database).count(str(library)) == 1
+    assert listed(database).count(str(link)) == 1
     assert "Took 'keyfob' out of" in run("uninstall nss 'a database'").output
-    assert str(library) not in listed(database)
+    assert str(link) not in listed(database)
+    assert not link.is_symlink()
+    assert not link.with_name("registrations.json").exists()
     assert "there is nothing to undo" in run("uninstall nss 'a database'").output
 
 
-def test_install_replaces_an_older_place_of_the_module(
-    run: Run, folder: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.rule("I2")
+def test_install_points_the_link_to_a_newer_module(
+    run: Run, folder: Path, library: Path, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A rebuilt or moved keyfob is found under the same path after the next keyfob install."""
     run("install nss db --create")
     newer = library.with_name("newer.so")
     shutil.copy(library, newer)
-    monkeypatch.setattr("keyfob.cli.install.library_path", lambda: newer)
+    monkeypatch.setattr("keyfob.cli.link.library_path", lambda: newer)
     run("install nss db")
-    assert str(newer) in listed(folder / "db")
-    assert str(library) not in listed(folder / "db")
+    assert link.readlink() == newer
+    assert listed(folder / "db").count(str(link)) == 1
+
+
+def test_install_replaces_an_older_path_of_the_module(run: Run, folder: Path, library: Path, link: Path) -> None:
+    run("install nss db --create")
+    run("uninstall nss db")
+    older = library.with_name("older.so")
+    shutil.copy(library, older)
+    command = ["modutil", "-dbdir", f"sql:{folder / 'db'}", "-add", "keyfob", "-libfile", str(older), "-force"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    run("install nss db")
+    assert str(link) in listed(folder / "db")
+    assert str(older) not in listed(folder / "db")
 
 
 def test_install_knows_the_module_under_another_name(run: Run, folder: Path, library: Path) -> None:

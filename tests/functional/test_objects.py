@@ -19,7 +19,9 @@ def pair(fob: Fob, **extra: bool) -> tuple[int, int]:
     )
 
 
+@pytest.mark.rule("P25")
 def test_token_objects_outlive_the_process_state(fob: Fob) -> None:
+    """Keeps token objects over C_Finalize and C_Initialize, under the same handle in the same process."""
     handle = fob.client.create(fob.session, DATA)
     fob.client.ok("C_Finalize", ffi.NULL)
     fob.client.initialize()
@@ -117,7 +119,9 @@ def test_attributes_are_read_past_the_missing_and_the_sensitive(fob: Fob) -> Non
     assert [entry.ulValueLen for entry in array] == [8, unavailable, unavailable, len(P256)]
 
 
+@pytest.mark.rule("O17", "P24")
 def test_short_buffer_gets_its_code_and_others_their_value(fob: Fob) -> None:
+    """Fills the other buffers of a call in which one is too short."""
     handle = fob.client.create(fob.session, DATA)
     array = ffi.new("CK_ATTRIBUTE[2]")
     short, label = ffi.new("char[2]"), ffi.new("char[10]")
@@ -205,7 +209,9 @@ def test_key_pair_shares_the_id_of_its_public_value(fob: Fob) -> None:
     assert fob.client.find(fob.session, [(CKA.ID, b"other"), (CKA.CLASS, CKO.PRIVATE_KEY)]) == [private]
 
 
+@pytest.mark.rule("P15")
 def test_generated_key_stays_and_says_so(fob: Fob) -> None:
+    """Makes a generated key sensitive and unextractable where its template does not say, and shows it."""
     _, private = pair(fob)
     true, false = b"\x01", b"\x00"
     wanted = {

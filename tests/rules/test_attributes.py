@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from keyfob.spec.constants import CKA, CKC, CKK, CKO, CKR
+from keyfob.spec.constants import CKA, CKC, CKK, CKM, CKO, CKR
 from tests.client import Template, ffi
 from tests.conftest import PIN
 from tests.rules import nss_templates as templates
@@ -152,6 +152,53 @@ def test_what_nss_reads_of_a_key_pair(slot: Slot, kind: str) -> None:
     assert [slot.boolean(private, a) for a in (CKA.TOKEN, CKA.PRIVATE, CKA.ALWAYS_AUTHENTICATE)] == [True, True, False]
     array, _kept = entries((CKA.ALWAYS_AUTHENTICATE, 1))
     assert get(slot, private, array) in (CKR.OK, CKR.ATTRIBUTE_TYPE_INVALID)
+
+
+# Of each type of key pair: what generates it, its public part on the private key, and what stays hidden there.
+PAIRS: dict[str, tuple[int, Template, tuple[int, ...], tuple[int, ...]]] = {
+    "RSA": (
+        CKM.RSA_PKCS_KEY_PAIR_GEN,
+        [(CKA.MODULUS_BITS, 1024), (CKA.PUBLIC_EXPONENT, templates.F4)],
+        (CKA.MODULUS, CKA.PUBLIC_EXPONENT),
+        SECRETS,
+    ),
+    **{
+        f"EC {curve.name}": (CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, oid)], (CKA.EC_PARAMS,), (CKA.VALUE,))
+        for oid, curve in templates.CURVES.items()
+    },
+    "Ed25519": (
+        CKM.EC_EDWARDS_KEY_PAIR_GEN,
+        [(CKA.EC_PARAMS, bytes.fromhex("06032b6570"))],
+        (CKA.EC_PARAMS,),
+        (CKA.VALUE,),
+    ),
+    "X25519": (
+        CKM.EC_MONTGOMERY_KEY_PAIR_GEN,
+        [(CKA.EC_PARAMS, bytes.fromhex("06032b656e"))],
+        (CKA.EC_PARAMS,),
+        (CKA.VALUE,),
+    ),
+}
+
+
+@pytest.mark.rule("P22", "N10")
+@pytest.mark.parametrize("kind", PAIRS)
+def test_the_public_part_of_every_sensitive_key(slot: Slot, kind: str) -> None:
+    """Shows the public part, ID and flags of sensitive private keys of every type, and hides each secret component."""
+    mechanism, parameters, shown, hidden = PAIRS[kind]
+    private_template: Template = [(CKA.TOKEN, True), (CKA.PRIVATE, True), (CKA.SENSITIVE, True)]
+    with slot.rw() as session:
+        public, private = slot.client.generate_pair(
+            session, mechanism, [*parameters, (CKA.TOKEN, True)], private_template
+        )
+    values = slot.read(private, *shown, CKA.ID, CKA.KEY_TYPE)
+    assert None not in values
+    assert values == slot.read(public, *shown, CKA.ID, CKA.KEY_TYPE)
+    assert slot.boolean(private, CKA.SENSITIVE)
+    for attribute in hidden:
+        array, _kept = entries((attribute, None))
+        assert get(slot, private, array) == CKR.ATTRIBUTE_SENSITIVE
+        assert array[0].ulValueLen == MISSING
 
 
 @pytest.mark.rule("O17", "P37")

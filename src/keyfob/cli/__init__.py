@@ -33,6 +33,8 @@ COMMANDS = {
     "insert": ("eject", "insert"),
     "install": ("install", "install"),
     "uninstall": ("install", "uninstall"),
+    "status": ("status", "status"),
+    "doctor": ("doctor", "doctor"),
     "check": ("check", "check"),
     "trace": ("trace", "trace"),
     "module-path": ("module", "module_path"),
@@ -42,7 +44,8 @@ EPILOG = """\b
 A first token, with a key, for Firefox or any other program on NSS:
   keyfob init work
   keyfob key generate work --type ec:p256 --name me
-  keyfob install nss ~/.mozilla/firefox/PROFILE
+  keyfob install firefox
+  keyfob doctor
 
 Tokens are kept below ~/.local/share/keyfob, or below $KEYFOB_HOME where that is set. PINs are asked for on the
 terminal; scripts give them with --pin-file."""

@@ -76,6 +76,7 @@ class SlotID(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic
     help="Write the report as JSON (-: standard output, instead of the text).",
 )
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as JUnit's XML.")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as one HTML page.")
 @click.option("--list-rules", is_flag=True, help="List the rules and end.")
 @click.option("--explain", metavar="RULE", help="Say what a rule is about and end.")
 def check(module: str | None, pin: Secret, so_pin: Secret, list_rules: bool, explain: str | None, **rest: Any) -> None:

@@ -18,6 +18,7 @@ from keyfob.cli.errors import Refusal
 NAME = "keyfob"
 TIME_LIMIT = 60  # seconds
 PACKAGES = "libnss3-tools (Debian, Ubuntu), nss-tools (Fedora), nss (Arch)"
+OLD_FILES = ("cert8.db", "secmod.db")
 # Firefox's link to the process that has the profile open: `lock -> 192.0.2.7:+1234`.
 LOCK_TARGET = re.compile(r".*:\+?(\d+)")
 
@@ -36,6 +37,11 @@ class Database:
         """The database is there; where not, it is made with an empty password, or refused."""
         if (self.folder / "cert9.db").is_file():
             return
+        if any((self.folder / name).is_file() for name in OLD_FILES):
+            raise Refusal(
+                f"{self.folder} holds a database of the old kind (dbm), which NSS no longer reads: let the program that"
+                " it belongs to convert it (Firefox does so when it starts), or name another folder"
+            )
         if not create:
             raise Refusal(
                 f"{self.folder} has no NSS database (no cert9.db): check the folder, or make one with --create"
@@ -86,8 +92,8 @@ class Database:
     def add(self, library: Path) -> None:
         self._modutil("-add", NAME, "-libfile", str(library))
 
-    def remove(self) -> None:
-        self._modutil("-delete", NAME)
+    def remove(self, name: str) -> None:
+        self._modutil("-delete", name)
 
     def _modutil(self, *arguments: str) -> None:
         self._run("modutil", "-dbdir", f"sql:{self.folder}", *arguments, "-force")

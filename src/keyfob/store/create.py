@@ -13,7 +13,7 @@ from keyfob.store.counters import Counters
 from keyfob.store.database import Database
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
-from keyfob.store.vault import fresh_facts
+from keyfob.store.rekey import fresh_facts, so_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,11 +65,12 @@ def create_token(
         facts["key_file"] = key_files.name_for(key_file, path).encode()
         if empty_pin:
             facts["settings"] = meta.encode_settings({meta.USER_PIN: meta.EMPTY})
+        if so_pin:
+            facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)
     elif empty_pin:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "only a token of general access has the empty user PIN")
-    # Under an empty SO PIN the master key is open to every reader of the file. It counts until there is another way in.
-    if so_pin or not general_access:
-        facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)
+    else:
+        facts |= so_facts(keys, so_pin, hardening)
     image = _image(path, facts, keys)
     keys.wipe()
     _remove(path, leftovers)

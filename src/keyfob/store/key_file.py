@@ -9,7 +9,15 @@ import os
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import publish
+from keyfob.store import meta, publish
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyfob.store.database import Database
+    from keyfob.store.meta import Meta
+    from keyfob.store.seal import Keys
 
 SIZE = 32
 SUFFIX = ".key"
@@ -42,6 +50,17 @@ def read(path: str) -> bytes:
 def beside(token: str) -> str:
     """The file that belongs to this token and to no other."""
     return os.path.splitext(os.path.abspath(token))[0] + SUFFIX
+
+
+def drop(database: Database, facts: Meta, keys: Keys, tell: Callable[[str], None]) -> None:
+    """Delete the key file that no longer opens the token, if that has not been done, and forget its name; OSError."""
+    if not facts.is_known_empty("file_wrapping") or facts.is_known_empty("key_file"):
+        return
+    written = facts.text("key_file")
+    if not remove(written, database.path):
+        tell(f"{written} no longer opens this token; other tokens may use it, so it is left alone")
+    with database.writing():
+        meta.write(database, {"key_file": b""}, keys)
 
 
 def remove(written: str, token: str) -> bool:

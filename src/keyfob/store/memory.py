@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from keyfob.store.record import Attributes
 
+STAND_IN = "stand-in"  # see vault.py
+
 
 class MemoryStore:
     """See the Store protocol. `general_access`: a token without PIN, which `unlock_with_key_file` opens at once.
@@ -107,6 +109,10 @@ class MemoryStore:
 
     def login(self, role: str, pin: bytes) -> None:
         with self._lock:
+            self._check_open()
+            if role == "so" and not pin and self._pins.get("so") and not self._pins.keys() & {"user", "file"}:
+                self._role = STAND_IN
+                return
             self.verify_pin(role, pin)
             self._role = role
 
@@ -140,6 +146,8 @@ class MemoryStore:
                 raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
             check_pin_length(new_pin)
             self._check_login()
+            if role == "so" and self._role == STAND_IN:
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the SO PIN is changed after a login with it")
             if role == "user":
                 self._pins.pop("file", None)
                 if self._role == "file":
@@ -168,12 +176,14 @@ class MemoryStore:
         with self._lock:
             check_label(label)
             self._check_login()
+            self._check_no_stand_in()
             self._label = label
             self._counter += 1
 
     def set_setting(self, key: str, value: str) -> None:
         with self._lock:
             self._check_login()
+            self._check_no_stand_in()
             self._settings[key] = value
             self._counter += 1
 
@@ -258,6 +268,10 @@ class MemoryStore:
         self._check_open()
         if self._role is None:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this needs a login")
+
+    def _check_no_stand_in(self) -> None:
+        if self._role == STAND_IN and "user" not in self._pins:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the SO PIN was not given")
 
     def _check_may_write(self, attributes: Attributes) -> None:
         self._check_open()

@@ -41,6 +41,7 @@ GUARDED = (
     "max_failures",
     "serial",
     "settings",
+    "so_key",  # what the first user PIN is sealed to for the SO, until there is one (handover.py)
     "so_wrapping",
     "user_wrapping",
 )
@@ -92,6 +93,8 @@ class Meta:
             if value is None:
                 continue
             mac = self._macs[name]
+            if name == "so_key" and not value and mac is None:
+                continue  # as schema 3 added it: it lets nobody in
             if not isinstance(mac, bytes) or not same_digest(tag_of_meta(keys.mac_meta, name, value), mac):
                 del self._values[name]
                 self.problems[name] = "the MAC does not fit: it was tampered with"
@@ -120,6 +123,16 @@ class Meta:
     def is_known_empty(self, name: str) -> bool:
         """Whether the row is to be believed and says "none"."""
         return self._values.get(name) == b""
+
+    @property
+    def awaits_first_pin(self) -> bool:
+        """Whether the token is an uninitialised one of the guide's table 1.1 (S13)."""
+        return self.is_known_empty(WRAPPING_OF["user"]) and self.is_known_empty(WRAPPING_OF["file"])
+
+    @property
+    def first_pin_key(self) -> bytes:
+        """The SO's public key while NSS may set the first user PIN without the SO PIN (handover.py); else empty."""
+        return self._values.get("so_key", b"") if self.awaits_first_pin else b""
 
     def number(self, name: str) -> int:
         value = self.value(name)

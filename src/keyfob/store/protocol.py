@@ -31,7 +31,8 @@ class Store(Protocol):
     def login(self, role: str, pin: bytes) -> None:
         """Open what is sealed. CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_USER_PIN_NOT_INITIALIZED.
 
-        The SO sees no private objects.
+        The SO sees no private objects. Until a token without general access has a user PIN the empty SO PIN is right,
+        too (P6): where the SO has another one it opens nothing, and is good for setting the user PIN alone.
         """
 
     def verify_pin(self, role: str, pin: bytes) -> None:
@@ -47,9 +48,11 @@ class Store(Protocol):
         """Set the PIN of a role and its count of failures to 0; CKR_USER_NOT_LOGGED_IN, CKR_PIN_LEN_RANGE.
 
         Needs a login of either role, or a token of general access that is open. With the first user PIN the empty SO
-        PIN stops working, and the SO has no PIN until somebody who is logged in sets one. On a token of general access
-        the first user PIN takes the place of the key file, for all processes; where that had opened it for the caller,
-        the caller is logged in as the user now.
+        PIN stops working. An SO who has a PIN keeps it; one who has none gets one from somebody who is logged in. Who
+        logged in with the empty SO PIN beside another one cannot set that: CKR_USER_NOT_LOGGED_IN.
+
+        On a token of general access the first user PIN takes the place of the key file, for all processes; where that
+        had opened it for the caller, the caller is logged in as the user now.
         """
 
     def reset(self, label: str, so_pin: bytes) -> None:

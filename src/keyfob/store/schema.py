@@ -9,6 +9,7 @@
              that can read them adds it (rows.py) and empties the table
 
     Schema 2: CKA_ALWAYS_AUTHENTICATE is indexed; the table unindexed.
+    Schema 3: the row so_key of the meta table, empty and without a MAC until the SO's next login fills it.
 
 A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are
 one transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
@@ -16,12 +17,14 @@ one transaction, so an interrupted migration is no migration. A store of a newer
 
 from __future__ import annotations
 
+from keyfob.store.integrity import META_CHECKSUM, tag_of_meta
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store.database import Database
 
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
-VERSION = 2
+VERSION = 3
 
 # Word for word what SQLite keeps of them: `differences` compares.
 META = """
@@ -39,9 +42,13 @@ CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, class BLOB N
 UNINDEXED = "CREATE TABLE unindexed (object INTEGER PRIMARY KEY) STRICT"
 TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP, UNINDEXED)
 
+NO_SO_KEY = tag_of_meta(META_CHECKSUM, "so_key", b"").hex()
+ADD_SO_KEY = f"INSERT OR IGNORE INTO meta VALUES ('so_key', x'', x'{NO_SO_KEY}', NULL)"  # noqa: S608 - a constant
+
 # MIGRATIONS[n - 1]: the statements that make schema n + 1 of schema n.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (UNINDEXED, "INSERT INTO unindexed SELECT id FROM object WHERE private = 1"),
+    (ADD_SO_KEY,),
 )
 
 

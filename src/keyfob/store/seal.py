@@ -10,6 +10,8 @@ The master key is wrapped once for each way in (user PIN, SO PIN, key file), eac
 changes without touching any object. The associated data name the way in, so that one wrapping cannot stand in for
 another; what it opens must then have the token's key ID, so a wrapping of another token is noticed. The serial number
 is not among them: it has a MAC under the master key itself, and a spoilt byte in it must not cost all keys.
+
+The SO's wrapping may have something behind it, see handover.py.
 """
 
 from __future__ import annotations
@@ -102,14 +104,25 @@ def wrap(master: bytes | bytearray, role: str, pin: bytes, hardening: Hardening)
 
 def unwrap(wrapping: bytes, role: str, pin: bytes) -> bytes | None:
     """The master key, or None when the PIN is wrong; ValueError when this is no wrapping at all."""
-    if len(wrapping) != WRAPPING.size:
+    handed_over = wrapping[WRAPPING.size :] if is_handed_over(wrapping, role) else b""
+    if len(wrapping) != WRAPPING.size + len(handed_over):
         raise ValueError("the wrapped master key has the wrong length")
-    memory_kib, iterations, lanes, salt, nonce, sealed = WRAPPING.unpack(wrapping)
+    memory_kib, iterations, lanes, salt, nonce, sealed = WRAPPING.unpack_from(wrapping)
     try:
         hardening = Hardening.stored(memory_kib, iterations, lanes)
     except PKCS11Error as problem:
         raise ValueError(problem.reason) from None
-    return _opened(harden(pin, salt, hardening), nonce, sealed, role)
+    master = _opened(harden(pin, salt, hardening), nonce, sealed, role)
+    if master is None or not handed_over:
+        return master
+    from keyfob.store import handover
+
+    return handover.unseal(handed_over, master)
+
+
+def is_handed_over(wrapping: bytes, role: str) -> bool:
+    """Whether the PIN opens the token's first master key and that one the present one (handover.py); the SO's only."""
+    return role == "so" and len(wrapping) > WRAPPING.size
 
 
 def wrap_with_key(master: bytes | bytearray, role: str, key: bytes) -> bytes:

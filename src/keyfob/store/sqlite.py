@@ -1,7 +1,8 @@
 """A token in one SQLite file.
 
 The parts: database.py talks to SQLite, schema.py has the tables, meta.py the facts about the token, vault.py logins and
-PINs, seal.py the cryptography, rows.py one object, search.py finding, checkup.py the whole token at once.
+PINs, seal.py and handover.py the cryptography, rekey.py new master keys, rows.py one object, search.py finding,
+checkup.py the whole token at once.
 
 Every call is thread-safe and, if it changes anything, one durable transaction: it is done when it returns, and when it
 raises nothing has changed. A process that inherits a store by fork gets CKR_CRYPTOKI_NOT_INITIALIZED from it.
@@ -111,7 +112,7 @@ class SqliteStore:
         with self._lock:
             self._database.refresh()
             self._vault.facts()
-            return self._vault.keys is not None
+            return self._vault.role is not None
 
     def info(self) -> TokenInfo:
         with self._lock:

@@ -13,7 +13,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
-from keyfob.store.meta import GUARDED, NUMBER, WRAPPING_OF, Meta
+from keyfob.store.meta import NUMBER, WRAPPING_OF, Meta
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from keyfob.store.seal import Keys
 
 PAUSE = 0.02  # seconds between looks at whether other attempts are settled
+STAND_IN = "stand-in"
 
 
 class Vault:
-    """`keys` and `role` ("user", "so" or "file") are None while locked. `lock` is the store's, a reentrant one."""
+    """`keys` and `role` are None while locked. `lock` is the store's, a reentrant one.
+
+    Roles are "user", "so", "file", and STAND_IN: who gave NSS's empty SO PIN although there is an SO PIN, to set the
+    first user PIN and do nothing else. The stand-in has no keys until then, and never may set the SO PIN.
+    """
 
     __slots__ = (
         "_database",
@@ -37,6 +42,7 @@ class Vault:
         "_forget_objects",
         "_log",
         "_opened_by_empty_pin",
+        "_stands_in_until",
         "_told",
         "keys",
         "lock",
@@ -55,13 +61,14 @@ class Vault:
         self._told: set[str] = set()
         self._failed_here = dict.fromkeys(ROLES, 0)  # wrong PINs on a store that cannot be written
         self._opened_by_empty_pin = False
+        self._stands_in_until = b""  # this is no longer the key that the first PIN is sealed to
         self.keys: Keys | None = None
         self.role: str | None = None
 
     @property
     def sees_private(self) -> bool:
         """The SO opens the master key to wrap it anew, not to see the user's objects."""
-        return self.keys is not None and self.role != "so"
+        return self.keys is not None and self.role in ("user", "file")
 
     # Facts
 
@@ -74,6 +81,9 @@ class Vault:
                 self.forget_keys()
             if self.role == "file" and facts.is_known_empty(WRAPPING_OF["file"]):
                 self.tell("another process has given the token a PIN: logged out")
+                self.forget_keys()
+            if self.role == STAND_IN and self.keys is None and facts.first_pin_key != self._stands_in_until:
+                self.tell("another process has set the user PIN, or initialised the token anew: logged out")
                 self.forget_keys()
             if self.keys is not None:
                 facts.authenticate(self.keys)
@@ -108,12 +118,44 @@ class Vault:
 
     def login(self, role: str, pin: bytes) -> None:
         """Check the PIN and keep the keys."""
+        if role == "so" and not pin and self._stand_in():
+            return
         wrapping = self._admit(role)
         keys = self._open(role, pin, wrapping)
         with self.lock:
             self._settle(role, keys, wrapping)
             self._keep(role, keys)
             self._opened_by_empty_pin = not pin
+        if role == "so" and pin:
+            self._wrap_for_so(pin)
+
+    def _stand_in(self) -> bool:
+        """Log in whoever is to set the first user PIN without the SO PIN, if that may be (P6); no attempt at a PIN."""
+        with self.lock:
+            self._database.refresh()
+            key = self.facts().first_pin_key
+            if key:
+                self.forget_keys()
+                self.role, self._stands_in_until = STAND_IN, key
+            return bool(key)
+
+    def _wrap_for_so(self, pin: bytes) -> None:
+        """After the SO's login, best effort: take what a stand-in left, and let one come to a token of schema 2."""
+        from keyfob.store import seal
+
+        try:
+            with self.lock:
+                facts = self.facts()
+                handed_over = seal.is_handed_over(facts.value(WRAPPING_OF["so"]), "so")
+                closed = facts.awaits_first_pin and not facts.first_pin_key
+            if self._database.read_only or not (handed_over or closed):
+                return
+            self.set_pin("so", pin)
+        except PKCS11Error as problem:
+            self.tell(f"the SO's key is not renewed at this login: {problem}")
+            return
+        if handed_over:
+            self.tell("the first user PIN was set without the SO PIN; the SO has taken over the key")
 
     def verify(self, role: str, pin: bytes) -> None:
         """Check the PIN; only the counters change."""
@@ -154,6 +196,7 @@ class Vault:
         self.keys = None
         self.role = None
         self._opened_by_empty_pin = False
+        self._stands_in_until = b""
         self._facts = None
         self._forget_objects()
 
@@ -271,14 +314,13 @@ class Vault:
     def set_pin(self, role: str, pin: bytes) -> None:
         """Wrap the master key anew for `role`.
 
-        A master key that lay under the empty SO PIN was open to every reader of the file, so with the first real PIN
-        comes a new master key, and nothing opens to the empty PIN any more.
+        With the first PIN that is set through the empty SO PIN comes a new master key, see rekey.py.
 
         A user PIN also ends the use of a key file, in the same transaction; whoever had the token open by the file and
         sets it is the user from now on. The file is deleted after that, and its name forgotten last: so there is no
         moment without a way in, and a kill in between leaves a file that opens nothing, for the next login to delete.
         """
-        from keyfob.store import seal
+        from keyfob.store import handover, rekey, seal
 
         if role not in ROLES:
             raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
@@ -286,24 +328,26 @@ class Vault:
         with self.lock:
             self._database.refresh()
             hardening = self.facts().hardening
-            keys = self._required_keys()
-            new_keys = seal.Keys.generate() if self._opened_by_empty_pin else keys
+            keys = self._keys_to_wrap(role)
+            new_keys = seal.Keys.generate() if keys is None or self._opened_by_empty_pin else keys
             master = bytes(new_keys.master)
         wrapping = seal.wrap(master, role, pin, hardening)
         with self.lock:
             with self._database.writing():
                 facts = self.facts()
-                if self._required_keys() is not keys:
+                if self._keys_to_wrap(role) is not keys:
                     raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "logged out meanwhile")
                 values = {WRAPPING_OF[role]: wrapping}
                 if role == "user":
                     settings = {name: value for name, value in facts.settings.items() if name != meta.USER_PIN}
-                    values |= {WRAPPING_OF["file"]: b"", "settings": meta.encode_settings(settings)}
+                    values |= {WRAPPING_OF["file"]: b"", "settings": meta.encode_settings(settings), "so_key": b""}
+                elif facts.awaits_first_pin:
+                    values["so_key"] = handover.public_key(master)
                 self.forget_facts()
-                if new_keys is not keys:
-                    values = {name: facts.value(name) for name in GUARDED} | {WRAPPING_OF["so"]: b""} | values
-                    values["key_id"] = new_keys.key_id
-                    rows.seal_anew(self._database, keys, new_keys, facts.adopted)
+                if keys is None:
+                    values = rekey.replace_unknown_key(self._database, facts, new_keys, self.tell) | values
+                elif new_keys is not keys:
+                    values = rekey.replace_open_key(self._database, facts, keys, new_keys) | values
                 facts.counters.succeed(role)
                 meta.write(self._database, values, new_keys)
                 meta.write_counters(self._database, facts.counters)
@@ -315,18 +359,11 @@ class Vault:
             self._drop_key_file(new_keys)
 
     def _drop_key_file(self, keys: Keys) -> None:
-        """Delete the key file that no longer opens the token, if that has not been done; best effort."""
+        """Best effort: what no longer opens the token goes."""
         from keyfob.store import key_file
 
         try:
-            facts = self._facts_for(keys)
-            if not facts.is_known_empty(WRAPPING_OF["file"]) or facts.is_known_empty("key_file"):
-                return
-            written = facts.text("key_file")
-            if not key_file.remove(written, self._database.path):
-                self.tell(f"{written} no longer opens this token; other tokens may use it, so it is left alone")
-            with self._database.writing():
-                meta.write(self._database, {"key_file": b""}, keys)
+            key_file.drop(self._database, self._facts_for(keys), keys, self.tell)
         except OSError as problem:
             self.tell(f"the key file, which opens nothing any more, cannot be deleted: {problem.strerror}")
         except PKCS11Error as problem:
@@ -344,7 +381,7 @@ class Vault:
 
     def reset(self, label: bytes, so_pin: bytes) -> None:
         """C_InitToken: after the right SO PIN every object, PIN and key file goes; serial, kind and limits stay."""
-        from keyfob.store import seal
+        from keyfob.store import rekey, seal
 
         wrapping = self._admit("so")
         old = self._open("so", so_pin, wrapping)
@@ -352,22 +389,13 @@ class Vault:
             self._settle("so", old, wrapping)
             hardening = self._facts_for(old).hardening
         keys = seal.Keys.generate()
-        new_wrapping = seal.wrap(keys.master, "so", so_pin, hardening)
+        so_facts = rekey.so_facts(keys, so_pin, hardening)
         with self.lock:
             with self._database.writing():
                 facts = self._facts_for(old)
                 if _wrapping(facts, "so") != wrapping:
                     raise PKCS11Error(CKR.PIN_INCORRECT, "the so PIN was changed at this moment")
-                kept = ("created", "hardening", "kind", "max_failures", "serial")
-                values = {name: facts.value(name) for name in kept}
-                values |= fresh_facts(keys, facts.number("epoch") + 1, label, facts.counters.version)
-                values["key_file"] = facts.value("key_file")  # to be deleted
-                values[WRAPPING_OF["so"]] = new_wrapping
-                for role in ROLES:
-                    facts.counters.succeed(role)
-                self._database.run("DELETE FROM object")
-                self._database.run("DELETE FROM lookup")
-                self._database.run("DELETE FROM unindexed")
+                values = rekey.start_anew(self._database, facts, keys, label) | so_facts
                 meta.write(self._database, values, keys)
                 meta.write_counters(self._database, facts.counters)
             self.forget_keys()
@@ -375,6 +403,14 @@ class Vault:
             self._drop_key_file(keys)
         old.wipe()
         keys.wipe()
+
+    def _keys_to_wrap(self, role: str) -> Keys | None:
+        """The keys that a new PIN of `role` shall open; None: new ones, because the first PIN is a stand-in's."""
+        if self.role != STAND_IN:
+            return self._required_keys()
+        if role != "user":
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the SO PIN is changed after a login with it")
+        return self.keys
 
     def _required_keys(self) -> Keys:
         if self.keys is None:
@@ -389,18 +425,3 @@ def _wrapping(facts: Meta, role: str) -> bytes:
             raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token has no user PIN")
         raise PKCS11Error(CKR.PIN_INCORRECT, "the token has no SO PIN; its user can set one")
     return wrapping
-
-
-def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str, bytes]:
-    """The facts of a token that has just been initialised, as far as they do not depend on the case."""
-    return {
-        "adopted": NUMBER.pack(adopted),
-        "epoch": NUMBER.pack(epoch),
-        "file_wrapping": b"",
-        "key_file": b"",
-        "key_id": keys.key_id,
-        "label": label,
-        "settings": meta.encode_settings({}),
-        "so_wrapping": b"",
-        "user_wrapping": b"",
-    }

@@ -2,7 +2,7 @@
 
                      LOGIN_REQUIRED  USER_PIN_INITIALIZED                       (the guide's table 1.1)
     general access        no                 no           everything is there without login           S12
-    uninitialised         yes                no           waits for its first user PIN, also NSS's    S13
+    uninitialised         yes                no           waits for its first user PIN, also NSS's    S13, P6
     with an empty PIN     no                 yes          as general access, until C_SetPIN           S14
     initialised           yes                yes          private objects need the user's login       S15
 
@@ -90,7 +90,10 @@ class Login:
             self._check_so(pin)
 
     def _check_so(self, pin: bytes | None) -> None:
-        """Until a user PIN is set NSS may do what the standard forbids: SO beside read-only sessions, no PIN (P6)."""
+        """Until a user PIN is set NSS may do what the standard forbids: SO beside read-only sessions, no PIN (P6).
+
+        The empty PIN is then accepted beside a real SO PIN too; what it may do there is the store's matter.
+        """
         if self._awaits_first_pin:
             return
         if pin == b"":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from keyfob import __version__
 from keyfob.nss.driver.record import call_text
 from keyfob.nss.jobs import JobResult, Outcome, judge
 from keyfob.nss.model import Ended, Finding, Report, RuleResult, ScenarioResult, Verdict
 from keyfob.nss.report import page, timeline
-from keyfob.nss.report.wording import MOST_CALLS
+from keyfob.nss.report.page import escape
+from keyfob.nss.report.wording import MOST_CALLS, expectation
 
 LOOKS = {
     Verdict.FAIL: "bad",
@@ -74,14 +73,16 @@ def _head(report: Report, by_verdict: dict[Verdict, list[RuleResult]]) -> str:
         unused = f"; NSS does not use it: {slot['disabled']}" if slot["disabled"] else ""
         facts.append((f"Slot {slot['id']}", f"{token}, {slot['description']}{unused}"))
     facts.append(("Tested", f"{report.started}, {report.seconds:.0f} s; {_allowed(report)}"))
-    counts = "".join(
-        f'<li class="{LOOKS[verdict]}"><b>{len(by_verdict[verdict])}</b>{escape(str(verdict))}</li>'
-        for verdict in Verdict
-    )
+    counts = "".join(_count(verdict, len(found)) for verdict, found in by_verdict.items())
     return (
         f"<h1>Does {escape(_name(report))} work with NSS?</h1>{page.paragraph(sentence, 'lead')}"
         f'{page.facts(facts)}<ul class="counts">{counts}</ul>'
     )
+
+
+def _count(verdict: Verdict, number: int) -> str:
+    place = {Verdict.FAIL: "failures", Verdict.WARN: "warnings"}.get(verdict, "rules") if number else "rules"
+    return f'<li class="{LOOKS[verdict]}"><a href="#{place}"><b>{number}</b>{escape(str(verdict))}</a></li>'
 
 
 def _allowed(report: Report) -> str:
@@ -108,25 +109,30 @@ def _kinds(report: Report) -> str:
 
 
 def _jobs(jobs: list[JobResult], results: dict[str, RuleResult]) -> str:
-    rows = []
-    for result in jobs:
-        why = [
-            f'<a href="#rule-{name}" title="{escape(results[name].rule.title)}">{name}</a>' for name in result.because
-        ]
-        lacks = f" {escape('; '.join(result.lacks))}" if result.lacks and result.outcome != Outcome.WORKS else ""
-        rows.append(
-            f"<tr><td>{escape(result.job.title)}</td><td>{_tag(str(result.outcome), OUTCOMES[result.outcome])}</td>"
-            f"<td>{', '.join(why)}{lacks}</td></tr>"
-        )
+    rows = [
+        f"<tr><td>{escape(result.job.title)}</td><td>{_tag(str(result.outcome), OUTCOMES[result.outcome])}</td>"
+        f"<td>{_because(result, results)}</td></tr>"
+        for result in jobs
+    ]
     head = "<tr><th>Job</th><th>In NSS and Firefox</th><th>Because of</th></tr>"
     return f"<h2>Jobs</h2><table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _because(result: JobResult, results: dict[str, RuleResult]) -> str:
+    """The rules that decided a job, on a line each; where many are untested for one reason, in one line."""
+    links = [(f'<a href="#rule-{name}">{name}</a>', escape(results[name].rule.title)) for name in result.because]
+    if result.outcome == Outcome.UNKNOWN or result.lacks:
+        word = "lacks " if result.outcome == Outcome.NOT else ""
+        lacks = escape(word + " or ".join(result.lacks))
+        return f"{', '.join(link for link, _title in links)} {lacks}"
+    return "".join(f"<div>{link} {title}</div>" for link, title in links)
 
 
 def _findings(report: Report, title: str, results: list[RuleResult], verdict: Verdict) -> str:
     if not results:
         return ""
     cards = [_card(report, result, verdict) for result in sorted(results, key=lambda r: r.rule.severity or "B")]
-    return f"<h2>{title}</h2>{''.join(cards)}"
+    return f'<h2 id="{title.lower()}">{title}</h2>{"".join(cards)}'
 
 
 def _card(report: Report, result: RuleResult, verdict: Verdict) -> str:
@@ -139,17 +145,20 @@ def _card(report: Report, result: RuleResult, verdict: Verdict) -> str:
 
 def _finding(report: Report, result: RuleResult, finding: Finding) -> str:
     rule = result.rule
+    scenario = next((each for each in report.scenarios if each.name == finding.scenario), None)
     rows = [
         ("Found", f"<b>{escape(finding.saw)}</b>"),
-        ("Calls", _evidence(report, finding)),
+        ("Calls", _evidence(scenario, finding) if scenario else ""),
         ("What NSS does", escape(finding.nss or rule.nss)),
-        ("What it expects", escape(finding.expects or rule.expects)),
+        ("What it expects", escape(expectation(finding))),
         ("What a user sees", escape(finding.user or rule.user)),
         ("Where in NSS", f"<code>{escape(', '.join(rule.where))}</code>"),
         ("Standard", escape(rule.standard)),
     ]
     if rule.severity:
         rows.append(("Severity", f"{rule.severity}: {SEVERITIES[rule.severity]}"))
+    if scenario is not None:
+        rows.append(("Scenario", f'<a href="#{_anchor(scenario)}">{escape(scenario.title)}</a>'))
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows if value)
     return f"<dl>{items}</dl>"
 
@@ -158,10 +167,7 @@ def _anchor(scenario: ScenarioResult) -> str:
     return "call-" + "".join(letter if letter.isalnum() else "-" for letter in scenario.name)
 
 
-def _evidence(report: Report, finding: Finding) -> str:
-    scenario = next((each for each in report.scenarios if each.name == finding.scenario), None)
-    if scenario is None:
-        return ""
+def _evidence(scenario: ScenarioResult, finding: Finding) -> str:
     lines = []
     for number in finding.calls[:MOST_CALLS]:
         call = scenario.call(number)
@@ -184,7 +190,7 @@ def _rules(results: dict[str, RuleResult]) -> str:
     head = "<tr><th>Rule</th><th>Verdict</th><th>What it says, and what was found</th></tr>"
     search = '<input type="search" placeholder="words, or a rule" aria-label="words to look for">'
     return (
-        f'<h2>Every rule</h2><div class="filters">{search}{boxes}<span id="shown"></span></div>'
+        f'<h2 id="rules">Every rule</h2><div class="filters">{search}{boxes}<span id="shown"></span></div>'
         f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
     )
 
@@ -201,7 +207,7 @@ def _rule(result: RuleResult) -> str:
 
 
 def _scenarios(report: Report) -> str:
-    parts = ["<h2>Scenarios</h2>", LEGEND]
+    parts = ['<h2 id="scenarios">Scenarios</h2>', LEGEND]
     parts.extend(_scenario(scenario) for scenario in report.scenarios)
     return "".join(parts)
 
@@ -211,7 +217,7 @@ def _scenario(scenario: ScenarioResult) -> str:
     anchor = _anchor(scenario)
     if scenario.ended == Ended.SKIPPED:
         return (
-            f"<details><summary><h3>{escape(scenario.title)}</h3> {_tag('not run', 'idle')}</summary>"
+            f'<details id="{anchor}"><summary><h3>{escape(scenario.title)}</h3> {_tag("not run", "idle")}</summary>'
             f"{page.paragraph(scenario.detail)}</details>"
         )
     failed = any(f.verdict == Verdict.FAIL for f in scenario.findings)
@@ -225,7 +231,7 @@ def _scenario(scenario: ScenarioResult) -> str:
     )
     ended = "" if scenario.ended == Ended.DONE else f"{scenario.ended}: "
     return (
-        f"<h3>{escape(scenario.title)} {look}</h3>"
+        f'<h3 id="{anchor}">{escape(scenario.title)} {look}</h3>'
         f'<p class="soft">{len(scenario.calls)} calls, {scenario.seconds:.1f} s</p>{picture}'
         f"{page.paragraph(ended + scenario.detail) if scenario.detail else ''}{output}"
         f"<details><summary>The calls of “{escape(scenario.title)}”</summary>"

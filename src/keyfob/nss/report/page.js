@@ -24,6 +24,7 @@ function reveal() {
   for (let parent = aim.parentElement; parent; parent = parent.parentElement) {
     if (parent.tagName === "DETAILS") parent.open = true;
   }
+  aim.hidden = false;
   aim.scrollIntoView({ block: "center" });
 }
 

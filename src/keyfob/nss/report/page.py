@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from html import escape
+import html
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+
+
+def escape(text: str) -> str:
+    """Text for HTML, in quotes too. Modules choose names: what is not printable, or turns a line round, becomes U+FFFD."""
+    return html.escape("".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text))
 
 
 def page(title: str, body: str, *, made_by: str) -> str:
@@ -13,7 +18,7 @@ def page(title: str, body: str, *, made_by: str) -> str:
     style = (HERE / "page.css").read_text(encoding="utf-8")
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<!doctype html>\n<html lang="en" class="no-script">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"

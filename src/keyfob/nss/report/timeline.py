@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from keyfob.nss.driver.record import call_text
+from keyfob.nss.report.page import escape
 
 Call = dict[str, Any]
 

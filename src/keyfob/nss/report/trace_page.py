@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from keyfob.nss.report import page, timeline
+from keyfob.nss.report.page import escape
 
 MOST = 20_000
 """Calls that a page shows; a browser session makes more, and the JSON lines have them all."""

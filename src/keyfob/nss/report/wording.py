@@ -14,12 +14,18 @@ def evidence(report: Report, finding: Finding) -> list[str]:
     known = rule(finding.rule)
     lines = [f"Found: {finding.saw}", f"NSS: {finding.nss or known.nss}"]
     lines += [f"Call: {call}" for call in calls(report, finding)]
-    lines.append(f"Expected: {finding.expects or known.expects}")
+    lines.append(f"Expected: {expectation(finding)}")
     lines.append(f"User sees: {finding.user or known.user}")
     lines.append(f"In NSS: {', '.join(known.where)}")
     if finding.scenario:
         lines.append(f"Scenario: {finding.scenario}")
     return lines
+
+
+def expectation(finding: Finding) -> str:
+    """What this call should have answered, where that is known, and what the rule asks of a module."""
+    known = rule(finding.rule).expects
+    return f"{finding.expects} {known}" if finding.expects and finding.expects not in known else known
 
 
 def calls(report: Report, finding: Finding) -> list[str]:

@@ -11,8 +11,7 @@ from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
 from keyfob.spec.constants import CKF, CKR, CKU
 
-# What an SO PIN that is merely another one is answered with; any other code refuses every empty PIN.
-WRONG = (CKR.PIN_INCORRECT,)
+CANNOT = "to the SO with an empty PIN, beside NSS's open session: NSS cannot set the first PIN"
 
 
 @scenario(
@@ -30,7 +29,6 @@ def first_pin(context: Context) -> None:
     fresh = False
     if slot.session and slot.needs_login and not slot.pin_initialized:
         with context.step("PK11_InitPin"):
-            # As it came: NSS's empty SO PIN is the right one, or none is.
             fresh = _initialise(context, nss, slot, None)
     if fresh:
         context.skip("the token came without a user PIN, and NSS set it: run again with its SO PIN to erase it", "S18")
@@ -77,7 +75,8 @@ def _erase(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes) -> None:
 def _initialise(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes | None) -> bool:
     """PK11_InitPin (auth:418), and where that fails the way of the standard, so that the run can go on.
 
-    `so_pin` is the SO's, None where only NSS's own empty one may be tried; whether NSS's way worked.
+    Whatever the SO PIN is, NSS gives an empty one. `so_pin`: the SO's, for the standard's way; None: not to be tried.
+    The answer is whether NSS's way worked.
     """
     if not slot.needs_login:
         context.skip("the token needs no login", "P6", "S19", applicable=False)
@@ -91,11 +90,9 @@ def _initialise(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes | None)
             both.expect_rv(opened, CKR.OK, because="beside the open read-only session")
             session = opened.ok()
         empty = module.C_Login(session, CKU.SO, None if slot.protected_path else b"", on_device=slot.protected_path)
-        if empty.is_ok:
+        if pitfall.expect_rv(empty, CKR.OK, because=CANNOT):
             pin = module.C_InitPIN(session, None if slot.protected_path else context.pin)
             done = check.expect_rv(pin, CKR.OK, because="in a read-write session of the SO")
-        else:
-            _judge_refusal(context, pitfall, session, empty, so_pin)
         module.C_Logout(session)
         nss.close(slot, session)
         if not done:
@@ -115,21 +112,6 @@ def _initialise(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes | None)
     with context.checking("S13") as check:
         check.expect(slot.pin_initialized, "CKF_USER_PIN_INITIALIZED did not become TRUE", info)
     return done
-
-
-def _judge_refusal(context: Context, pitfall: Check, session: int, empty: Reply[None], so_pin: bytes | None) -> None:
-    """NSS's login failed: because of the open session, because no empty PIN is ever taken, or only by this SO's PIN."""
-    cannot = "to the SO with an empty PIN, beside NSS's open session: NSS cannot set the first PIN"
-    if empty.rv not in WRONG or not so_pin:
-        pitfall.expect_rv(empty, CKR.OK, because=cannot)
-        return
-    beside = context.module.C_Login(session, CKU.SO, so_pin)
-    context.judge_pin(beside, "so_pin")
-    if pitfall.expect_rv(beside, CKR.OK, because="to the SO beside NSS's open session: NSS cannot set the first PIN"):
-        pitfall.not_tested(
-            "the SO may log in beside NSS's session, but NSS tries only an empty SO PIN, and this one is not "
-            '(--so-pin "" initialises the token with an empty one)'
-        )
 
 
 def _initialise_by_the_standard(context: Context, slot: NssSlot, so_pin: bytes) -> None:

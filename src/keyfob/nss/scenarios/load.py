@@ -164,7 +164,12 @@ def _end_and_again(context: Context, module: Module) -> None:
         for slot in slots:
             module.C_CloseAllSessions(slot)
         check.expect_rv(module.C_Finalize(), CKR.OK)
-        for reply in (module.C_GetSlotList(False, None), module.C_GetInfo(), module.C_CloseSession(1)):
+        for reply in (
+            module.C_GetSlotList(False, None),
+            module.C_GetInfo(),
+            module.C_GetSessionInfo(1),
+            module.C_CloseSession(1),
+        ):
             if reply.rv != CKR.CRYPTOKI_NOT_INITIALIZED:
                 # Nothing in NSS depends on it; a program that forks finds out by it (SECMOD_RestartModules).
                 check.warn(
@@ -182,15 +187,17 @@ def _end_and_again(context: Context, module: Module) -> None:
         lost = [slot for slot in slots if slot not in again]
         check.expect(not lost, f"slots {lost} are gone after C_Finalize and C_Initialize", reply)
         for slot in again:
-            info = module.C_GetSlotInfo(slot).ok()
-            if info.flags & CKF.TOKEN_PRESENT:
+            info = module.C_GetSlotInfo(slot)
+            if info.is_ok and info.value.flags & CKF.TOKEN_PRESENT:
                 check.expect_rv(module.C_GetTokenInfo(slot), CKR.OK, because="after C_Finalize and C_Initialize")
-        module.C_Finalize().ok()
+        module.C_Finalize()
 
 
 def _slots(module: Module) -> list[int]:
-    count = module.C_GetSlotList(False, None).ok()
-    return list(module.C_GetSlotList(False, count).ok())
+    """The slots, as far as the module tells them: a list that fails is rule S1's matter."""
+    counted = module.C_GetSlotList(False, None)
+    listed = module.C_GetSlotList(False, counted.value) if counted.is_ok else counted
+    return list(listed.value) if listed.is_ok and isinstance(listed.value, list) else []
 
 
 @scenario("load: NULL", "C_Initialize with NULL, as NSS's second try", rules=("G2",))
@@ -236,14 +243,18 @@ ROUNDS = 100
 def load_threads(context: Context) -> None:
     module = context.module
     with context.checking("P9") as check:
-        with check.setup("get the function list"):
+        with check.setup("initialise the module, end it and initialise it again with one thread"):
             module.resolve().ok()
+            for _ in range(2):
+                module.C_Initialize(parameters=context.options.parameters).ok()
+                usual = module.C_GetSlotList(False, None)
+                module.C_Finalize()
         for _ in range(ROUNDS):
             replies = _race(module, context.options.parameters)
             for reply in replies:
                 check.expect_rv(reply, CKR.OK, CKR.CRYPTOKI_ALREADY_INITIALIZED, because="beside another thread's")
             check.expect(any(reply.is_ok for reply in replies), "none of two concurrent calls initialised it", *replies)
-            check.expect_rv(module.C_GetSlotList(False, None), CKR.OK, because="after two concurrent C_Initialize")
+            check.expect_rv(module.C_GetSlotList(False, None), usual.rv, because="after two concurrent C_Initialize")
             module.C_Finalize()
             if check.judged:
                 break

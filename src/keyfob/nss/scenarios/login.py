@@ -135,9 +135,10 @@ def _logged_in(context: Context, nss: Nss, slot: NssSlot, sessions: dict[int, in
     with context.checking("P11") as check:
         _states(context, check, sessions, USER_STATES, "after the login on another session")
         if not slot.single_session:
-            later = {module.C_OpenSession(slot.id, READ_ONLY).ok(): READ_ONLY}
-            if not slot.read_only:
-                later[module.C_OpenSession(slot.id, READ_WRITE).ok()] = READ_WRITE
+            # A token that has no more sessions is rule P26's matter.
+            kinds = (READ_ONLY,) if slot.read_only else (READ_ONLY, READ_WRITE)
+            opened = [(module.C_OpenSession(slot.id, flags), flags) for flags in kinds]
+            later = {reply.value: flags for reply, flags in opened if reply.is_ok}
             _states(context, check, later, USER_STATES, "though the user was logged in when it was opened")
             for session in later:
                 module.C_CloseSession(session)

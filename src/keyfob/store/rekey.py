@@ -1,0 +1,82 @@
+"""A new master key: the facts of a token that gets one, and the objects that it must vouch for from then on."""
+
+from __future__ import annotations
+
+from keyfob.store import meta, rows
+from keyfob.store.counters import ROLES
+from keyfob.store.meta import GUARDED, NUMBER, WRAPPING_OF
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyfob.store.database import Database
+    from keyfob.store.hardening import Hardening
+    from keyfob.store.meta import Meta
+    from keyfob.store.seal import Keys
+
+
+def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str, bytes]:
+    """The facts of a token that has just been initialised, as far as they do not depend on the case."""
+    return {
+        "adopted": NUMBER.pack(adopted),
+        "epoch": NUMBER.pack(epoch),
+        "file_wrapping": b"",
+        "key_file": b"",
+        "key_id": keys.key_id,
+        "label": label,
+        "settings": meta.encode_settings({}),
+        "so_key": b"",
+        "so_wrapping": b"",
+        "user_wrapping": b"",
+    }
+
+
+def so_facts(keys: Keys, pin: bytes, hardening: Hardening) -> dict[str, bytes]:
+    """The SO's way into a token without user PIN; takes as long as a PIN does.
+
+    Under the empty SO PIN the master key is open to every reader of the file, so nothing is ever sealed to that one.
+    """
+    from keyfob.store import handover, seal
+
+    wrapping = seal.wrap(keys.master, "so", pin, hardening)
+    return {WRAPPING_OF["so"]: wrapping, "so_key": handover.public_key(keys.master) if pin else b""}
+
+
+def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> dict[str, bytes]:
+    """C_InitToken on a token, within the caller's transaction: the facts to write, but for the SO's."""
+    for table in ("object", "lookup", "unindexed"):
+        database.run(f"DELETE FROM {table}")  # noqa: S608 - our own names
+    for role in ROLES:
+        facts.counters.succeed(role)
+    kept = ("created", "hardening", "kind", "max_failures", "serial")
+    fresh = fresh_facts(keys, facts.number("epoch") + 1, label, facts.counters.version)
+    to_be_deleted = {"key_file": facts.value("key_file")}
+    return {name: facts.value(name) for name in kept} | fresh | to_be_deleted
+
+
+def replace_open_key(database: Database, facts: Meta, old: Keys, new: Keys) -> dict[str, bytes]:
+    """The first real PIN of a token under the empty SO PIN, within the caller's transaction: the facts to write.
+
+    The old master key was open to every reader of the file; nothing opens to the empty PIN any more.
+    """
+    rows.seal_anew(database, old, new, facts.adopted)
+    return {name: facts.value(name) for name in GUARDED} | {"key_id": new.key_id, WRAPPING_OF["so"]: b""}
+
+
+def replace_unknown_key(database: Database, facts: Meta, new: Keys, tell: Callable[[str], None]) -> dict[str, bytes]:
+    """The first user PIN beside an SO PIN that was not given (handover.py), within the caller's transaction.
+
+    There are no private objects yet. Whether the SO wrote the public ones cannot be checked without the old master key,
+    so all of them count as written without login: they are adopted, except for trust objects, which nobody vouches for.
+    """
+    from keyfob.store import handover
+
+    database.run("UPDATE object SET mac = NULL WHERE mac IS NOT NULL")
+    rows.adopt(database, new, 0, tell)
+    sealed = handover.seal(bytes(new.master), facts.first_pin_key)
+    return {name: facts.value(name) for name in GUARDED} | {
+        "adopted": NUMBER.pack(facts.counters.version),
+        "key_id": new.key_id,
+        WRAPPING_OF["so"]: facts.value(WRAPPING_OF["so"]) + sealed,
+    }
