@@ -192,7 +192,8 @@ def entries() -> str:
         has_session = entry["args"][0][1] == "CK_SESSION_HANDLE"
         lines.append(f"\n\n@export\ndef {name}({names}) -> int:\n")
         if has_session:
-            lines.append("    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)\n    if session is None:\n")
+            lines.append("    session = SESSIONS.get(hSession) or session_that_may_be_gone(hSession)\n")
+            lines.append("    if session is None:\n")
             lines.append(f'        return no_session("{name}", hSession)\n')
         lines.append("    try:\n" + "\n".join(body(entry, rooms[name])) + "\n")
         session = ", session" if has_session else ""

@@ -1,6 +1,7 @@
 /*
  * Changes a token without end, for test_kill.py to kill: `kill MODULE objects PIN SEED`, `kill MODULE login PIN`,
- * `kill MODULE set-pin OLD NEW`, `kill MODULE first-pin OLD NEW` (once), `kill MODULE initialise SO-PIN LABEL...`.
+ * `kill MODULE set-pin OLD NEW`, `kill MODULE first-pin OLD NEW` (once), `kill MODULE nss-first-pin NEW` (once),
+ * `kill MODULE initialise-pin SO-PIN NEW`, `kill MODULE initialise SO-PIN LABEL...`.
  *
  * Each call is announced (`try ...`) before it is made and acknowledged (`done`) after it has answered CKR_OK.
  */
@@ -160,6 +161,27 @@ static void set_pin(const char *old, const char *new)
     say("done");
 }
 
+/* As NSS does: its first session stays open, and the SO PIN is the empty one, whatever the SO's is. */
+static void nss_first_pin(CK_ULONG slot, const char *pin)
+{
+    CK_ULONG read_only;
+
+    OK(p11->C_OpenSession(slot, CKF_SERIAL_SESSION, NULL, NULL, &read_only));
+    OK(login(session, CKU_SO, ""));
+    say("try nss-first-pin - -");
+    OK(p11->C_InitPIN(session, (CK_BYTE *)pin, strlen(pin)));
+    say("done");
+}
+
+static void initialise_pin(const char *so_pin, const char *pin)
+{
+    say("try initialise-pin - -");
+    OK(login(session, CKU_SO, so_pin));
+    OK(p11->C_InitPIN(session, (CK_BYTE *)pin, strlen(pin)));
+    say("done");
+    OK(p11->C_Logout(session));
+}
+
 static void initialise(CK_ULONG slot, const char *pin, const char *label)
 {
     char padded[33];
@@ -172,7 +194,8 @@ static void initialise(CK_ULONG slot, const char *pin, const char *label)
 
 int main(int count, char **arguments)
 {
-    const char *what = count > 4 || (count > 3 && strcmp(arguments[2], "login") == 0) ? arguments[2] : "";
+    int short_one = count > 3 && (strcmp(arguments[2], "login") == 0 || strcmp(arguments[2], "nss-first-pin") == 0);
+    const char *what = count > 4 || short_one ? arguments[2] : "";
     CK_ULONG slot;
     int i;
 
@@ -200,8 +223,13 @@ int main(int count, char **arguments)
             change_objects();
         else if (strcmp(what, "login") == 0)
             log_in_and_out(arguments[3]);
-        else if (strcmp(what, "first-pin") == 0) {
-            set_pin(arguments[3], arguments[4]);
+        else if (strcmp(what, "initialise-pin") == 0)
+            initialise_pin(arguments[3], arguments[4]);
+        else if (strcmp(what, "first-pin") == 0 || strcmp(what, "nss-first-pin") == 0) {
+            if (*what == 'f')
+                set_pin(arguments[3], arguments[4]);
+            else
+                nss_first_pin(slot, arguments[3]);
             for (;;)
                 pause();
         } else

@@ -122,11 +122,11 @@ def test_two_hundred_kills_while_objects_change(programs: Programs, home: Path, 
     assert acknowledged > 2000
 
 
-def make_pair(client: Client, home: Path) -> None:
+def make_pair(client: Client, home: Path, pin: bytes = PIN) -> None:
     """One key pair on the token of this process, which is left closed."""
     client.initialize()
     session = client.open(client.slots()[0])
-    client.login(session, PIN)
+    client.login(session, pin)
     template: Template = [(CKA.TOKEN, True), (CKA.ID, b"pair"), (CKA.LABEL, b"pair")]
     client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256), *template], template)
     client.ok("C_Finalize", ffi.NULL)
@@ -206,6 +206,78 @@ def test_kills_while_the_first_pin_is_set_leave_the_key_file_or_the_pin(
         for left in path.parent.iterdir():
             left.unlink()
     assert min(ends.values()) > 0 or rounds < 20, ends
+
+
+@pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.long)])
+def test_kills_while_nss_sets_the_first_pin_leave_the_token_waiting_or_set(
+    programs: Programs, home: Path, client: Client, rounds: int
+) -> None:
+    """P6 beside a real SO PIN: the user PIN is set as a whole or not at all, and the SO PIN works after either."""
+    client.ok("C_Finalize", ffi.NULL)
+    draw = random.Random(rounds)
+    path = home / "tokens" / TOKEN_FILE
+    path.parent.mkdir()
+    ends = {"waiting": 0, "set": 0}
+    for _ in range(rounds):
+        make_waiting(path)
+        done, _ = kill_after(start(programs("kill"), "nss-first-pin", PIN.decode()), draw.uniform(0, 0.06))
+        client.initialize()
+        is_set = bool(client.token_info(client.slots()[0]).flags & CKF.USER_PIN_INITIALIZED)
+        client.ok("C_Finalize", ffi.NULL)
+        assert is_set or not done
+        if is_set:
+            make_pair(client, home)
+        so_sets_pin(client, OTHER_PIN)
+        if not is_set:
+            make_pair(client, home, OTHER_PIN)
+        seen = look(home, OTHER_PIN)
+        check_whole(seen)
+        assert seen["signing"] == ["pair"]
+        ends["set" if is_set else "waiting"] += 1
+        for left in path.parent.iterdir():
+            left.unlink()
+    assert min(ends.values()) > 0 or rounds < 20, ends
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.long)])
+def test_kills_while_the_so_takes_over_the_key_cost_no_pin(
+    programs: Programs, home: Path, client: Client, rounds: int
+) -> None:
+    """The SO's first login after NSS's first PIN wraps the key anew; the SO PIN opens it before, and after, a kill."""
+    client.ok("C_Finalize", ffi.NULL)
+    draw = random.Random(rounds)
+    path = home / "tokens" / TOKEN_FILE
+    path.parent.mkdir()
+    for _ in range(rounds):
+        make_waiting(path)
+        store = SqliteStore.open(path)
+        store.login("so", b"")
+        store.set_pin("user", PIN)
+        store.close()
+        make_pair(client, home)
+        kill_after(start(programs("kill"), "initialise-pin", SO_PIN.decode(), PIN.decode()), draw.uniform(0, 0.06))
+        so_sets_pin(client, OTHER_PIN)
+        seen = look(home, OTHER_PIN)
+        check_whole(seen)
+        assert seen["signing"] == ["pair"]
+        for left in path.parent.iterdir():
+            left.unlink()
+
+
+def make_waiting(path: Path) -> None:
+    """As C_InitToken with a real SO PIN leaves it."""
+    hardening = Hardening(8192, 1)
+    SqliteStore.create(
+        path, label="waiting", serial="1", kind="multipurpose", so_pin=SO_PIN, hardening=hardening
+    ).close()
+
+
+def so_sets_pin(client: Client, pin: bytes) -> None:
+    client.initialize()
+    session = client.open(client.slots()[0])
+    client.login(session, SO_PIN, 0)
+    client.ok("C_InitPIN", session, pin, len(pin))
+    client.ok("C_Finalize", ffi.NULL)
 
 
 def make_general(path: Path, key_file: Path) -> None:

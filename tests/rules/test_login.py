@@ -30,6 +30,10 @@ for line in sys.stdin:
         session = client.open(int(pins[0]))
         old, new = pins[1].strip("'").encode(), pins[2].encode()
         print(client.call("C_SetPIN", session, old, len(old), new, len(new)), flush=True)
+    elif name == "first-pin":
+        session = client.open(int(pins[0]))
+        client.login(session, b"", 0)
+        print(client.call("C_InitPIN", session, pins[1].encode(), len(pins[1])), flush=True)
     elif name == "close":
         client.ok("C_CloseAllSessions", int(pins[0]))
         print(0, flush=True)
@@ -130,6 +134,74 @@ def test_an_uninitialised_token_gets_its_first_pin_from_nss(fresh: Nss) -> None:
         assert slot.client.call("C_Login", session, CKU.SO, b"", 0) == CKR.USER_ANOTHER_ALREADY_LOGGED_IN
         slot.logout()
         assert slot.client.call("C_Login", session, CKU.SO, b"", 0) == CKR.PIN_INCORRECT
+    other.end()
+
+
+@pytest.mark.rule("S13", "S19", "P6")
+def test_nss_sets_the_first_pin_of_a_token_whose_so_has_a_pin(nss: Nss) -> None:
+    """Erased with an SO PIN, the token takes NSS's empty one until it has a user PIN; the SO's own goes on working."""
+    slot, client = nss.slot, nss.client
+    slot.login(PIN)
+    slot.generate_ec()
+    assert slot.reset_token(SO_PIN) == CKR.OK
+    assert flags(slot) == UNINITIALISED
+    with slot.rw() as session:  # beside the read-only one, as NSS has it
+        assert client.call("C_Login", session, CKU.SO, b"not-it", 6) == CKR.PIN_INCORRECT
+        assert client.token_info(slot.id).flags & CKF.SO_PIN_COUNT_LOW
+        client.login(session, b"", CKU.SO)
+        assert client.state(session) == CKS.RW_SO_FUNCTIONS
+        assert client.token_info(slot.id).flags & CKF.SO_PIN_COUNT_LOW
+        client.ok("C_Logout", session)
+    slot.init_pin(PIN)
+    assert flags(slot) == INITIALISED
+    assert slot.is_logged_in()
+    _, key = slot.generate_ec()
+    slot.logout()
+    with slot.rw() as session:
+        assert client.call("C_Login", session, CKU.SO, b"", 0) == CKR.PIN_INCORRECT
+        assert client.call("C_Login", session, CKU.SO, SO_PIN, len(SO_PIN)) == CKR.SESSION_READ_ONLY_EXISTS
+    client.ok("C_CloseAllSessions", slot.id)
+    slot.session = client.open(slot.id, READ_WRITE)
+    for pin in (b"unblocked-1", b"unblocked-2"):
+        client.login(slot.session, SO_PIN, CKU.SO)
+        client.ok("C_InitPIN", slot.session, pin, len(pin))
+        client.ok("C_Logout", slot.session)
+        check_needs_login(slot, key, pin)
+        client.ok("C_Logout", slot.session)
+    assert not client.token_info(slot.id).flags & CKF.SO_PIN_COUNT_LOW
+
+
+@pytest.mark.rule("S13", "P6")
+def test_the_empty_so_pin_sets_nothing_but_the_first_pin(nss: Nss) -> None:
+    """Beside a real SO PIN the empty one neither changes that PIN, nor erases the token, nor sees a private object."""
+    slot, client = nss.slot, nss.client
+    assert slot.reset_token(SO_PIN) == CKR.OK
+    label = b"usurped".ljust(32)
+    with slot.rw() as session:
+        client.login(session, b"", CKU.SO)
+        for old in (b"", SO_PIN):
+            assert client.call("C_SetPIN", session, old, len(old), b"usurped", 7) != CKR.OK
+        attributes, count, _kept = client.template([(CKA.CLASS, CKO.DATA), (CKA.PRIVATE, True), (CKA.TOKEN, True)])
+        rv = client.call("C_CreateObject", session, attributes, count, ffi.new("CK_ULONG *"))
+        assert rv == CKR.USER_NOT_LOGGED_IN
+    client.ok("C_CloseAllSessions", slot.id)
+    assert client.call("C_InitToken", slot.id, b"", 0, label) == CKR.PIN_INCORRECT
+    client.ok("C_InitToken", slot.id, SO_PIN, len(SO_PIN), b"test".ljust(32))
+
+
+@pytest.mark.rule("S13", "P6")
+def test_of_two_programs_that_set_the_first_pin_one_does(nss: Nss) -> None:
+    """Who logged in with the empty SO PIN is logged out as soon as another process has set the user PIN."""
+    slot, client = nss.slot, nss.client
+    assert slot.reset_token(SO_PIN) == CKR.OK
+    other = Other(slot.id)
+    assert other.ask("flags") == UNINITIALISED
+    with slot.rw() as session:
+        client.login(session, b"", CKU.SO)
+        assert other.ask("first-pin", PIN.decode()) == CKR.OK
+        assert client.state(session) == CKS.RW_PUBLIC_SESSION
+        assert client.call("C_InitPIN", session, b"hijacked", 8) == CKR.USER_NOT_LOGGED_IN
+    slot.login(PIN)
     other.end()
 
 

@@ -38,8 +38,9 @@ OTHER_PIN = b"another secret"
 
 def make_waiting(path: Path, so_pin: bytes = SO_PIN, **more: Any) -> SqliteStore:
     """A token as C_InitToken leaves it."""
-    settings = {"label": "a token", "serial": SERIAL, "kind": "multipurpose", "hardening": CHEAP}
-    return SqliteStore.create(path, so_pin=so_pin, **(settings | more))
+    return SqliteStore.create(
+        path, label="a token", serial=SERIAL, kind="multipurpose", so_pin=so_pin, hardening=CHEAP, **more
+    )
 
 
 @pytest.fixture(params=["sqlite", "memory"])

@@ -104,6 +104,7 @@ def _check(
     time_limit: float,
     json_file: str | None,
     junit: str | None,
+    html: str | None,
     **rest: Any,
 ) -> None:
     from keyfob.nss.options import Options
@@ -123,7 +124,7 @@ def _check(
         report = _run(chosen, options, wanted)
     except CannotCheck as problem:
         raise CannotCheckRefusal(str(problem)) from None
-    _give(report, json_file, junit)
+    _give(report, json_file, junit, html)
     if report.options.get("pin") and options.refused.get("pin"):
         raise CannotCheckRefusal(f"the PIN that was given is refused ({options.refused['pin']}); it was tried once")
     if report.failed:
@@ -173,10 +174,13 @@ def _run(chosen: list[Scenario], options: Options, wanted: frozenset[str] | None
         return run(chosen, options, _Progress(status, len(chosen)), wanted)
 
 
-def _give(report: Report, json_file: str | None, junit: str | None) -> None:
+def _give(report: Report, json_file: str | None, junit: str | None, html: str | None) -> None:
     from keyfob.nss.report import as_json
+    from keyfob.nss.report import html as as_html
     from keyfob.nss.report import junit as as_junit
 
+    if html is not None:
+        _write(html, as_html.render(report))
     if junit is not None:
         _write(junit, as_junit.text(report))
     if json_file is not None:

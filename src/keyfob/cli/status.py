@@ -7,8 +7,8 @@ import click
 from keyfob.cli import link, module, registry, tables
 
 EPILOG = """\b
-Looked at are the profiles of Firefox, Thunderbird and Chromium of this user, p11-kit, and the policies of the machine.
-A database elsewhere (keyfob install nss DIR) is not looked for."""
+Looked at are the profiles of Firefox, Thunderbird and Chromium, p11-kit, the
+policies of the machine, and what was named to `keyfob install` by its path."""
 
 
 @click.command(epilog=EPILOG)

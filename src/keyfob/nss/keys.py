@@ -129,13 +129,15 @@ def public_half(context: Context, session: int, handle: int, kind: int) -> Publi
     if kind == CKK.RSA:
         modulus = nss.read_one(session, handle, CKA.MODULUS)
         exponent = nss.read_one(session, handle, CKA.PUBLIC_EXPONENT)
-        if modulus and exponent:
-            return rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
-        return None
+        if not modulus or not exponent:
+            return None
+        return rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
     curve = nss.read_one(session, handle, CKA.EC_PARAMS)
     point = nss.read_one(session, handle, CKA.EC_POINT)
-    if not curve or not point:
-        return None
+    return _on_curve(curve, point) if curve and point else None
+
+
+def _on_curve(curve: bytes, point: bytes) -> PublicKey | None:
     try:
         if curve in ED25519:
             return ed25519.Ed25519PublicKey.from_public_bytes(point[-32:])

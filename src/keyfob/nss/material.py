@@ -11,18 +11,22 @@ import os
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives import hashes, padding, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.x509.oid import NameOID
 
 from keyfob.nss.driver import Template
 from keyfob.nss.options import LABEL
-from keyfob.spec.constants import CKA, CKC, CKK, CKM, CKO, CKT
+from keyfob.spec.constants import CKA, CKC, CKF, CKK, CKM, CKO, CKT
 
 P256 = bytes.fromhex("06082a8648ce3d030107")
 """CKA_EC_PARAMS: the named curve's OID."""
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 def rsa_key() -> rsa.RSAPrivateKey:
@@ -54,21 +58,78 @@ def point(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.public_key().public_bytes(serialization.Encoding.X962, form)
 
 
-def public_value(key: PrivateKey) -> bytes:
-    """What NSS hashes to CKA_ID (O10): the modulus, or the uncompressed point."""
-    return number(key.public_key().public_numbers().n) if isinstance(key, rsa.RSAPrivateKey) else point(key)
-
-
 def identifier(key: PrivateKey) -> bytes:
-    """NSS's CKA_ID of a key: SHA-1 of the public value (O10)."""
-    digest = hashes.Hash(hashes.SHA1())  # noqa: S303 - a name, not a signature
-    digest.update(public_value(key))
-    return digest.finalize()
+    """NSS's CKA_ID of a key (O10)."""
+    return identifier_of(key.public_key())
+
+
+def identifier_of(key: PublicKey) -> bytes:
+    """SHA-1 of the modulus, the uncompressed point, or Ed25519's value."""
+    if isinstance(key, rsa.RSAPublicKey):
+        value = number(key.public_numbers().n)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        value = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    else:
+        value = key.public_bytes_raw()
+    return _digest(hashes.SHA1(), value)  # noqa: S303 - a name, not a signature
 
 
 def pkcs8(key: PrivateKey) -> bytes:
     form = serialization.PrivateFormat.PKCS8
     return key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
+
+
+def is_pkcs8_of(key: PrivateKey, data: bytes) -> bool:
+    """Whether `data` is PKCS #8 of this very key."""
+    try:
+        found = serialization.load_der_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    if isinstance(found, rsa.RSAPrivateKey) and isinstance(key, rsa.RSAPrivateKey):
+        return found.private_numbers().d == key.private_numbers().d and found.public_key() == key.public_key()
+    if isinstance(found, ec.EllipticCurvePrivateKey) and isinstance(key, ec.EllipticCurvePrivateKey):
+        return found.private_numbers() == key.private_numbers()
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """CBC with PKCS #7 padding, under which PKCS #12 files hold private keys. Lengths are in bytes."""
+
+    name: str
+    key_type: int
+    mechanism: int
+    key_length: int
+    iv_length: int
+
+    def new_key(self, length: int = 0) -> bytes:
+        """Random; with odd parity for DES3, as NSS makes such keys."""
+        value = os.urandom(length or self.key_length)
+        if self.key_type != CKK.DES3:
+            return value
+        return bytes(byte & 0xFE | (byte >> 1).bit_count() % 2 ^ 1 for byte in value)
+
+    def encrypted(self, key: bytes, iv: bytes, data: bytes) -> bytes:
+        padder = padding.PKCS7(self.iv_length * 8).padder()
+        encryptor = self._cipher(key, iv).encryptor()
+        return encryptor.update(padder.update(data) + padder.finalize()) + encryptor.finalize()
+
+    def decrypted(self, key: bytes, iv: bytes, data: bytes) -> bytes | None:
+        """None when it was not encrypted so."""
+        unpadder = padding.PKCS7(self.iv_length * 8).unpadder()
+        decryptor = self._cipher(key, iv).decryptor()
+        try:
+            padded = decryptor.update(data) + decryptor.finalize()
+            return unpadder.update(padded) + unpadder.finalize()
+        except ValueError:
+            return None
+
+    def _cipher(self, key: bytes, iv: bytes) -> Cipher[modes.CBC]:
+        return Cipher(TripleDES(key) if self.key_type == CKK.DES3 else algorithms.AES(key), modes.CBC(iv))
+
+
+AES = Wrapping("AES", CKK.AES, CKM.AES_CBC_PAD, 32, 16)
+DES3 = Wrapping("DES3", CKK.DES3, CKM.DES3_CBC_PAD, 24, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +195,20 @@ def certificate_template(made: Certificate, label: str = LABEL, *, identifier: b
 
 
 def public_key_template(key: PrivateKey, *, token: bool = True) -> Template:
-    """NSS's import of a public key (pk11wrap/pk11akey.c PK11_ImportPublicKey)."""
+    """NSS's import of a public key (pk11wrap/pk11akey.c PK11_ImportPublicKey); only token objects get an ID."""
     head: list[tuple[int, bytes | bool | int | str]] = [(CKA.CLASS, CKO.PUBLIC_KEY)]
+    head += [(CKA.KEY_TYPE, CKK.RSA if isinstance(key, rsa.RSAPrivateKey) else CKK.EC), (CKA.TOKEN, token)]
+    if token:
+        head.append((CKA.ID, identifier(key)))
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.public_key().public_numbers()
         return [
             *head,
-            *((CKA.KEY_TYPE, CKK.RSA), (CKA.TOKEN, token), (CKA.ID, identifier(key))),
             *((CKA.WRAP, True), (CKA.ENCRYPT, True), (CKA.VERIFY, True)),
             *((CKA.MODULUS, number(numbers.n)), (CKA.PUBLIC_EXPONENT, number(numbers.e))),
         ]
     return [
         *head,
-        *((CKA.KEY_TYPE, CKK.EC), (CKA.TOKEN, token), (CKA.ID, identifier(key))),
         *((CKA.VERIFY, True), (CKA.DERIVE, True)),
         *((CKA.EC_PARAMS, P256), (CKA.EC_POINT, octet_string(point(key)))),
     ]
@@ -185,6 +247,81 @@ def rsa_components(key: rsa.RSAPrivateKey) -> Template:
         (CKA.EXPONENT_2, number(numbers.dmq1)),
         (CKA.COEFFICIENT, number(numbers.iqmp)),
     ]
+
+
+def private_key_template_of_3_116(key: rsa.RSAPrivateKey) -> Template:
+    """The 22 attributes of an RSA key in NSS 3.116 to 3.124, TOKEN and PRIVATE twice (P1)."""
+    older = private_key_template(key)
+    twice = ((CKA.DECAPSULATE, False), (CKA.TOKEN, False), (CKA.PRIVATE, False))
+    return [*older[:-3], *twice, *older[-3:]]
+
+
+def key_bag_template(key: PrivateKey, label: str = LABEL) -> Template:
+    """A key of PKCS #8 without encryption: a PKCS #12 key bag (pk11wrap/pk11pk12.c PK11_ImportAndReturnPrivateKey).
+
+    An EC key comes with its point, raw (P33).
+    """
+    is_rsa = isinstance(key, rsa.RSAPrivateKey)
+    head: list[tuple[int, bytes | bool | int | str]] = [
+        *((CKA.CLASS, CKO.PRIVATE_KEY), (CKA.KEY_TYPE, CKK.RSA if is_rsa else CKK.EC), (CKA.TOKEN, True)),
+        *((CKA.SENSITIVE, True), (CKA.PRIVATE, True)),
+    ]
+    if isinstance(key, rsa.RSAPrivateKey):
+        components = rsa_components(key)
+        return [
+            *head,
+            *((CKA.UNWRAP, True), (CKA.DECRYPT, True), (CKA.SIGN, True), (CKA.SIGN_RECOVER, True)),
+            *((CKA.ID, identifier(key)), (CKA.LABEL, label)),
+            *(components[0], components[2], components[1], *components[3:]),
+        ]
+    value = key.private_numbers().private_value.to_bytes(32, "big")
+    return [
+        *head,
+        *((CKA.SIGN, True), (CKA.SIGN_RECOVER, False), (CKA.DERIVE, True)),
+        *((CKA.LABEL, label), (CKA.ID, identifier(key))),
+        *((CKA.EC_PARAMS, P256), (CKA.VALUE, value), (CKA.EC_POINT, point(key))),
+    ]
+
+
+def unwrap_template(key: PrivateKey, label: str = LABEL) -> Template:
+    """What a private key of a PKCS #12 file is unwrapped with (pk11wrap/pk11obj.c PK11_UnwrapPrivKey)."""
+    is_rsa = isinstance(key, rsa.RSAPrivateKey)
+    usages = (CKA.UNWRAP, CKA.DECRYPT, CKA.SIGN, CKA.SIGN_RECOVER) if is_rsa else (CKA.SIGN, CKA.DERIVE)
+    return [
+        *((CKA.TOKEN, True), (CKA.CLASS, CKO.PRIVATE_KEY), (CKA.KEY_TYPE, CKK.RSA if is_rsa else CKK.EC)),
+        *((CKA.PRIVATE, True), (CKA.SENSITIVE, True), (CKA.LABEL, label), (CKA.ID, identifier(key))),
+        *((usage, True) for usage in usages),
+    ]
+
+
+def secret_key_template(key_type: int, usage: int, value: bytes) -> Template:
+    """A session key from raw data (pk11wrap/pk11skey.c pk11_ImportSymKeyWithTempl)."""
+    return [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, key_type), (usage, True), (CKA.VALUE, value)]
+
+
+def pair_templates(parameters: Template, flags: int, *asked: tuple[int, bool]) -> tuple[Template, Template]:
+    """certutil -G (pk11wrap/pk11akey.c PK11_GenerateKeyPairWithOpFlags): every usage is written, true or false.
+
+    `flags` are the CKF_* that C_GetMechanismInfo gave; `asked` is what a user adds (--keyAttrFlags extractable).
+    """
+
+    def use(attribute: int, flag: int) -> tuple[int, bool]:
+        return attribute, bool(flags & flag)
+
+    public: Template = [
+        *parameters,
+        (CKA.TOKEN, True),
+        *(use(CKA.DERIVE, CKF.DERIVE), use(CKA.WRAP, CKF.WRAP), use(CKA.VERIFY, CKF.VERIFY)),
+        *(use(CKA.VERIFY_RECOVER, CKF.VERIFY_RECOVER), use(CKA.ENCRYPT, CKF.ENCRYPT)),
+        *([(CKA.ENCAPSULATE, True)] if flags & CKF.ENCAPSULATE else []),
+    ]
+    private: Template = [
+        *((CKA.TOKEN, True), (CKA.PRIVATE, True), (CKA.SENSITIVE, True), *asked),
+        *(use(CKA.DERIVE, CKF.DERIVE), use(CKA.UNWRAP, CKF.UNWRAP)),
+        *(use(CKA.SIGN, CKF.SIGN), use(CKA.DECRYPT, CKF.DECRYPT)),
+        *([(CKA.DECAPSULATE, True)] if flags & CKF.DECAPSULATE else []),
+    ]
+    return public, private
 
 
 def nss_trust_template(made: Certificate, server_auth: int = CKT.NSS_TRUSTED_DELEGATOR) -> Template:

@@ -53,7 +53,7 @@ class Person:
         program("certutil", "libnss3-tools")
         self.tools = Tools(folder, tokens.environment(folder, KEYFOB_HOME=str(self.home)))
         made = tokens.keyfob(folder, self.tools)
-        self.keyfob = made.command
+        self.keyfob, self.module = made.command, made.module
         for name, content in {"first": PIN, "second": OTHER, "none": ""}.items():
             (folder / name).write_text(content + "\n")
         (folder / NOISE).write_bytes(bytes(range(256)) * 2)
@@ -69,6 +69,9 @@ class Person:
 
     def modutil(self, *arguments: str, code: int | None = 0) -> str:
         return self.tools.run("modutil", "-dbdir", DATABASE, "-force", *arguments, code=code).output
+
+    def pkcs11_tool(self, *arguments: str, code: int = 0) -> str:
+        return self.tools.run("pkcs11-tool", "--module", self.module, *arguments, code=code).output
 
     def make_key(self, label: str, *arguments: str) -> str:
         """A self-signed certificate with a key on the token."""
@@ -124,6 +127,39 @@ def test_nss_tools_set_the_first_pin(person: Person, tool: str) -> None:
         person.make_key("keyfob", "-f", "first")
     assert keys(person.certutil("-K", "-h", "keyfob", "-f", "first")) == 1
     assert "Incorrect password/PIN" in person.certutil("-K", "-h", "keyfob", "-f", "second", code=255)
+
+
+@pytest.mark.rule("S13", "S19", "P6")
+@pytest.mark.parametrize("tool", ["certutil -W", "certutil -S", "modutil -changepw"])
+def test_nss_tools_set_the_first_pin_beside_an_so_pin(person: Person, tool: str) -> None:
+    """After pkcs11-tool --init-token --so-pin NSS's tools set the first PIN, and that SO PIN still unblocks it."""
+    person.pkcs11_tool("--init-token", "--label", "made", "--so-pin", SO_PIN)
+    assert person.login_type("made") == UNINITIALISED
+    if tool == "certutil -W":
+        person.certutil("-W", "-h", "made", "-f", "first")
+    elif tool == "modutil -changepw":
+        person.modutil("-changepw", "made", "-newpwfile", "first")
+    person.make_key("made", "-f", "first")
+    assert person.login_type("made") == INITIALISED
+    for _ in range(2):
+        so = ("--login", "--login-type", "so", "--so-pin")
+        assert "CKR_PIN_INCORRECT" in person.pkcs11_tool(*so, "not-the-so-pin", "--init-pin", "--pin", OTHER, code=1)
+        person.pkcs11_tool(*so, SO_PIN, "--init-pin", "--pin", OTHER)
+        assert keys(person.certutil("-K", "-h", "made", "-f", "second")) == 1
+    assert "Incorrect password/PIN" in person.certutil("-K", "-h", "made", "-f", "first", code=255)
+
+
+@pytest.mark.rule("S18", "S13", "P6")
+def test_an_erased_token_gets_its_first_pin_from_nss_again_and_again(person: Person) -> None:
+    """A token erased with its SO PIN has no keys and takes its first PIN from certutil -W, also the second time."""
+    person.tools.run(person.keyfob, "init", "work", "--pin", PIN, "--so-pin", SO_PIN)
+    for _ in range(2):  # by pkcs11-tool: certutil -T locks itself out in NSS, after C_InitToken
+        person.make_key("work", "-f", "first")
+        person.pkcs11_tool("--init-token", "--slot", "1", "--label", "work", "--so-pin", SO_PIN)
+        assert person.login_type("work") == UNINITIALISED
+        person.certutil("-W", "-h", "work", "-f", "first")
+        assert person.login_type("work") == INITIALISED
+        assert "no keys found" in person.certutil("-K", "-h", "work", "-f", "first", code=None)
 
 
 @pytest.mark.rule("S20")

@@ -115,7 +115,7 @@ def _jobs(jobs: list[JobResult], results: dict[str, RuleResult]) -> str:
         for result in jobs
     ]
     head = "<tr><th>Job</th><th>In NSS and Firefox</th><th>Because of</th></tr>"
-    return f"<h2>Jobs</h2><table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<h2>Jobs</h2><table class="stacked"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _because(result: JobResult, results: dict[str, RuleResult]) -> str:
@@ -191,7 +191,7 @@ def _rules(results: dict[str, RuleResult]) -> str:
     search = '<input type="search" placeholder="words, or a rule" aria-label="words to look for">'
     return (
         f'<h2 id="rules">Every rule</h2><div class="filters">{search}{boxes}<span id="shown"></span></div>'
-        f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+        f'<table class="stacked"><thead>{head}</thead><tbody>{rows}</tbody></table>'
     )
 
 

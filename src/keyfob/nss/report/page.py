@@ -9,7 +9,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def escape(text: str) -> str:
-    """Text for HTML, in quotes too. Modules choose names: what is not printable, or turns a line round, becomes U+FFFD."""
+    """Text for HTML, in quotes too. Names come from any module: what is not printable becomes U+FFFD."""
     return html.escape("".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyfob.nss import material
 from keyfob.nss.client import Nss, NssSlot
-from keyfob.nss.context import Context
+from keyfob.nss.context import Check, Context
 from keyfob.nss.driver import Reply, Template
 from keyfob.nss.material import Certificate
 from keyfob.nss.options import LABEL
@@ -54,22 +54,38 @@ def without_login(context: Context) -> None:
     made = material.certificate("without a login")
     with context.step("certutil -A without a login"):
         with context.checking("P18") as check:
-            if not slot.needs_login:
-                check.not_applicable("the token needs no login")
             reply = store(context, slot, made)
-            check.expect_rv(reply, CKR.OK, CKR.USER_NOT_LOGGED_IN, because="to a public certificate without a login")
             if reply.is_ok:
                 destroy(context, slot, reply.value)
+            if not slot.needs_login:
+                check.not_applicable("the token needs no login")
+            if not reply.is_ok and reply.rv != CKR.USER_NOT_LOGGED_IN:
+                _judge_refusal(context, check, slot, made)
+            check.expect_rv(reply, CKR.OK, CKR.USER_NOT_LOGGED_IN, because="to a public certificate without a login")
         with context.checking("N5") as check:
             if slot.single_session:
                 check.not_applicable("NSS has only one session of this token, for reading and writing")
             session = nss.open_ro(slot)
-            reply = context.module.C_CreateObject(session, material.certificate_template(made))
-            wanted = (CKR.SESSION_READ_ONLY, CKR.USER_NOT_LOGGED_IN, CKR.TOKEN_WRITE_PROTECTED)
-            check.expect_rv(reply, *wanted, because="to a token object in a read-only session")
-            if reply.is_ok:
-                destroy(context, slot, reply.value)
+            refused = context.module.C_CreateObject(session, material.certificate_template(made))
+            if refused.is_ok:
+                destroy(context, slot, refused.value)
             nss.close(slot, session)
+            if not refused.is_ok and refused.rv == reply.rv:
+                check.not_tested(f"the certificate is refused in a read-write session, too: {reply.name}")
+            wanted = (CKR.SESSION_READ_ONLY, CKR.USER_NOT_LOGGED_IN, CKR.TOKEN_WRITE_PROTECTED)
+            check.expect_rv(refused, *wanted, because="to a token object in a read-only session")
+
+
+def _judge_refusal(context: Context, check: Check, slot: NssSlot, made: Certificate) -> None:
+    """A certificate that is refused after a login, too, is not refused for the lack of one."""
+    if context.pin is None or slot.protected_path or not context.login(slot).is_ok:
+        return
+    again = store(context, slot, made)
+    if again.is_ok:
+        destroy(context, slot, again.value)
+    context.module.C_Logout(slot.session)
+    if not again.is_ok:
+        check.not_tested(f"the certificate is refused after a login, too: {again.name}")
 
 
 @scenario(
@@ -83,15 +99,7 @@ def certificates(context: Context) -> None:
     slot = context.ready()
     made = material.certificate("one")
     with context.step("certutil -A"):
-        with context.checking("O8") as check, context.checking("O7") as keyless, context.checking("P19") as pitfall:
-            reply = store(context, slot, made)
-            if reply.rv in READ_ONLY_ANSWERS and slot.read_only:
-                context.give_up("the token is write-protected")
-            for each in (check, keyless, pitfall):
-                each.expect_rv(reply, CKR.OK, because="to a certificate whose key is not on the token")
-        if not reply.is_ok:
-            context.give_up("the token stores no certificate")
-    handle = reply.value
+        handle = _store_without_key(context, slot, made)
     with context.step("certutil -L"):
         _read_back(context, slot, handle, made)
         _find(context, slot, handle, made)
@@ -106,6 +114,30 @@ def certificates(context: Context) -> None:
         check.expect(not by_issuer_and_serial(nss, slot, made), "the certificate is still found after C_DestroyObject")
         again = module.C_GetAttributeValue(slot.session, handle, [(CKA.VALUE, None)])
         check.expect_rv(again, CKR.OBJECT_HANDLE_INVALID, because="for the handle of a destroyed certificate")
+
+
+def _store_without_key(context: Context, slot: NssSlot, made: Certificate) -> int:
+    """A certificate whose key is elsewhere; the handle. One that is refused with its key, too, fails only rule O8."""
+    with context.checking("O8") as check, context.checking("O7") as keyless, context.checking("P19") as pitfall:
+        reply = store(context, slot, made)
+        if reply.rv in READ_ONLY_ANSWERS and slot.read_only:
+            context.give_up("the token is write-protected")
+        if not reply.is_ok:
+            refused, reply = reply, _store_with_key(context, slot, made)
+            if not reply.is_ok:
+                check.expect_rv(refused, CKR.OK, because="to a certificate with NSS's nine attributes")
+                context.give_up("the token stores no certificate")
+            for each in (keyless, pitfall):
+                each.expect_rv(refused, CKR.OK, because="to a certificate whose key is not on the token")
+    return reply.value
+
+
+def _store_with_key(context: Context, slot: NssSlot, made: Certificate) -> Reply[int]:
+    session = context.nss().open_rw(slot)
+    for template in (material.private_key_template(made.key), material.public_key_template(made.key)):
+        context.module.C_CreateObject(session, template)
+    context.nss().close(slot, session)
+    return store(context, slot, made)
 
 
 def _read_back(context: Context, slot: NssSlot, handle: int, made: Certificate) -> None:
@@ -172,11 +204,8 @@ def _rename(context: Context, slot: NssSlot, handle: int) -> None:
     nss, module = context.nss(), context.module
     with context.checking("O18") as check, context.checking("P20") as pitfall:
         session = nss.open_rw(slot)
-        for attribute, value in (
-            (CKA.LABEL, f"{LABEL}, renamed"),
-            (CKA.ID, b"another identifier "),
-            (CKA.LABEL, LABEL),
-        ):
+        identifier = b"another identifier, "  # as long as NSS's own, a SHA-1 hash
+        for attribute, value in ((CKA.LABEL, f"{LABEL}, renamed"), (CKA.ID, identifier), (CKA.LABEL, LABEL)):
             reply = module.C_SetAttributeValue(session, handle, [(attribute, value)])
             for each in (check, pitfall):
                 each.expect_rv(reply, CKR.OK, because="for a certificate in a read-write session")
@@ -184,12 +213,17 @@ def _rename(context: Context, slot: NssSlot, handle: int) -> None:
         label = nss.read_one(slot.session, handle, CKA.LABEL)
         last = module.C_GetAttributeValue(slot.session, handle, [(CKA.LABEL, 64)])
         check.expect(label == LABEL.encode(), "a new CKA_LABEL is not there for another session", last)
+        if reply.is_ok:
+            now = nss.read_one(slot.session, handle, CKA.ID)
+            last = module.C_GetAttributeValue(slot.session, handle, [(CKA.ID, 64)])
+            for each in (check, pitfall):
+                each.expect(now == identifier, "a new CKA_ID of 20 bytes is not what was set", last)
 
 
 @scenario(
     "certificates: user",
     "A key with its certificate, before and after a login",
-    rules=("O11", "O12", "N14", "N18", "P3", "P7"),
+    rules=("O11", "O12", "N14", "N18", "P3", "P7", "P20"),
     needs=("write",),
 )
 def user_certificate(context: Context) -> None:
@@ -217,7 +251,14 @@ def user_certificate(context: Context) -> None:
         with context.checking("O12") as check:
             session = nss.open_rw(slot)
             pair: Template = [(CKA.LABEL, LABEL), (CKA.ID, made.id), (CKA.SUBJECT, made.subject)]
-            check.expect_rv(module.C_SetAttributeValue(session, private.value, pair), CKR.OK)
+            reply = module.C_SetAttributeValue(session, private.value, pair)
+            if not reply.is_ok:
+                alone = module.C_SetAttributeValue(session, private.value, pair[:1])
+                if alone.is_ok:
+                    with context.checking("P20") as fixed:
+                        fixed.expect_rv(reply, CKR.OK, because="to label, ID and subject, which NSS sets in one call")
+                else:
+                    check.expect_rv(alone, CKR.OK, because="to a label for a private key")
             nss.close(slot, session)
             label = nss.read_one(slot.session, private.value, CKA.LABEL)
             read = module.C_GetAttributeValue(slot.session, private.value, [(CKA.LABEL, 64)])
@@ -233,6 +274,9 @@ def _before_login(context: Context, slot: NssSlot, made: Certificate, handle: in
             context.skip("the token needs no login", "P3", "N18", "P7", applicable=False)
             return
         module.C_Logout(slot.session).ok()
+        state = module.C_GetSessionInfo(slot.session)
+        if not state.is_ok:
+            context.give_up(f"C_Logout has ended the session: C_GetSessionInfo answers {state.name}")
         with context.checking("P3") as check:
             reply, found = nss.search(slot.session, [TOKEN, CERTIFICATE, (CKA.SUBJECT, made.subject)], 16)
             check.expect(found == [handle], "the user's certificate is not seen before a login", reply)

@@ -11,13 +11,15 @@ from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
 from keyfob.spec.constants import CKF, CKR, CKU
 
+# How a PIN is refused.
+WRONG = (CKR.PIN_INCORRECT, CKR.PIN_INVALID, CKR.PIN_LEN_RANGE, CKR.PIN_EXPIRED)
 CANNOT = "to the SO with an empty PIN, beside NSS's open session: NSS cannot set the first PIN"
 
 
 @scenario(
     "first pin",
     "Set the first PIN as NSS does, erase the token and set it again, change it and change it back",
-    rules=("P6", "S13", "S18", "S19", "S20", "N1", "N6", "N7"),
+    rules=("P6", "S13", "S15", "S18", "S19", "S20", "N1", "N6", "N7"),
     needs=("init", "pin"),
 )
 def first_pin(context: Context) -> None:
@@ -107,10 +109,12 @@ def _initialise(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes | None)
         is_set = info.ok().flags & CKF.USER_PIN_INITIALIZED
         check.expect(is_set, "CKF_USER_PIN_INITIALIZED is clear after C_InitPIN", info)
         reply = module.C_Login(slot.session, CKU.USER, context.pin)
+        check.expect(reply.rv not in WRONG, "the PIN that C_InitPIN has set does not open the token", reply)
         context.judge_pin(reply, "pin")
-        check.expect_rv(reply, CKR.OK, because="on the session from before C_InitPIN")
     with context.checking("S13") as check:
         check.expect(slot.pin_initialized, "CKF_USER_PIN_INITIALIZED did not become TRUE", info)
+    if not reply.is_ok and slot.pin_initialized:
+        context.give_up(f"the user cannot log in: C_Login answered {reply.name}")
     return done
 
 
@@ -141,6 +145,12 @@ def _change(context: Context, nss: Nss, slot: NssSlot) -> None:
         return
     old, new = context.pin, another(context.pin)
     module = context.module
+    module.C_Logout(slot.session)
+    reply = module.C_Login(slot.session, CKU.USER, old)
+    context.judge_pin(reply, "pin")
+    if not reply.is_ok:
+        context.give_up(f"the user cannot log in: C_Login answered {reply.name}")
+    shows_login = nss.is_logged_in(slot)
     with context.checking("N6") as needs_rw, context.checking("S20") as check:
         readonly = _set_pin(context, nss, slot, old, new)
         if readonly.rv == CKR.FUNCTION_NOT_SUPPORTED:
@@ -149,8 +159,10 @@ def _change(context: Context, nss: Nss, slot: NssSlot) -> None:
             check.fail(f"C_SetPIN answered {readonly.name}", readonly)
             return
         nss.init_token(slot)
-        check.expect(nss.is_logged_in(slot), "the user is logged out after C_SetPIN", readonly)
-        _refuses_the_old(context, check, slot, old, new)
+        if shows_login:
+            check.expect(nss.is_logged_in(slot), "the user is logged out after C_SetPIN", readonly)
+        if _opens_with_the_old(context, check, slot, old, new):
+            return
         back = _set_pin(context, nss, slot, new, old)
         check.expect_rv(back, CKR.OK, because="when the PIN was to be changed back")
         module.C_Logout(slot.session)
@@ -167,13 +179,17 @@ def _set_pin(context: Context, nss: Nss, slot: NssSlot, old: bytes, new: bytes) 
         nss.close(slot, session)
 
 
-def _refuses_the_old(context: Context, check: Check, slot: NssSlot, old: bytes, new: bytes) -> None:
+def _opens_with_the_old(context: Context, check: Check, slot: NssSlot, old: bytes, new: bytes) -> bool:
+    """Whether C_SetPIN has changed nothing: the old PIN is the run's wrong one."""
     wrong, _why = context.wrong_pin(slot)
     if wrong is None:
-        return
+        return False
     module = context.module
     module.C_Logout(slot.session)
-    check.expect_rv(
-        module.C_Login(slot.session, CKU.USER, old), CKR.PIN_INCORRECT, because="to the PIN from before C_SetPIN"
-    )
-    module.C_Login(slot.session, CKU.USER, new).ok()
+    reply = module.C_Login(slot.session, CKU.USER, old)
+    check.expect(not reply.is_ok, "the PIN from before C_SetPIN still opens the token", reply)
+    if not reply.is_ok:
+        with context.checking("S15") as wrong_pin:
+            wrong_pin.expect_rv(reply, CKR.PIN_INCORRECT, because="to the PIN from before C_SetPIN, which is wrong now")
+        module.C_Login(slot.session, CKU.USER, new).ok()
+    return reply.is_ok

@@ -36,7 +36,10 @@ def login(context: Context) -> None:
         _states(context, check, sessions, PUBLIC_STATES, "before the login")
     _wrong(context, slot)
     with context.step("LOGIN"), context.checking("SE11") as check:
-        check.expect_rv(context.login(slot), CKR.OK, because="on NSS's read-only session")
+        reply = context.login(slot)
+        check.expect_rv(reply, CKR.OK, because="on NSS's read-only session")
+    if not reply.is_ok:
+        context.give_up(f"the user cannot log in: C_Login answered {reply.name}")
     with context.step("logged in"):
         _logged_in(context, nss, slot, sessions)
     with context.step("log out"):
@@ -56,8 +59,9 @@ def _sessions(context: Context, slot: NssSlot) -> dict[int, int]:
         for flags in kinds:
             reply = context.module.C_OpenSession(slot.id, flags)
             if check.expect_rv(reply, CKR.OK, because="beside NSS's open read-only session"):
-                opened[reply.value] = flags
                 check.expect(reply.value, "C_OpenSession gave the handle 0", reply)
+                check.expect(reply.value not in opened, "C_OpenSession gave the handle of another open session", reply)
+                opened.setdefault(reply.value, flags)
         info = module.C_GetSessionInfo(slot.session)
         check.expect_rv(info, CKR.OK)
         if slot.read_only:
@@ -120,6 +124,11 @@ def _wrong(context: Context, slot: NssSlot) -> None:
         if wrong is None:
             check.not_tested(why)
         reply = context.module.C_Login(slot.session, CKU.USER, wrong)
+        if reply.rv not in (CKR.OK, CKR.PIN_INCORRECT):
+            right = context.login(slot)
+            if right.rv == reply.rv:
+                check.not_tested(f"the right PIN is answered with {right.name}, too")
+            context.module.C_Logout(slot.session)
         check.expect_rv(
             reply,
             CKR.PIN_INCORRECT,

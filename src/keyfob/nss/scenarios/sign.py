@@ -49,7 +49,7 @@ def expect_signature(
 ) -> None:
     if not check.expect_rv(reply, CKR.OK, because=f"to {what} with an {key.name} key"):
         return
-    length = len(reply.value) if isinstance(reply.value, bytes) else reply.value
+    length = len(reply.value)
     check.expect(length == key.length, f"{what} with an {key.name} key gives {length} bytes, not {key.length}", reply)
     if length == key.length:
         right = verifies(key.public, reply.value, data, pss=hash_)
