@@ -202,15 +202,16 @@ def today_table() -> list[str]:
     return [*lines, ""]
 
 
-def most_telling(tests: list[Test]) -> str:
-    """One sentence for a table: that of the rules' own tests where there is one."""
-    return sentence(next((test for test in tests if test.path.startswith("tests/rules/")), tests[0]).says)
+def most_telling(rule_id: str, tests: list[Test]) -> str:
+    """One sentence for a table: of the rules' own tests that which is about this rule before others."""
+    own = [test for test in tests if test.path.startswith("tests/rules/")] or tests
+    return sentence(min(own, key=lambda test: (test.rules.index(rule_id), len(test.rules))).says)
 
 
 def differences(found: dict[str, list[Test]]) -> list[str]:
     lines = ["| Rule | On many tokens | keyfob |", "|---|---|---|"]
     lines.extend(
-        f"| [{each.id}](#{each.id.lower()}) | {each.statement} | {most_telling(found[each.id])} |"
+        f"| [{each.id}](#{each.id.lower()}) | {each.statement} | {most_telling(each.id, found[each.id])} |"
         for each in group("P")
         if each.severity == "A"
     )

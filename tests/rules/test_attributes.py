@@ -77,7 +77,7 @@ def test_the_bad_among_the_good(slot: Slot) -> None:
                 assert bytes(ffi.buffer(held, size)) == bytes(size), "nothing is written for what has no value"
 
 
-@pytest.mark.rule("O17", "P24", "P5")
+@pytest.mark.rule("O17", "P24")
 def test_each_reason_alone(slot: Slot) -> None:
     """Tells apart, for one attribute, what is missing, what is sensitive and what a buffer is too small for."""
     handle = slot.create(templates.rsa_private_key(rsa_key()))

@@ -23,10 +23,12 @@ Examples:
   keyfob check $(keyfob module-path)
   keyfob check /usr/lib/softhsm/libsofthsm2.so --pin-file pin.txt --write
   keyfob check ./mine.so --only login --json report.json
+  keyfob check ./mine.so --pin-file pin.txt --write --html report.html
+  keyfob check --compare last-week.json today.json
   keyfob check --explain P6
 
 Nothing is written to the token without --write, and it is not erased without --init. Exit code: 0 no rule fails, 1 some
-rule fails, 2 the module cannot be checked."""
+rule fails (--compare: something got worse), 2 the module cannot be checked."""
 
 
 class CannotCheckRefusal(Refusal):
@@ -77,9 +79,25 @@ class SlotID(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic
 )
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as JUnit's XML.")
 @click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as one HTML page.")
+@click.option(
+    "--compare",
+    metavar="BEFORE AFTER",
+    type=click.Path(exists=True, dir_okay=False),
+    nargs=2,
+    help="Compare two reports written by --json, and end.",
+)
 @click.option("--list-rules", is_flag=True, help="List the rules and end.")
 @click.option("--explain", metavar="RULE", help="Say what a rule is about and end.")
-def check(module: str | None, pin: Secret, so_pin: Secret, list_rules: bool, explain: str | None, **rest: Any) -> None:
+def check(
+    module: str | None,
+    pin: Secret,
+    so_pin: Secret,
+    *,
+    compare: tuple[str, str] | None,
+    list_rules: bool,
+    explain: str | None,
+    **rest: Any,
+) -> None:
     """Check that NSS, and so Firefox, gets along with the PKCS #11 MODULE (the path of a .so).
 
     The module is driven exactly as NSS drives it, each scenario in a process of its own.
@@ -88,6 +106,8 @@ def check(module: str | None, pin: Secret, so_pin: Secret, list_rules: bool, exp
         _list_rules()
     elif explain is not None:
         _explain(explain)
+    elif compare is not None:
+        _compare(module, *compare, rest["json_file"])
     elif module is None:
         raise click.UsageError("name the MODULE to check")
     else:
@@ -196,6 +216,25 @@ def _give(report: Report, json_file: str | None, junit: str | None, html: str | 
 def _write(path: str, text: str) -> None:
     with click.open_file(path, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def _compare(module: str | None, before: str, after: str, json_file: str | None) -> None:
+    from keyfob.nss.report import compare
+
+    if module is not None:
+        raise click.UsageError("--compare takes two reports, and no MODULE")
+    try:
+        found = compare.compare(compare.load(before), compare.load(after))
+    except compare.CannotCompare as problem:
+        raise CannotCheckRefusal(str(problem)) from None
+    if json_file is not None:
+        _write(json_file, compare.text(found))
+    if json_file != "-":
+        from rich.console import Console
+
+        compare.show(found, Console(highlight=False))
+    if found.worse:
+        raise click.exceptions.Exit(1)
 
 
 def _list_rules() -> None:

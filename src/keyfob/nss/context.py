@@ -42,6 +42,7 @@ class Check:
         self.rule = rule_id
         self.first = context.module.recorder.last + 1
         self.judged = False
+        self.reason = ""  # why it ended early
 
     def __enter__(self) -> Self:
         self._context.send({"t": "checking", "rule": self.rule})
@@ -53,7 +54,10 @@ class Check:
         """Whether what was raised is dealt with: the end of this check, or a call that failed."""
         if isinstance(problem, CallFailed):
             self.fail(str(problem), problem.reply, expects=f"{problem.wanted} from {problem.reply.call.function}.")
-        elif (problem is None or isinstance(problem, EndOfCheck)) and not self.judged:
+        elif isinstance(problem, EndOfCheck) and not self.judged:
+            # The block around this one ended before this rule was through.
+            self._find(Verdict.NOT_TESTED, problem.args[0].reason, (), "", "", "")
+        elif problem is None and not self.judged:
             self.passed()
         self._context.send({"t": "checked", "rule": self.rule})
         # Another block's end is not this one's: nested blocks end one by one.
@@ -86,12 +90,14 @@ class Check:
         """The rule does not concern this module. Ends the block, unless something was found already."""
         if not self.judged:
             self._find(Verdict.NOT_APPLICABLE, reason, (), "", "", "")
+        self.reason = reason
         raise EndOfCheck(self)
 
     def not_tested(self, reason: str) -> NoReturn:
         """The rule could not be tested. Ends the block, unless something was found already."""
         if not self.judged:
             self._find(Verdict.NOT_TESTED, reason, (), "", "", "")
+        self.reason = reason
         raise EndOfCheck(self)
 
     @contextmanager

@@ -56,7 +56,7 @@ class TokenKey:
 def token_keys(context: Context, slot: NssSlot) -> list[TokenKey]:
     """One RSA and one EC key, as far as the token can have them."""
     if not context.options.write or slot.read_only:
-        return own_keys(context, slot)
+        return [key for key in own_keys(context, slot) if not isinstance(key.public, ed25519.Ed25519PublicKey)]
     found = []
     for make in (material.rsa_key, material.ec_key):
         key = imported(context, slot, make()) or generated(context, slot, rsa_wanted=make is material.rsa_key)
@@ -77,27 +77,41 @@ def imported(context: Context, slot: NssSlot, key: material.PrivateKey, *more: t
 
 def generated(context: Context, slot: NssSlot, *, rsa_wanted: bool) -> TokenKey | None:
     """A key pair made by the token with NSS's templates (section 4, certutil -G); None when it makes none."""
+    if rsa_wanted:
+        parameters: Template = [(CKA.MODULUS_BITS, 2048), (CKA.PUBLIC_EXPONENT, b"\x01\x00\x01")]
+        usage: Template = [(CKA.DECRYPT, True), (CKA.UNWRAP, True)]
+        return _pair(context, slot, CKM.RSA_PKCS_KEY_PAIR_GEN, parameters, usage)
+    return _pair(context, slot, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, material.P256)], [(CKA.DERIVE, True)])
+
+
+def edwards(context: Context, slot: NssSlot) -> TokenKey | None:
+    """An Ed25519 key: made by the token, or without --write one of its own; None when there is none to be had."""
+    if not context.options.write or slot.read_only:
+        own = [key for key in own_keys(context, slot) if isinstance(key.public, ed25519.Ed25519PublicKey)]
+        return own[0] if own else None
+    return _pair(context, slot, CKM.EC_EDWARDS_KEY_PAIR_GEN, [(CKA.EC_PARAMS, ED25519[0])], [])
+
+
+def _pair(context: Context, slot: NssSlot, kind: int, parameters: Template, usage: Template) -> TokenKey | None:
     nss, module = context.nss(), context.module
-    kind = CKM.RSA_PKCS_KEY_PAIR_GEN if rsa_wanted else CKM.EC_KEY_PAIR_GEN
     if kind not in slot.mechanisms:
         return None
-    public_template: Template = [(CKA.MODULUS_BITS, 2048), (CKA.PUBLIC_EXPONENT, b"\x01\x00\x01")]
-    usage: Template = [(CKA.DECRYPT, True), (CKA.UNWRAP, True)]
-    if not rsa_wanted:
-        public_template, usage = [(CKA.EC_PARAMS, material.P256)], [(CKA.DERIVE, True)]
     session = nss.open_rw(slot)
     reply = module.C_GenerateKeyPair(
         session,
         Mechanism(kind),
-        [*public_template, (CKA.TOKEN, True), (CKA.VERIFY, True), (CKA.LABEL, LABEL)],
+        [*parameters, (CKA.TOKEN, True), (CKA.VERIFY, True), (CKA.LABEL, LABEL)],
         [(CKA.TOKEN, True), (CKA.PRIVATE, True), (CKA.SENSITIVE, True), (CKA.SIGN, True), *usage, (CKA.LABEL, LABEL)],
     )
     key = None
     if reply.is_ok:
         public, private = reply.value
-        half = public_half(context, session, public, CKK.RSA if rsa_wanted else CKK.EC)
+        half = public_half(context, session, public, CKK.RSA if kind == CKM.RSA_PKCS_KEY_PAIR_GEN else CKK.EC)
         if half is not None:
             key = TokenKey(private, half, (public, private), b"")
+        else:
+            for handle in (public, private):
+                module.C_DestroyObject(session, handle)
     nss.close(slot, session)
     return key
 

@@ -158,12 +158,12 @@ def _finding(report: Report, result: RuleResult, finding: Finding) -> str:
     if rule.severity:
         rows.append(("Severity", f"{rule.severity}: {SEVERITIES[rule.severity]}"))
     if scenario is not None:
-        rows.append(("Scenario", f'<a href="#{_anchor(scenario)}">{escape(scenario.title)}</a>'))
+        rows.append(("Scenario", f'<a href="#{anchor(scenario)}">{escape(scenario.title)}</a>'))
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows if value)
     return f"<dl>{items}</dl>"
 
 
-def _anchor(scenario: ScenarioResult) -> str:
+def anchor(scenario: ScenarioResult) -> str:
     return "call-" + "".join(letter if letter.isalnum() else "-" for letter in scenario.name)
 
 
@@ -175,7 +175,7 @@ def _evidence(scenario: ScenarioResult, finding: Finding) -> str:
             text = call_text(call["function"], call["arguments"], call["rv"])
             given = "; ".join(f"{item['name']}={item['text']}" for item in call["out"] if call["rv"] == 0)
             shown = escape(text + (f" [{given}]" if given else ""))
-            lines.append(f'<a class="evidence-call" href="#{_anchor(scenario)}-{number}"><code>{shown}</code></a>')
+            lines.append(f'<a class="evidence-call" href="#{anchor(scenario)}-{number}"><code>{shown}</code></a>')
     if len(finding.calls) > MOST_CALLS:
         lines.append(f'<span class="soft">and {len(finding.calls) - MOST_CALLS} more</span>')
     return "".join(lines)
@@ -214,7 +214,7 @@ def _scenarios(report: Report) -> str:
 
 def _scenario(scenario: ScenarioResult) -> str:
     marked = {number for f in scenario.findings if f.verdict in (Verdict.FAIL, Verdict.WARN) for number in f.calls}
-    anchor = _anchor(scenario)
+    anchor = anchor(scenario)
     if scenario.ended == Ended.SKIPPED:
         return (
             f'<details id="{anchor}"><summary><h3>{escape(scenario.title)}</h3> {_tag("not run", "idle")}</summary>'

@@ -45,13 +45,13 @@ def _head(report: Report) -> RenderableType:
     lines.append(f"{report.module}\n", style="bold")
     if info:
         named = f"{info['description']} {info['version']}, {info['manufacturer']}, PKCS #11 {info['cryptoki']}"
-        lines.append(f"{_printable(named)}, by {report.facts.get('entry point', '?')}\n")
+        lines.append(f"{printable(named)}, by {report.facts.get('entry point', '?')}\n")
     for slot in report.facts.get("slots", ()):
         token = slot["token"]
         what = f"token {token['label']!r}" if token else "no token"
-        lines.append(_printable(f"slot {slot['id']}: {what}, {slot['description']}"))
+        lines.append(printable(f"slot {slot['id']}: {what}, {slot['description']}"))
         if slot["disabled"]:
-            lines.append(_printable(f" - NSS does not use it: {slot['disabled']}"), style="yellow")
+            lines.append(printable(f" - NSS does not use it: {slot['disabled']}"), style="yellow")
         lines.append("\n")
     return lines
 
@@ -81,7 +81,7 @@ def _jobs(jobs: list[JobResult]) -> RenderableType:
             why = _shortened(" or ".join(result.lacks) if result.outcome == Outcome.NOT else result.lacks[0])
             if result.outcome == Outcome.NOT:
                 why = f"lacks {why}"
-        table.add_row(result.job.title, Text(str(result.outcome), style=STYLES[result.outcome]), _printable(why))
+        table.add_row(result.job.title, Text(str(result.outcome), style=STYLES[result.outcome]), printable(why))
     return table
 
 
@@ -112,7 +112,7 @@ def _finding(report: Report, finding: Finding) -> RenderableType:
     grid.add_column(overflow="fold")
     for line in evidence(report, finding):
         head, _, text = line.partition(": ")
-        grid.add_row(head, Text(_printable(text)))
+        grid.add_row(head, Text(printable(text)))
     return grid
 
 
@@ -124,7 +124,7 @@ def _warnings(warned: list[RuleResult], console: Console) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for result in warned:
-        grid.add_row(f"  {result.rule.id}", Text(_printable(result.reason)))
+        grid.add_row(f"  {result.rule.id}", Text(printable(result.reason)))
     console.print(grid)
     console.print()
 
@@ -140,7 +140,7 @@ def _rest(by_verdict: dict[Verdict, list[RuleResult]], console: Console) -> None
     for reason, number in reasons.most_common():
         ids = [result.rule.id for result in by_verdict[Verdict.NOT_TESTED] if result.reason == reason]
         shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
-        grid.add_row(f"  {number:3}", Text(_printable(f"{reason} ({shown})")))
+        grid.add_row(f"  {number:3}", Text(printable(f"{reason} ({shown})")))
     console.print(grid)
     console.print()
 
@@ -166,6 +166,6 @@ def _counted(verdict: Verdict) -> str:
     return {Verdict.FAIL: "failed", Verdict.WARN: "with warnings", Verdict.PASS: "passed"}.get(verdict, str(verdict))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from any module: what could steer a terminal is shown as `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)

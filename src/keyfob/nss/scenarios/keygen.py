@@ -1,9 +1,7 @@
-"""Key generation: NSS's templates with every usage written out, the ID set afterwards, the keys used and found again."""
+"""Key generation: NSS's templates with every usage written out, the ID set afterwards, keys used and found again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives import hashes
@@ -11,15 +9,18 @@ from cryptography.hazmat.primitives import hashes
 from keyfob.nss import keys, material
 from keyfob.nss.client import NssSlot
 from keyfob.nss.context import Check, Context
-from keyfob.nss.driver import CallFailed, Reply, Template
+from keyfob.nss.driver import Reply, Template
 from keyfob.nss.driver.mechanism import Mechanism
 from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
+from keyfob.nss.scenarios.transfer import KEEPS_ITS_KEYS, removing, wraps_private_keys
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import name_of
 
 RULES = ("O10", "O13", "O18", "N15", "N17", "N18", "P15", "P20", "P21", "P22")
 DATA = b"keyfob check signs this with a key that the token made"
+OPEN = "can be exported unless their user forbids it"
+CLOSED = "cannot be exported unless their user asks for it"
 OWN_ID = b"check 15"
 """An ID that is not NSS's; short, so that a token that cuts long ones has no part in N15."""
 
@@ -108,21 +109,6 @@ def generate(
     context: Context, session: int, pair: Pair, templates: tuple[Template, Template]
 ) -> Reply[tuple[int, int]]:
     return context.module.C_GenerateKeyPair(session, Mechanism(pair.mechanism), *templates)
-
-
-@contextmanager
-def removing(context: Context, slot: NssSlot) -> Iterator[list[int]]:
-    """A list of handles that are destroyed at the end, whatever happened."""
-    handles: list[int] = []
-    try:
-        yield handles
-    finally:
-        if handles:
-            with suppress(CallFailed):
-                session = context.nss().open_rw(slot)
-                for handle in handles:
-                    context.module.C_DestroyObject(session, handle)
-                context.nss().close(slot, session)
 
 
 def _generate(context: Context, slot: NssSlot, pair: Pair, flags: int) -> None:
@@ -273,31 +259,37 @@ def _sign(context: Context, slot: NssSlot, pair: Pair, private: int, half: keys.
         check.expect(right, f"a new {pair.name} key signs, and its public key does not verify it", reply)
 
 
+def _in_order(context: Context, slot: NssSlot, handles: tuple[int, int]) -> tuple[int, int]:
+    """(public, private), which NSS tells by CKA_CLASS."""
+    first, second = handles
+    is_public = context.nss().read_number(slot.session, first, CKA.CLASS) == CKO.PUBLIC_KEY
+    return (first, second) if is_public else (second, first)
+
+
 def _identifiers(context: Context, slot: NssSlot, pair: Pair, flags: int) -> None:
     """N15: keys with an ID that is not NSS's, and keys whose maker gave none."""
     nss, module = context.nss(), context.module
     public, private = material.pair_templates(pair.parameters, flags)
+    label: Template = ((CKA.LABEL, LABEL),)
+    identifier: Template = ((CKA.ID, OWN_ID),)
     with context.checking("N15") as check, removing(context, slot) as made:
         session = nss.open_rw(slot)
-        named: Template = ((CKA.LABEL, LABEL), (CKA.ID, OWN_ID))
-        replies = [generate(context, session, pair, ([*public, *named], [*private, *named]))]
-        if replies[0].is_ok:
-            made.extend(replies[0].value)
-        replies.append(generate(context, session, pair, ([*public, named[0]], [*private, named[0]])))
-        if replies[1].is_ok:
-            made.extend(replies[1].value)
-        nss.close(slot, session)
-        with check.setup("generate a pair"):
-            mine, nameless = (reply.ok() for reply in replies)
-        reply, found = nss.search(slot.session, [(CKA.ID, OWN_ID), (CKA.CLASS, CKO.PRIVATE_KEY)], 16)
-        check.expect(set(found) & set(mine), "a key is not found by the CKA_ID that its template gave it", reply)
-        given = {handle: nss.read_one(slot.session, handle, CKA.ID) for handle in nameless}
-        read = module.C_GetAttributeValue(slot.session, nameless[1], [(CKA.ID, 64)])
-        half = keys.public_half(context, slot.session, nameless[0], pair.key_type)
-        wanted = material.identifier_of(half) if half is not None else None
-        if any(value != wanted for value in given.values()):
-            kind = "no CKA_ID" if not any(given.values()) else "a CKA_ID that is not NSS's"
+        pairs = []
+        for more in ([*label, *identifier], label):
+            reply = generate(context, session, pair, ([*public, *more], [*private, *more]))
+            with check.setup("generate a pair"):
+                made.extend(reply.ok())
+            pairs.append(_in_order(context, slot, reply.value))
+        (_public, named), (nameless_public, nameless) = pairs
+        searched, found = nss.search(slot.session, [(CKA.ID, OWN_ID), (CKA.CLASS, CKO.PRIVATE_KEY)], 16)
+        check.expect(named in found, "a key is not found by the CKA_ID that its template gave it", searched)
+        given = nss.read_one(slot.session, nameless, CKA.ID)
+        read = module.C_GetAttributeValue(slot.session, nameless, [(CKA.ID, 64)])
+        half = keys.public_half(context, slot.session, nameless_public, pair.key_type)
+        if half is None or given != material.identifier_of(half):
+            kind = "a CKA_ID that is not NSS's" if given else "no CKA_ID"
             check.warn(f"a key pair that is made without a CKA_ID gets {kind}", read)
+        nss.close(slot, session)
 
 
 def _extractable(context: Context, slot: NssSlot, pair: Pair, flags: int) -> None:
@@ -318,8 +310,9 @@ def _extractable(context: Context, slot: NssSlot, pair: Pair, flags: int) -> Non
                     check.warn(f"a key that may be exported is refused: {reply.name}", reply)
                 continue
             made.extend(reply.value)
-            found[asked] = nss.read_flag(slot.session, reply.value[1], CKA.EXTRACTABLE)
-            read = module.C_GetAttributeValue(slot.session, reply.value[1], [(CKA.EXTRACTABLE, 1)])
+            key = _in_order(context, slot, reply.value)[1]
+            found[asked] = nss.read_flag(slot.session, key, CKA.EXTRACTABLE)
+            read = module.C_GetAttributeValue(slot.session, key, [(CKA.EXTRACTABLE, 1)])
             if asked is False and found[asked]:
                 check.fail(
                     "a key that was made with CKA_EXTRACTABLE = FALSE is extractable",
@@ -331,7 +324,7 @@ def _extractable(context: Context, slot: NssSlot, pair: Pair, flags: int) -> Non
                 check.warn("a key that was made with CKA_EXTRACTABLE = TRUE is not extractable", read)
         nss.close(slot, session)
         if None in found:
-            check.passed(f"keys that NSS generates {'can' if found[None] else 'cannot'} be exported unless asked")
+            check.passed(f"keys that NSS generates {OPEN if found[None] else CLOSED}")
 
 
 def _impossible(context: Context, slot: NssSlot, pair: Pair, flags: int) -> None:
@@ -352,17 +345,3 @@ def _impossible(context: Context, slot: NssSlot, pair: Pair, flags: int) -> None
                 plain,
                 user="certutil -G --keyOpFlagsOn fails for such usages.",
             )
-
-
-KEEPS_ITS_KEYS = "the token has no mechanism that wraps private keys: what is on it stays there"
-
-
-def wraps_private_keys(context: Context, slot: NssSlot) -> bool:
-    """Whether any symmetric mechanism claims CKF_WRAP: a token that wraps nothing keeps its keys by design."""
-    with context.module.recorder.quietly("look for a mechanism that wraps private keys"):
-        for mechanism in slot.mechanisms:
-            if mechanism not in (CKM.RSA_PKCS, CKM.RSA_PKCS_OAEP, CKM.RSA_X_509):
-                info = context.module.C_GetMechanismInfo(slot.id, mechanism)
-                if info.is_ok and info.value.flags & CKF.WRAP:
-                    return True
-    return False

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -17,6 +21,9 @@ from keyfob.spec.errors import name_of
 from keyfob.spec.parameters import RsaPkcsPssParams
 
 TEXT = b"keyfob check signs this, " * 9
+Way = Callable[[Context, NssSlot, TokenKey, Mechanism], Reply[Any]]
+MD5_AND_SHA1 = b"\x5a" * 36
+"""As long as what TLS 1.1 signs with RSA: two hashes, no DigestInfo."""
 PSS = {
     CKM.SHA256: (CKG.MGF1_SHA256, CKM.SHA256_RSA_PKCS_PSS),
     CKM.SHA384: (CKG.MGF1_SHA384, CKM.SHA384_RSA_PKCS_PSS),
@@ -30,42 +37,56 @@ def pss(hash_algorithm: int, mechanism: int = CKM.RSA_PKCS_PSS) -> Mechanism:
     return Mechanism(mechanism, RsaPkcsPssParams(hash_algorithm, PSS[hash_algorithm][0], size))
 
 
-def signed(context: Context, slot: NssSlot, key: TokenKey, mechanism: Mechanism, data: bytes) -> Reply[bytes]:
+def raw(key: TokenKey, data: bytes) -> tuple[Mechanism, bytes]:
+    """The mechanism that signs what it is given, and what NSS gives it for these data: see verifies()."""
+    if isinstance(key.public, rsa.RSAPublicKey):
+        return Mechanism(CKM.RSA_PKCS), digest_info(data)
+    if isinstance(key.public, ec.EllipticCurvePublicKey):
+        return Mechanism(CKM.ECDSA), digest(hashes.SHA256(), data)
+    return Mechanism(CKM.EDDSA), data
+
+
+def signed(context: Context, slot: NssSlot, key: TokenKey, mechanism: Mechanism, data: bytes) -> Reply[Any]:
     """PK11_Sign: a session of its own, the look at CKA_ALWAYS_AUTHENTICATE, a buffer of exactly the right size."""
     nss, module = context.nss(), context.module
     session = nss.open_ro(slot)
-    begun = module.C_SignInit(session, mechanism, key.private)
-    if begun.is_ok:
+    reply: Reply[Any] = module.C_SignInit(session, mechanism, key.private)
+    if reply.is_ok:
         nss.read_flag(slot.session, key.private, CKA.ALWAYS_AUTHENTICATE)
-        reply: Reply[bytes] = module.C_Sign(session, data, key.length)
-    else:
-        reply = begun  # type: ignore[assignment]  # of a failure only the code counts
+        reply = module.C_Sign(session, data, key.length)
     nss.close(slot, session)
     return reply
 
 
 def expect_signature(
-    check: Check, key: TokenKey, reply: Reply[bytes], what: str, data: bytes = TEXT, hash_: int | None = None
-) -> None:
+    check: Check, key: TokenKey, reply: Reply[Any], what: str, data: bytes = TEXT, hash_: int | None = None
+) -> bool:
+    """Fail unless the reply holds a signature of the data, of the length that NSS reckons; whether it does."""
     if not check.expect_rv(reply, CKR.OK, because=f"to {what} with an {key.name} key"):
-        return
-    length = len(reply.value)
-    check.expect(length == key.length, f"{what} with an {key.name} key gives {length} bytes, not {key.length}", reply)
-    if length == key.length:
-        right = verifies(key.public, reply.value, data, pss=hash_)
-        check.expect(right, f"the signature of {what} with an {key.name} key is wrong", reply)
+        return False
+    length = reply.value if isinstance(reply.value, int) else len(reply.value)
+    if not check.expect(
+        length == key.length, f"{what} with an {key.name} key gives {length} bytes, not {key.length}", reply
+    ):
+        return False
+    right = verifies(key.public, reply.value, data, pss=hash_)
+    return check.expect(right, f"the signature of {what} with an {key.name} key is wrong", reply)
+
+
+def is_signature(key: TokenKey, reply: Reply[Any], data: bytes = TEXT, hash_: int | None = None) -> bool:
+    return reply.is_ok and isinstance(reply.value, bytes) and verifies(key.public, reply.value, data, pss=hash_)
 
 
 @scenario(
     "sign",
     "Sign as NSS does for TLS, mail and certificates",
-    rules=("K3", "K7", "K9", "N10", "P4", "P22", "P29", "SE3", "S17"),
-    needs=("pin",),
+    rules=("K3", "K7", "K9", "N10", "P4", "P22", "P29", "SE3", "SE8", "S17"),
 )
 def sign(context: Context) -> None:
     slot = context.ready()
     found = keys.token_keys(context, slot)
-    if not found:
+    edwards = keys.edwards(context, slot) if _signs(context, slot, CKM.EDDSA) else None
+    if not found and edwards is None:
         context.give_up("the token has no key that signs, and takes none")
     for key in found:
         with context.step(f"what NSS reads of an {key.name} key"):
@@ -78,6 +99,11 @@ def sign(context: Context) -> None:
             _in_the_middle(context, slot, key)
     if not any(isinstance(key.public, rsa.RSAPublicKey) for key in found):
         context.skip("there is no RSA key to sign with", "P4", "K7")
+    if edwards is not None:
+        found.append(edwards)
+        with context.step("sign with Ed25519"), context.checking("K3") as check:
+            reply = signed(context, slot, edwards, Mechanism(CKM.EDDSA), TEXT)
+            context.fact("signs with Ed25519", expect_signature(check, edwards, reply, "CKM_EDDSA"))
     _unknown_mechanism(context, slot, found[0])
     keys.remove(context, slot, found)
 
@@ -106,14 +132,15 @@ def _rsa(context: Context, slot: NssSlot, key: TokenKey) -> None:
     module = context.module
     with context.step("sign with RSA"):
         with context.checking("K3") as check, context.checking("K7") as older:
-            reply = signed(context, slot, key, Mechanism(CKM.RSA_PKCS), digest_info(TEXT))
-            for each in (check, older):
-                expect_signature(each, key, reply, "CKM_RSA_PKCS over a DigestInfo")
-            tls10 = signed(context, slot, key, Mechanism(CKM.RSA_PKCS), b"\x5a" * 36)
-            if check.expect_rv(tls10, CKR.OK, because="to CKM_RSA_PKCS over 36 bytes, as TLS 1.1 signs"):
-                recovered = key.public.recover_data_from_signature(tls10.value, padding.PKCS1v15(), None)  # type: ignore[union-attr]
+            reply = signed(context, slot, key, *raw(key, TEXT))
+            right = [expect_signature(each, key, reply, "CKM_RSA_PKCS over a DigestInfo") for each in (check, older)]
+            context.fact("signs with RSA", all(right))
+            tls11 = signed(context, slot, key, Mechanism(CKM.RSA_PKCS), MD5_AND_SHA1)
+            if check.expect_rv(tls11, CKR.OK, because="to CKM_RSA_PKCS over 36 bytes, as TLS 1.1 signs"):
+                right_one = _recovered(key, tls11.value) == MD5_AND_SHA1
+                # Any other signature than that of a DigestInfo is only looked at when that one is right.
                 check.expect(
-                    recovered == b"\x5a" * 36, "CKM_RSA_PKCS does not sign the 36 bytes that it is given", tls10
+                    right_one or not all(right), "CKM_RSA_PKCS does not sign the 36 bytes that it is given", tls11
                 )
         with context.checking("P4") as check:
             listed = CKM.RSA_PKCS_PSS in slot.mechanisms
@@ -121,33 +148,51 @@ def _rsa(context: Context, slot: NssSlot, key: TokenKey) -> None:
             if not listed and CKM.RSA_PKCS not in slot.mechanisms:
                 check.not_applicable("the token does not sign with RSA")
             check.expect(listed, "C_GetMechanismList lacks CKM_RSA_PKCS_PSS, so TLS 1.3 does not use an RSA key", asked)
-            for algorithm, kind in keys.HASHES.items():
-                reply = signed(context, slot, key, pss(algorithm), digest(kind, TEXT))
+            made = {
+                algorithm: signed(context, slot, key, pss(algorithm), digest(kind, TEXT))
+                for algorithm, kind in keys.HASHES.items()
+            }
+            if not any((*right, *(is_signature(key, reply, hash_=algorithm) for algorithm, reply in made.items()))):
+                check.not_tested("the key does not sign with CKM_RSA_PKCS either")
+            for algorithm, reply in made.items():
                 what = f"CKM_RSA_PKCS_PSS over {name_of('CKM', algorithm).removeprefix('CKM_')}"
                 expect_signature(check, key, reply, what, hash_=algorithm)
+    offered = [(_streamed, pss(algorithm, combined), algorithm) for algorithm, (_mgf, combined) in PSS.items()]
+    _hash_and_sign(context, slot, key, all(right), [(_whole, Mechanism(CKM.SHA256_RSA_PKCS), None), *offered])
+
+
+def _hash_and_sign(
+    context: Context, slot: NssSlot, key: TokenKey, signs: bool, ways: list[tuple[Way, Mechanism, int | None]]
+) -> None:
+    """The mechanisms that hash and sign, as far as the flags offer them; `signs`: the plain mechanism does."""
     with context.step("hash and sign"), context.checking("K9") as check:
-        if _signs(context, slot, CKM.SHA256_RSA_PKCS):
-            reply = signed(context, slot, key, Mechanism(CKM.SHA256_RSA_PKCS), TEXT)
-            expect_signature(check, key, reply, "CKM_SHA256_RSA_PKCS")
-        for algorithm, (_mgf, combined) in PSS.items():
-            if _signs(context, slot, combined):
-                reply = _streamed(context, slot, key, pss(algorithm, combined))
-                expect_signature(check, key, reply, f"{name_of('CKM', combined)} in parts", hash_=algorithm)
+        offered = [way for way in ways if _signs(context, slot, way[1].kind)]
+        made = [(way(context, slot, key, mechanism), mechanism, hash_) for way, mechanism, hash_ in offered]
+        if not offered:
+            check.passed(f"no mechanism that hashes and signs with an {key.name} key is offered: NSS hashes itself")
+        elif not signs and not any(is_signature(key, reply, hash_=hash_) for reply, _mechanism, hash_ in made):
+            check.not_tested("the key does not sign with the plain mechanism either")
+        for reply, mechanism, hash_ in made:
+            how = "" if reply.call.function == "C_Sign" else " in parts"
+            expect_signature(check, key, reply, f"{name_of('CKM', mechanism.kind)}{how}", hash_=hash_)
+
+
+def _recovered(key: TokenKey, signature: Any) -> bytes:
+    """What an RSA signature was made of; empty when it is none."""
+    try:
+        return key.public.recover_data_from_signature(signature, padding.PKCS1v15(), None)  # type: ignore[union-attr]
+    except (InvalidSignature, ValueError, TypeError):
+        return b""
 
 
 def _ec(context: Context, slot: NssSlot, key: TokenKey) -> None:
     with context.step("sign with EC"):
         with context.checking("K3") as check:
-            reply = signed(context, slot, key, Mechanism(CKM.ECDSA), digest(hashes.SHA256(), TEXT))
-            expect_signature(check, key, reply, "CKM_ECDSA over a SHA-256 hash")
-        with context.checking("K9") as check:
-            if not _signs(context, slot, CKM.ECDSA_SHA256):
-                check.passed("CKM_ECDSA_SHA256 is not offered: NSS hashes itself")
-                return
-            whole = signed(context, slot, key, Mechanism(CKM.ECDSA_SHA256), TEXT)
-            expect_signature(check, key, whole, "CKM_ECDSA_SHA256")
-            parts = _streamed(context, slot, key, Mechanism(CKM.ECDSA_SHA256))
-            expect_signature(check, key, parts, "CKM_ECDSA_SHA256 in parts")
+            reply = signed(context, slot, key, *raw(key, TEXT))
+            right = expect_signature(check, key, reply, "CKM_ECDSA over a SHA-256 hash")
+            context.fact("signs with EC", right)
+    combined = Mechanism(CKM.ECDSA_SHA256)
+    _hash_and_sign(context, slot, key, right, [(_whole, combined, None), (_streamed, combined, None)])
 
 
 def _signs(context: Context, slot: NssSlot, mechanism: int) -> bool:
@@ -156,14 +201,18 @@ def _signs(context: Context, slot: NssSlot, mechanism: int) -> bool:
     return reply.is_ok and bool(reply.value.flags & CKF.SIGN)
 
 
-def _streamed(context: Context, slot: NssSlot, key: TokenKey, mechanism: Mechanism) -> Reply[bytes]:
+def _whole(context: Context, slot: NssSlot, key: TokenKey, mechanism: Mechanism) -> Reply[Any]:
+    return signed(context, slot, key, mechanism, TEXT)
+
+
+def _streamed(context: Context, slot: NssSlot, key: TokenKey, mechanism: Mechanism) -> Reply[Any]:
     """TLS 1.3 CertificateVerify: three parts, and the modulus read in between (section 4, TLS server)."""
     nss, module = context.nss(), context.module
     session = nss.open_ro(slot)
-    reply: Reply[bytes] = module.C_SignInit(session, mechanism, key.private)  # type: ignore[assignment]
+    reply: Reply[Any] = module.C_SignInit(session, mechanism, key.private)
     for part in (TEXT[:64], TEXT[64:98], TEXT[98:]):
         if reply.is_ok:
-            reply = module.C_SignUpdate(session, part)  # type: ignore[assignment]
+            reply = module.C_SignUpdate(session, part)
     if reply.is_ok:
         nss.read_one(slot.session, key.private, CKA.MODULUS)
         reply = module.C_SignFinal(session, key.length)
@@ -174,37 +223,51 @@ def _streamed(context: Context, slot: NssSlot, key: TokenKey, mechanism: Mechani
 def _in_the_middle(context: Context, slot: NssSlot, key: TokenKey) -> None:
     """Between C_SignInit and C_Sign other sessions ask for their state, search and read (P29, SE3, OpenSC #1071)."""
     nss, module = context.nss(), context.module
-    is_rsa = isinstance(key.public, rsa.RSAPublicKey)
-    mechanism = Mechanism(CKM.RSA_PKCS if is_rsa else CKM.ECDSA)
-    data = digest_info(TEXT) if is_rsa else digest(hashes.SHA256(), TEXT)
-    with context.checking("P29") as check, context.checking("SE3") as sessions:
-        if slot.single_session:
-            sessions.not_applicable("NSS has only one session of this token")
-        with check.setup("begin to sign"):
-            session = nss.open_ro(slot)
-            module.C_SignInit(session, mechanism, key.private).ok()
+    if slot.single_session:
+        context.skip("NSS has only one session of this token", "P29", "SE3", "SE8", applicable=False)
+        return
+
+    def ask() -> None:
         module.C_GetSessionInfo(slot.session)
+
+    def search_and_read() -> None:
         nss.find(slot.session, [(CKA.LABEL, b"keyfob check, never stored")])
         nss.read_flag(slot.session, key.private, CKA.ALWAYS_AUTHENTICATE)
-        reply = module.C_Sign(session, data, key.length)
-        for each in (check, sessions):
-            each.expect_rv(reply, CKR.OK, because="after other sessions searched, read and asked for their state")
-        nss.close(slot, session)
+
+    mechanism, data = raw(key, TEXT)
+    with context.checking("P29") as check:
+        if not signed(context, slot, key, mechanism, data).is_ok:
+            for rule_id in ("SE3", "SE8"):
+                context.skip("the key does not sign", rule_id)
+            check.not_tested("the key does not sign")
+        for rule_id, what, disturb in (
+            ("SE8", "after C_GetSessionInfo of another session", ask),
+            ("SE3", "after another session searched and read attributes", search_and_read),
+        ):
+            with context.checking(rule_id) as sessions:
+                session = nss.open_ro(slot)
+                module.C_SignInit(session, mechanism, key.private).ok()
+                disturb()
+                reply = module.C_Sign(session, data, key.length)
+                for each in (check, sessions):
+                    each.expect_rv(reply, CKR.OK, because=what)
+                nss.close(slot, session)
 
 
 def _unknown_mechanism(context: Context, slot: NssSlot, key: TokenKey) -> None:
     with context.step("a mechanism that nobody has"), context.checking("S17") as check:
-        session = context.nss().open_ro(slot)
-        reply = context.module.C_SignInit(session, Mechanism(NO_MECHANISM), key.private)
+        known = signed(context, slot, key, *raw(key, TEXT))
+        reply = signed(context, slot, key, Mechanism(NO_MECHANISM), TEXT)
+        if not reply.is_ok and reply.rv == known.rv:
+            check.not_tested(f"the key signs with no mechanism: {known.name}")
         check.expect_rv(reply, CKR.MECHANISM_INVALID, because="to an unknown mechanism")
-        context.nss().close(slot, session)
 
 
 @scenario(
     "sign: always authenticate",
     "A key that asks for the PIN each time (CKA_ALWAYS_AUTHENTICATE)",
     rules=("P5", "P29"),
-    needs=("pin", "write"),
+    needs=("write",),
 )
 def always_authenticate(context: Context) -> None:
     nss, module = context.nss(), context.module
@@ -212,6 +275,8 @@ def always_authenticate(context: Context) -> None:
     if not slot.needs_login or slot.protected_path:
         context.skip("the token's PIN is not NSS's to give", "P5", "P29", applicable=False)
         return
+    if context.known.get("signs with RSA") is False:
+        context.give_up("the token does not sign with RSA, not even with keys that do not ask")
     key = keys.imported(context, slot, material.rsa_key(), (CKA.ALWAYS_AUTHENTICATE, True))
     if key is None or not nss.read_flag(slot.session, key.private, CKA.ALWAYS_AUTHENTICATE):
         context.skip("the token has no keys that ask for the PIN each time", "P5", "P29", applicable=False)
@@ -223,7 +288,9 @@ def always_authenticate(context: Context) -> None:
         nss.read_flag(slot.session, key.private, CKA.ALWAYS_AUTHENTICATE)
         login = module.C_Login(session, CKU.CONTEXT_SPECIFIC, context.pin)
         context.judge_pin(login, "pin")
-        check.expect_rv(login, CKR.OK, because="to CKU_CONTEXT_SPECIFIC between C_SignInit and C_Sign")
+        # NSS takes both for success (auth:74).
+        wanted = (CKR.OK, CKR.USER_ALREADY_LOGGED_IN)
+        check.expect_rv(login, *wanted, because="to CKU_CONTEXT_SPECIFIC between C_SignInit and C_Sign")
         reply = module.C_Sign(session, digest_info(TEXT), key.length)
         expect_signature(check, key, reply, "CKM_RSA_PKCS after CKU_CONTEXT_SPECIFIC")
         nss.close(slot, session)
