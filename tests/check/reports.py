@@ -14,10 +14,8 @@ def call(number: int, function: str, rv: int | None, **more: Any) -> dict[str, A
     names = {0: "CKR_OK", 5: "CKR_GENERAL_ERROR", None: None}
     arguments = [{"name": "pLabel", "text": HOSTILE}]
     out = [{"name": "pInfo", "text": HOSTILE}] if rv == 0 else []
-    return {
-        **{"number": number, "function": function, "arguments": arguments, "rv": rv, "rv_name": names[rv], "out": out},
-        **{"step": HOSTILE if number > 2 else "START", "start": number, "us": number * 1000, **more},
-    }
+    made = {"number": number, "function": function, "arguments": arguments, "rv": rv, "rv_name": names[rv], "out": out}
+    return {**made, "step": HOSTILE if number > 2 else "START", "start": number, "us": number * 1000, **more}
 
 
 def hostile_report() -> Report:

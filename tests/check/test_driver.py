@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
+from cffi import FFI
+
+from keyfob.abi.cryptoki import DECLARATIONS
 from keyfob.nss.driver import Mechanism, Module, Recorder, call_text, values
 from keyfob.nss.driver.arguments import InTemplate, OutBytes
 from keyfob.nss.driver.footprints import Footprints
+from keyfob.nss.driver.mechanism import _struct_of
 from keyfob.nss.driver.structs import NAMES_2, NAMES_3_0, NAMES_3_2, NssInitializeArgs, TokenInfo, names_of_list
 from keyfob.spec.constants import CKA, CKC, CKG, CKK, CKM, CKO, CKR, CKU
-from keyfob.spec.parameters import GcmParams, Pkcs5Pbkd2Params, RsaPkcsOaepParams, RsaPkcsPssParams
+from keyfob.spec.parameters import LAYOUTS, GcmParams, Pkcs5Pbkd2Params, RsaPkcsOaepParams, RsaPkcsPssParams
 
 if TYPE_CHECKING:
     from tests.check.conftest import Build
@@ -150,3 +154,15 @@ def test_what_is_left_on_a_token_is_told_without_secrets() -> None:
 
 def test_a_call_that_did_not_return_says_so() -> None:
     assert call_text("C_GetInfo", [{"name": "pInfo", "text": "out"}], None) == "C_GetInfo() -> did not return"
+
+
+def test_parameters_lie_in_memory_as_the_standard_has_them() -> None:
+    """The structs of the driver and those that C sees, field by field."""
+    ffi = FFI()
+    ffi.cdef(DECLARATIONS)
+    for layout, (name, fields) in LAYOUTS.items():
+        example = layout(*(bytes(16) if kind in ("bytes", "array") else None for kind, _name, _names in fields))
+        struct = _struct_of(layout, example)
+        assert ctypes.sizeof(struct) == ffi.sizeof(name), name
+        for field, _type in struct._fields_:  # type: ignore[misc]
+            assert getattr(struct, field).offset == ffi.offsetof(name, field), f"{name}.{field}"

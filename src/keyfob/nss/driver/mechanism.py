@@ -8,7 +8,10 @@ from typing import Any
 
 from keyfob.nss.driver import structs
 from keyfob.nss.driver.values import HASHES_AND_MASKS, bytes_text, hidden, mechanism_name, number_text
-from keyfob.spec.parameters import LAYOUTS
+from keyfob.spec.parameters import LAYOUTS, Ecdh1DeriveParams, EcdhAesKeyWrapParams, EddsaParams
+
+LENGTH_FIRST = (Ecdh1DeriveParams, EcdhAesKeyWrapParams, EddsaParams)
+"""In these structs a length stands before its pointer; LAYOUTS names the fields, not their order."""
 
 _STRUCTS: dict[type, type[ctypes.Structure]] = {}
 _BY_STRUCT = {struct: layout for layout, (struct, _fields) in LAYOUTS.items()}
@@ -64,7 +67,8 @@ def _struct_of(layout: type, value: Any) -> type[ctypes.Structure]:
             elif kind == "array":
                 fields.append((c_names[0], c_ubyte * len(getattr(value, name))))
             elif kind == "bytes":
-                fields += [(c_names[0], c_void_p), (c_names[1], c_ulong)]
+                pair = [(c_names[0], c_void_p), (c_names[1], c_ulong)]
+                fields += reversed(pair) if layout in LENGTH_FIRST else pair
             else:  # "pointer" and "struct"
                 fields.append((c_names[0], c_void_p))
         known = type(LAYOUTS[layout][0], (ctypes.Structure,), {"_fields_": fields})

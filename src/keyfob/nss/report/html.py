@@ -164,6 +164,7 @@ def _finding(report: Report, result: RuleResult, finding: Finding) -> str:
 
 
 def anchor(scenario: ScenarioResult) -> str:
+    """The name of a scenario's place on the page; its calls are at NAME-NUMBER."""
     return "call-" + "".join(letter if letter.isalnum() else "-" for letter in scenario.name)
 
 
@@ -214,16 +215,16 @@ def _scenarios(report: Report) -> str:
 
 def _scenario(scenario: ScenarioResult) -> str:
     marked = {number for f in scenario.findings if f.verdict in (Verdict.FAIL, Verdict.WARN) for number in f.calls}
-    anchor = anchor(scenario)
+    place = anchor(scenario)
     if scenario.ended == Ended.SKIPPED:
         return (
-            f'<details id="{anchor}"><summary><h3>{escape(scenario.title)}</h3> {_tag("not run", "idle")}</summary>'
+            f'<details id="{place}"><summary><h3>{escape(scenario.title)}</h3> {_tag("not run", "idle")}</summary>'
             f"{page.paragraph(scenario.detail)}</details>"
         )
     failed = any(f.verdict == Verdict.FAIL for f in scenario.findings)
     warned = any(f.verdict == Verdict.WARN for f in scenario.findings)
     look = _tag("failures", "bad") if failed else _tag("warnings", "care") if warned else _tag("as expected", "good")
-    picture = f'<div class="picture">{timeline.svg(scenario.calls, anchor, marked)}</div>'
+    picture = f'<div class="picture">{timeline.svg(scenario.calls, place, marked)}</div>'
     output = "".join(
         f"<p>On standard {name}:</p><pre>{escape(text)}</pre>"
         for name, text in (("output", scenario.stdout), ("error", scenario.stderr))
@@ -231,9 +232,9 @@ def _scenario(scenario: ScenarioResult) -> str:
     )
     ended = "" if scenario.ended == Ended.DONE else f"{scenario.ended}: "
     return (
-        f'<h3 id="{anchor}">{escape(scenario.title)} {look}</h3>'
+        f'<h3 id="{place}">{escape(scenario.title)} {look}</h3>'
         f'<p class="soft">{len(scenario.calls)} calls, {scenario.seconds:.1f} s</p>{picture}'
         f"{page.paragraph(ended + scenario.detail) if scenario.detail else ''}{output}"
         f"<details><summary>The calls of “{escape(scenario.title)}”</summary>"
-        f"{timeline.table(scenario.calls, anchor, marked)}</details>"
+        f"{timeline.table(scenario.calls, place, marked)}</details>"
     )

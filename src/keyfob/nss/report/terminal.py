@@ -42,7 +42,7 @@ def show(report: Report, console: Console) -> None:
 def _head(report: Report) -> RenderableType:
     info = report.facts.get("info", {})
     lines = Text()
-    lines.append(f"{report.module}\n", style="bold")
+    lines.append(f"{printable(report.module)}\n", style="bold")
     if info:
         named = f"{info['description']} {info['version']}, {info['manufacturer']}, PKCS #11 {info['cryptoki']}"
         lines.append(f"{printable(named)}, by {report.facts.get('entry point', '?')}\n")
@@ -158,7 +158,7 @@ def _last_line(by_verdict: dict[Verdict, list[RuleResult]], report: Report) -> R
     line = Text(f"{counted} ({report.seconds:.1f} s)", style="bold")
     left = report.facts.get("left behind")
     if left:
-        line.append(f"\nLeft on the token: {', '.join(left)}", style="bold red")
+        line.append(f"\nLeft on the token: {printable(', '.join(left))}", style="bold red")
     return line
 
 

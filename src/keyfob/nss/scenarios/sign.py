@@ -186,11 +186,10 @@ def _recovered(key: TokenKey, signature: Any) -> bytes:
 
 
 def _ec(context: Context, slot: NssSlot, key: TokenKey) -> None:
-    with context.step("sign with EC"):
-        with context.checking("K3") as check:
-            reply = signed(context, slot, key, *raw(key, TEXT))
-            right = expect_signature(check, key, reply, "CKM_ECDSA over a SHA-256 hash")
-            context.fact("signs with EC", right)
+    with context.step("sign with EC"), context.checking("K3") as check:
+        reply = signed(context, slot, key, *raw(key, TEXT))
+        right = expect_signature(check, key, reply, "CKM_ECDSA over a SHA-256 hash")
+        context.fact("signs with EC", right)
     combined = Mechanism(CKM.ECDSA_SHA256)
     _hash_and_sign(context, slot, key, right, [(_whole, combined, None), (_streamed, combined, None)])
 
