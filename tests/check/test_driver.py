@@ -14,7 +14,14 @@ from keyfob.nss.driver.footprints import Footprints
 from keyfob.nss.driver.mechanism import _struct_of
 from keyfob.nss.driver.structs import NAMES_2, NAMES_3_0, NAMES_3_2, NssInitializeArgs, TokenInfo, names_of_list
 from keyfob.spec.constants import CKA, CKC, CKG, CKK, CKM, CKO, CKR, CKU
-from keyfob.spec.parameters import LAYOUTS, GcmParams, Pkcs5Pbkd2Params, RsaPkcsOaepParams, RsaPkcsPssParams
+from keyfob.spec.parameters import (
+    LAYOUTS,
+    DesCbcEncryptDataParams,
+    GcmParams,
+    Pkcs5Pbkd2Params,
+    RsaPkcsOaepParams,
+    RsaPkcsPssParams,
+)
 
 if TYPE_CHECKING:
     from tests.check.conftest import Build
@@ -161,7 +168,8 @@ def test_parameters_lie_in_memory_as_the_standard_has_them() -> None:
     ffi = FFI()
     ffi.cdef(DECLARATIONS)
     for layout, (name, fields) in LAYOUTS.items():
-        example = layout(*(bytes(16) if kind in ("bytes", "array") else None for kind, _name, _names in fields))
+        block = 8 if layout is DesCbcEncryptDataParams else 16
+        example = layout(*(bytes(block) if kind in ("bytes", "array") else None for kind, _name, _names in fields))
         struct = _struct_of(layout, example)
         assert ctypes.sizeof(struct) == ffi.sizeof(name), name
         for field, _type in struct._fields_:  # type: ignore[misc]

@@ -17,7 +17,7 @@ from tests.conftest import module_path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-PREFIXES = ("CKA", "CKF", "CKK", "CKM", "CKO", "CKR", "CKU")
+PREFIXES = ("CKA", "CKD", "CKF", "CKK", "CKM", "CKO", "CKR", "CKS", "CKU")
 
 
 def header() -> str:

@@ -56,6 +56,10 @@ FILES: tuple[str, ...] = (
     "login",
     "find",
     "certificates",
+    "keygen",
+    "transfer",
+    "pkcs12",
+    "trust",
 )
 """The files, in the order of their run. `first_pin` erases the token (--init): it comes before all that use one."""
 

@@ -70,6 +70,8 @@ def x963(algorithm: hashes.HashAlgorithm, secret: bytes, shared_info: bytes, len
 def decrypt(context: Context) -> None:
     slot = context.ready()
     found = keys.token_keys(context, slot)
+    if not found:
+        context.give_up("the token has no key that decrypts, and takes none")
     for key in found:
         if isinstance(key.public, rsa.RSAPublicKey):
             _rsa(context, slot, key, key.public)

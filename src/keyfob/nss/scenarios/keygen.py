@@ -156,6 +156,7 @@ def _named(
     """NSS reads the public key on its default session and names both; (public, private, public half) where it can."""
     nss, module = context.nss(), context.module
     public, private = handles
+    half = None
     with context.checking("O13") as check:
         kind = nss.read_number(slot.session, public, CKA.CLASS)
         read = module.C_GetAttributeValue(slot.session, public, [(CKA.CLASS, 8)])
@@ -173,7 +174,8 @@ def _named(
         half = keys.public_half(context, slot.session, public, pair.key_type) if all(values.values()) else None
         if half is None:
             check.fail(f"the public part of a new {pair.name} key cannot be read: NSS destroys the pair", read, last)
-            return None
+    if half is None:
+        return None
     identifier = material.identifier_of(half)
     with context.checking("O18") as changes, context.checking("P20") as pitfall:
         replies = [module.C_SetAttributeValue(session, private, [(CKA.ID, identifier)])]

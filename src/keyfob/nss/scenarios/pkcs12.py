@@ -53,8 +53,9 @@ def _pkcs12(context: Context, slot: NssSlot, key: PrivateKey, name: str) -> bool
     """C_UnwrapKey, and what NSS does when it fails: C_CreateObject; whether the latter is taken."""
     nss = context.nss()
     nss.find(slot.session, [(CKA.ID, material.identifier(key)), (CKA.CLASS, CKO.PRIVATE_KEY)])
+    taken = False
     with context.checking("O3") as check:
-        refused: list[Reply[int]] = []
+        refused: dict[str, Reply[int]] = {}
         for wrapping in (material.AES, material.DES3):
             with removing(context, slot) as made:
                 reply = _unwrapped(context, slot, key, wrapping)
@@ -62,22 +63,26 @@ def _pkcs12(context: Context, slot: NssSlot, key: PrivateKey, name: str) -> bool
                     made.append(reply.value)
                     _expect_key(context, slot, check, reply, key, f"unwrapped with {wrapping.name}")
                     continue
-                refused.append(reply)
+                refused[wrapping.name] = reply
                 if claims(context, slot, wrapping.mechanism, CKF.UNWRAP):
                     mechanism = name_of("CKM", wrapping.mechanism)
                     check.warn(
                         f"{reply.call.function} answered {reply.name} to an {name} key in {mechanism}, "
                         "which claims CKF_UNWRAP",
                         reply,
-                        user="None but that the key passes through NSS in the clear: it is created instead.",
+                        user="Nothing, but the key passes through NSS in the clear: it is created instead.",
                     )
         # The fall-back of all versions; what newer ones add to it is P1's matter.
         reply = _create(context, slot, key, name)
-        if len(refused) == 2 and not reply.is_ok:
-            check.fail(f"an {name} key can be neither unwrapped nor created on the token", *refused, reply)
+        taken = reply.is_ok
+        if refused and reply.is_ok:
+            reasons = ", ".join(f"{cipher}: {each.name}" for cipher, each in refused.items())
+            check.passed(f"what is not unwrapped ({reasons}) can be created")
         elif refused:
-            check.passed(f"what is not unwrapped ({refused[0].call.function}: {refused[0].name}) can be created")
-    return reply.is_ok
+            say = check.fail if len(refused) > 1 else check.warn
+            ciphers = " nor ".join(refused)
+            say(f"an {name} key can neither be unwrapped from {ciphers} nor created", *refused.values(), reply)
+    return taken
 
 
 def _unwrapped(context: Context, slot: NssSlot, key: PrivateKey, wrapping: Wrapping) -> Reply[int]:

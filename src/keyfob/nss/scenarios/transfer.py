@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -130,11 +132,11 @@ def _works(context: Context, slot: NssSlot, session: int, check: Check) -> None:
         if not check.expect_rv(key, CKR.OK, because=f"to an AES session key with {name_of('CKA', usage)}"):
             continue
         begin(session, Mechanism(CKM.AES_CBC, iv), key.value).ok()
-        reply = run(session, block, 32)
+        answer: Reply[Any] = run(session, block, 32)
         cipher = Cipher(algorithms.AES(SECRET), modes.CBC(iv))
         software = cipher.encryptor() if usage == CKA.ENCRYPT else cipher.decryptor()
-        right = reply.ok() == software.update(block) + software.finalize()
-        check.expect(right, "an AES session key does not encrypt and decrypt as its value does", reply)
+        right = bytes(answer.ok()) == software.update(block) + software.finalize()
+        check.expect(right, "an AES session key does not encrypt and decrypt as its value does", answer)
         module.C_DestroyObject(session, key.value)
 
 
@@ -197,8 +199,9 @@ def _export(
         derives = CKM.PKCS5_PBKD2 in slot.mechanisms
         if derives:
             _wrapped(context, slot, reply.value, key, material.AES, CKK.AES, 32, check.fail)
+        told = "Nothing in pk12util, which has this token derive its key; programs that bring one cannot export."
+        say = partial(check.warn, user=told) if derives else check.fail
         for length in lengths:
-            say = check.warn if derives else check.fail
             _wrapped(context, slot, reply.value, key, material.AES, CKK.GENERIC_SECRET, length, say)
         if claims(context, slot, CKM.DES3_CBC_PAD, CKF.WRAP):
             _wrapped(context, slot, reply.value, key, material.DES3, CKK.DES3, 24, check.fail)
