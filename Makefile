@@ -10,7 +10,7 @@ COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/k
 	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help build test test-interop test-long test-firefox screenshots demo bench check lock clean always
+.PHONY: help build test test-interop test-long test-firefox screenshots demo bench modules check lock clean always
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,10 @@ demo: $(VENV)/.built ## the main job with NSS's tools, step by step
 bench: $(VENV)/.built ## the speed of keyfob, SoftHSM and NSS's softoken side by side
 	@scripts/tools.sh bench
 	@$(PY) -m bench $(BENCH)
+
+modules: $(VENV)/.dev $(VENV)/.built ## check keyfob and other people's modules anew: docs/modules.md
+	@scripts/tools.sh test
+	@$(PY) tools/check_modules.py
 
 check: $(VENV)/.dev $(VENV)/.built ## lint, format, types, generated files, layers
 	@$(VENV)/bin/ruff check .

@@ -35,7 +35,10 @@ SIGN, DECRYPT, UNWRAP, DERIVE = CKF.SIGN, CKF.DECRYPT, CKF.UNWRAP, CKF.DERIVE
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`able`: alternatives, each a tuple of abilities needed together. `proof`: rules that must not be untested."""
+    """`able`: alternatives, each a tuple of abilities needed together. `proof`: rules that must not be untested.
+
+    `done`: the fact of a scenario that says whether just this was done, where `proof` speaks of RSA and EC together.
+    """
 
     id: str
     title: str
@@ -44,6 +47,7 @@ class Job:
     better: tuple[str, ...] = ()
     proof: tuple[str, ...] = ()
     writes: bool = False
+    done: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +74,44 @@ _OFFERED = ("P3", "N13", "N14", "N18", "O11", "O19", "P23", "P24")
 """Rules by which NSS finds a certificate and its key."""
 _USE = (*_LOGIN, "SE3", "SE8", "N10", "P22", "P29")
 
+_RSA_SIGNS, _EC_SIGNS = "signs with RSA", "signs with EC"
+
 JOBS: tuple[Job, ...] = (
     Job(
         "tls12-rsa",
         "TLS 1.2 client authentication, RSA",
         (((CKM.RSA_PKCS, SIGN),), ((CKM.RSA_PKCS_PSS, SIGN),)),
-        (*_USE, *_OFFERED, "K3"),
+        (*_USE, *_OFFERED),
         ("P7",),
         ("K3",),
+        done=_RSA_SIGNS,
     ),
     Job(
         "tls12-ec",
         "TLS 1.2 client authentication, EC",
         (((CKM.ECDSA, SIGN),),),
-        (*_USE, *_OFFERED, "K3"),
+        (*_USE, *_OFFERED),
         ("P7",),
         ("K3",),
+        done=_EC_SIGNS,
     ),
     Job(
         "tls13-rsa",
         "TLS 1.3 client authentication, RSA",
         (((CKM.RSA_PKCS_PSS, SIGN),),),
-        (*_USE, *_OFFERED, "K3", "P4"),
+        (*_USE, *_OFFERED, "P4"),
         ("P5", "P7"),
         ("K3", "P4"),
+        done=_RSA_SIGNS,
     ),
     Job(
         "tls13-ec",
         "TLS 1.3 client authentication, EC",
         (((CKM.ECDSA, SIGN),),),
-        (*_USE, *_OFFERED, "K3"),
+        (*_USE, *_OFFERED),
         ("P5", "P7"),
         ("K3",),
+        done=_EC_SIGNS,
     ),
     Job(
         "tls13-eddsa",
@@ -110,6 +120,7 @@ JOBS: tuple[Job, ...] = (
         (*_USE, *_OFFERED),
         ("P7",),
         ("K3",),
+        done="signs with Ed25519",
     ),
     Job(
         "tls-server",
@@ -117,23 +128,33 @@ JOBS: tuple[Job, ...] = (
         (((CKM.RSA_PKCS_PSS, SIGN),), ((CKM.ECDSA, SIGN),)),
         (*_USE, "K3", "P2", "O14"),
         (),
-        ("O14", "P2"),
+        ("O14",),
     ),
     Job(
         "smime-sign",
         "S/MIME and document signatures",
         (((CKM.RSA_PKCS, SIGN),), ((CKM.ECDSA, SIGN),)),
         (*_USE, *_OFFERED, "K3"),
-        ("P7",),
+        ("P7", "K9"),
         ("K3",),
     ),
     Job(
-        "smime-decrypt",
-        "S/MIME decryption",
-        (((CKM.RSA_PKCS, UNWRAP),), ((CKM.RSA_PKCS, DECRYPT),), ((CKM.ECDH1_DERIVE, DERIVE),)),
-        (*_LOGIN, "K4", "K10", "P12", "O21", "N12"),
-        ("P13", "P14"),
+        "smime-decrypt-rsa",
+        "S/MIME decryption, RSA",
+        (((CKM.RSA_PKCS, UNWRAP),), ((CKM.RSA_PKCS, DECRYPT),)),
+        (*_LOGIN, "O21", "N12"),
+        ("K10", "N8", "P12", "P14"),
         ("K4",),
+        done="decrypts with RSA",
+    ),
+    Job(
+        "smime-decrypt-ec",
+        "S/MIME decryption, EC",
+        (((CKM.ECDH1_DERIVE, DERIVE),),),
+        (*_LOGIN, "O21", "N12", "N8", "P12"),
+        ("P13",),
+        ("P13",),
+        done="decrypts with EC",
     ),
     Job(
         "pkcs12-import",
@@ -192,11 +213,15 @@ def _judge(
     lacks = _lacks(job, flags)
     if lacks:
         return JobResult(job, Outcome.NOT, ("S17",), lacks)
+    if job.done and facts.get(job.done) is False:
+        return JobResult(job, Outcome.NOT, having(job.proof, Verdict.FAIL, Verdict.WARN) or job.proof)
     # Setting a PIN or trust may not concern a token: then there is no such job.
     unknown = having(job.proof, Verdict.NOT_TESTED, Verdict.NOT_APPLICABLE)
     if unknown:
         reasons = tuple(results[name].reason for name in unknown[:1])
         return JobResult(job, Outcome.UNKNOWN, unknown, reasons)
+    if job.done and job.done not in facts:
+        return JobResult(job, Outcome.UNKNOWN, job.proof, ("there was no key to try it with",))
     loss = (
         *having(job.better, Verdict.FAIL, Verdict.WARN),
         *having(job.must, Verdict.WARN),

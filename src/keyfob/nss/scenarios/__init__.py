@@ -60,6 +60,12 @@ FILES: tuple[str, ...] = (
     "transfer",
     "pkcs12",
     "trust",
+    "sign",
+    "decrypt",
+    "server",
+    "sessions",
+    "limits",
+    "events",
 )
 """The files, in the order of their run. `first_pin` erases the token (--init): it comes before all that use one."""
 

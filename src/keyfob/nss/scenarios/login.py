@@ -88,6 +88,12 @@ def _without(context: Context, nss: Nss, slot: NssSlot) -> None:
             for handle in handles:
                 read = module.C_GetAttributeValue(slot.session, handle, [(CKA.KEY_TYPE, 8)])
                 check.expect_rv(read, CKR.OK, because="for a private key without a login")
+            made = _private_object(context, slot)
+            pitfall.expect(
+                made.rv != CKR.USER_NOT_LOGGED_IN,
+                "CKF_LOGIN_REQUIRED is clear, but a private session key needs a login",
+                made,
+            )
 
 
 def _protected_path(context: Context, slot: NssSlot) -> None:

@@ -8,21 +8,14 @@ from typing import Any
 from keyfob.nss import keys, material
 from keyfob.nss.client import NssSlot
 from keyfob.nss.context import Check, Context, chosen
-from keyfob.nss.driver import READ_ONLY, READ_WRITE, Mechanism, Module, Reply
+from keyfob.nss.driver import READ_ONLY, READ_WRITE, Mechanism, Reply
 from keyfob.nss.scenario import scenario
 from keyfob.nss.scenarios.decrypt import IV, TEXT, encrypted
 from keyfob.nss.streams import Stream, find_stream
-from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKN, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKR
 
-AT_ONCE = 64
-THOUSANDS = 10_000
-WARM_UP = 1_000
-LEAK = 256
-"""Bytes of a session that is never freed, at least."""
-PAGE = os.sysconf("SC_PAGESIZE")
-FEWEST = 16
-"""Sessions that a token should have, unless it has one (P26)."""
-UNKNOWN_COUNTS = (CKN.UNAVAILABLE_INFORMATION, CKN.EFFECTIVELY_INFINITE)
+NO_STATE = (CKR.FUNCTION_NOT_SUPPORTED, CKR.STATE_UNSAVEABLE, CKR.OPERATION_NOT_INITIALIZED)
+"""There is no state to be had; the last is softoken's answer for everything but digests. NSS gives up at any."""
 CLOSED = (CKR.SESSION_HANDLE_INVALID, CKR.SESSION_CLOSED)
 
 
@@ -80,10 +73,6 @@ def sessions(context: Context) -> None:
             keys.remove(context, slot, stream.made)
 
 
-def _aes(context: Context, session: int, usage: int = CKA.ENCRYPT, value: bytes = bytes(16)) -> Reply[int]:
-    return context.module.C_CreateObject(session, material.secret_key_template(CKK.AES, usage, value))
-
-
 def _session_objects(context: Context, slot: NssSlot) -> None:
     """In read-only sessions: a secret key from raw data (O4), a public key (N8); used and destroyed elsewhere (N19)."""
     nss, module = context.nss(), context.module
@@ -93,7 +82,8 @@ def _session_objects(context: Context, slot: NssSlot) -> None:
     value = os.urandom(16)
     encrypts = _offers(context, slot, CKM.AES_CBC, CKF.ENCRYPT)
     owner, other = nss.open_ro(slot), nss.open_ro(slot)
-    secret = _aes(context, owner, CKA.ENCRYPT if encrypts else CKA.DECRYPT, value)
+    usage = CKA.ENCRYPT if encrypts else CKA.DECRYPT
+    secret = module.C_CreateObject(owner, material.secret_key_template(CKK.AES, usage, value))
     public = module.C_CreateObject(owner, material.public_key_template(material.ec_key(), token=False))
     with context.checking("O4") as check:
         if not secret.is_ok and not encrypts and not _offers(context, slot, CKM.AES_CBC, CKF.DECRYPT):
@@ -107,13 +97,14 @@ def _session_objects(context: Context, slot: NssSlot) -> None:
         if not (secret.is_ok or public.is_ok):
             check.not_tested(f"the token takes neither secret nor public keys ({secret.name}, {public.name})")
     with context.checking("N19") as check:
-        made = secret if secret.is_ok else public
+        made = _some_object(context, owner)
         if not made.is_ok:
             check.not_tested(f"there is no session object: {made.name}")
         read = module.C_GetAttributeValue(other, made.value, [(CKA.CLASS, 8)])
         check.expect_rv(read, CKR.OK, because="for an object of another session")
         if secret.is_ok:
-            _use(context, check, slot, other, secret.value, value)
+            again = module.C_CreateObject(owner, material.secret_key_template(CKK.AES, usage, value)).ok()
+            _use(context, check, slot, other, again, value)
         gone = module.C_DestroyObject(other, made.value)
         check.expect_rv(gone, CKR.OK, because="for an object of another session")
         if gone.is_ok:
@@ -158,10 +149,14 @@ def _token_objects(context: Context, check: Check, slot: NssSlot) -> None:
         check.not_applicable("the token is write-protected")
     template = material.certificate_template(material.certificate("sessions"))
     reading, writing = nss.open_ro(slot), nss.open_rw(slot)
+    if reading == writing:
+        check.not_tested("C_OpenSession gave one handle to two sessions: see SE4")
     made = module.C_CreateObject(writing, template)
     if not made.is_ok:
         check.not_tested(f"the token stores no certificate: {made.name}")
     refused = module.C_DestroyObject(reading, made.value)
+    if refused.is_ok and module.C_GetAttributeValue(writing, made.value, [(CKA.CLASS, 8)]).is_ok:
+        check.not_tested("C_DestroyObject destroys nothing: see O15")
     check.expect_rv(refused, CKR.SESSION_READ_ONLY, because="for a token object in a read-only session")
     if not refused.is_ok:
         check.expect_rv(module.C_DestroyObject(writing, made.value), CKR.OK, because="in a read-write session")
@@ -180,10 +175,11 @@ def _two_streams(context: Context, check: Check, slot: NssSlot, stream: Stream |
         check.not_applicable("NSS has only one session of this token")
     if stream is None:
         check.not_applicable("the token has no operation in several parts that could be tried")
-    texts = {nss.open_ro(slot): b"one stream, " * 20, nss.open_ro(slot): b"the other, " * 30}
-    if len(texts) < 2:  # the same handle twice
-        check.fail("C_OpenSession gave one handle to two sessions")
+    opened = [context.module.C_OpenSession(slot.id) for _ in range(2)]
+    one, other = (reply.ok() for reply in opened)
+    if not check.expect(one != other, "C_OpenSession gave one handle to two sessions", *opened):
         return
+    texts = {one: b"one stream, " * 20, other: b"the other, " * 30}
     for session in texts:
         stream.begin(session).ok()
     for third in range(3):
@@ -205,37 +201,44 @@ def _close(context: Context, check: Check, slot: NssSlot, stream: Stream | None)
     if closing == staying:
         check.not_tested("C_OpenSession gave one handle to two sessions: see SE4")
     text = b"this one goes on " * 8
-    objects: dict[int, int] = {}
-    for session in (closing, staying):
-        made = _aes(context, session)
-        if not made.is_ok:
-            made = module.C_CreateObject(session, material.public_key_template(material.ec_key(), token=False))
-        if made.is_ok:
-            objects[session] = made.value
-        if stream is not None:
+    objects = {session: _some_object(context, session) for session in (closing, staying)}
+    if stream is not None:
+        for session in (closing, staying):
             stream.begin(session).ok()
             stream.update(session, text[:50]).ok()
     check.expect_rv(module.C_CloseSession(closing), CKR.OK, because="in the middle of an operation")
     after = module.C_GetSessionInfo(closing)
     check.expect_rv(after, *CLOSED, because="for a closed session")
     if stream is not None:
-        if after.rv in CLOSED:
-            late = stream.update(closing, b"late")
-            check.expect_rv(late, *CLOSED, because="for an operation of a closed session")
-        more = stream.update(staying, text[50:])
-        right, reply = stream.end(staying, text) if more.is_ok else (False, more)
-        saw = f"closing one session disturbs the operation of another: {reply.call.function} answered {reply.name}"
-        check.expect(right, saw, reply)
+        _expect_only_one_ended(check, stream, closing if after.rv in CLOSED else None, staying, text)
         fresh = module.C_OpenSession(slot.id).ok()
         check.expect_rv(stream.begin(fresh), CKR.OK, because="in a new session, after one was closed in its middle")
         nss.close(slot, fresh)
-    for session, handle in objects.items():
-        read = module.C_GetAttributeValue(slot.session, handle, [(CKA.CLASS, 8)])
-        if session == staying:
-            check.expect_rv(read, CKR.OK, because="for an object of a session that is open, after another was closed")
-        elif after.rv in CLOSED:
+    for session, made in objects.items():
+        if made.is_ok and session == staying:
+            read = module.C_GetAttributeValue(staying, made.value, [(CKA.CLASS, 8)])
+            check.expect_rv(read, CKR.OK, because="for an object of an open session, after another was closed")
+        elif made.is_ok and after.rv in CLOSED:
+            read = module.C_GetAttributeValue(staying, made.value, [(CKA.CLASS, 8)])
             check.expect_rv(read, CKR.OBJECT_HANDLE_INVALID, because="for an object of a closed session")
     nss.close(slot, staying)
+
+
+def _some_object(context: Context, session: int) -> Reply[int]:
+    made = context.module.C_CreateObject(session, material.secret_key_template(CKK.AES, CKA.ENCRYPT, bytes(16)))
+    if made.is_ok:
+        return made
+    return context.module.C_CreateObject(session, material.public_key_template(material.ec_key(), token=False))
+
+
+def _expect_only_one_ended(check: Check, stream: Stream, closed: int | None, staying: int, text: bytes) -> None:
+    if closed is not None:
+        late = stream.update(closed, b"late")
+        check.expect_rv(late, *CLOSED, because="for an operation of a closed session")
+    more = stream.update(staying, text[50:])
+    right, reply = stream.end(staying, text) if more.is_ok else (False, more)
+    saw = f"closing one session disturbs the operation of another: {reply.call.function} answered {reply.name}"
+    check.expect(right, saw, reply)
 
 
 def _states(context: Context, check: Check, slot: NssSlot, stream: Stream | None) -> None:
@@ -248,7 +251,7 @@ def _states(context: Context, check: Check, slot: NssSlot, stream: Stream | None
         stream.begin(session).ok()
         stream.update(session, TEXT[:64]).ok()
     sized = module.C_GetOperationState(session, None)
-    if sized.rv in (CKR.FUNCTION_NOT_SUPPORTED, CKR.STATE_UNSAVEABLE):
+    if sized.rv in NO_STATE:
         right, reply = stream.end(session, TEXT[:64])
         check.expect(right, "the operation does not go on after C_GetOperationState refused its state", sized, reply)
         nss.close(slot, session)
@@ -271,106 +274,6 @@ def _states(context: Context, check: Check, slot: NssSlot, stream: Stream | None
     nss.close(slot, session)
 
 
-@scenario(
-    "sessions: many",
-    f"{AT_ONCE} sessions at once, {THOUSANDS} one after the other",
-    rules=("SE2", "P26"),
-)
-def many(context: Context) -> None:
-    module = context.module
-    slot = context.slot()
-    token = module.C_GetTokenInfo(slot.id).ok()
-    most = int(token.ulMaxSessionCount)
-    if slot.single_session:
-        context.skip("the token has one session and says so", "SE2", applicable=False)
-        with context.checking("P26") as check:
-            second = module.C_OpenSession(slot.id, READ_ONLY)
-            check.expect_rv(second, CKR.SESSION_COUNT, because="to a second session, though ulMaxSessionCount is 1")
-        return
-    with context.step("at once"), context.checking("P26") as check:
-        if most not in UNKNOWN_COUNTS and most < FEWEST:
-            check.warn(f"the token has {most} sessions: keys and connections share them")
-        _at_once(context, check, slot, most)
-    with context.step("one after the other"), context.checking("SE2") as check:
-        session = module.C_OpenSession(slot.id).ok()
-        module.C_CloseSession(session)
-        after = module.C_GetSessionInfo(session)
-        if after.is_ok:
-            check.not_tested("C_CloseSession closes nothing: see SE6")
-        _one_after_the_other(context, check, slot)
-
-
-def _at_once(context: Context, check: Check, slot: NssSlot, most: int) -> None:
-    """As many sessions as NSS may need, of either kind, as far as the token promises them."""
-    module = context.module
-    token = module.C_GetTokenInfo(slot.id).ok()
-    for flags, limit, name in (
-        (READ_ONLY, most, "ulMaxSessionCount"),
-        (READ_WRITE, int(token.ulMaxRwSessionCount), "ulMaxRwSessionCount"),
-    ):
-        if slot.read_only and flags == READ_WRITE:
-            continue
-        # NSS's first session counts, too.
-        wanted = AT_ONCE if limit in UNKNOWN_COUNTS else min(AT_ONCE, limit - (flags == READ_ONLY))
-        opened: list[Reply[int]] = []
-        with module.recorder.quietly(f"open {wanted} sessions"):
-            while len(opened) < wanted and (not opened or opened[-1].is_ok):
-                opened.append(module.C_OpenSession(slot.id, flags))
-        last = opened[-1]
-        promised = "" if limit in UNKNOWN_COUNTS else f", though {name} is {limit}"
-        saw = f"C_OpenSession answered {last.name} to the {len(opened)}th session{promised}"
-        check.expect(last.is_ok, saw, last)
-        handles = [reply.value for reply in opened if reply.is_ok]
-        if len(handles) == AT_ONCE:
-            with context.checking("SE2") as many_check:
-                distinct = len({*handles, slot.session}) == len(handles) + 1
-                many_check.expect(distinct, "several open sessions have one handle", last)
-        elif flags == READ_ONLY:
-            with context.checking("SE2") as many_check:
-                many_check.warn(f"there are no {AT_ONCE} sessions at once, only {len(handles) + 1}", last)
-        with module.recorder.quietly(f"close {len(handles)} sessions"):
-            for handle in handles:
-                module.C_CloseSession(handle)
-
-
-def _one_after_the_other(context: Context, check: Check, slot: NssSlot) -> None:
-    module = context.module
-    before = int(module.C_GetTokenInfo(slot.id).ok().ulSessionCount)
-
-    def cycle(times: int) -> Reply[Any] | None:
-        for _ in range(times):
-            reply: Reply[Any] = module.C_OpenSession(slot.id)
-            if reply.is_ok:
-                reply = module.C_CloseSession(reply.value)
-            if not reply.is_ok:
-                return reply
-        return None
-
-    with module.recorder.quietly(f"open and close {THOUSANDS} sessions"):
-        failed = cycle(WARM_UP)
-        held = _resident()
-        failed = failed or cycle(THOUSANDS)
-        grown = _resident() - held
-    if failed is not None:
-        check.fail(f"of {THOUSANDS} sessions, one after the other, one fails: {failed.name}", failed)
-        return
-    counted = module.C_GetTokenInfo(slot.id)
-    after = int(counted.ok().ulSessionCount)
-    if before != CKN.UNAVAILABLE_INFORMATION:
-        check.expect(after == before, f"ulSessionCount was {before} and is {after} after all were closed", counted)
-    saw = f"{THOUSANDS} sessions, opened and closed, leave {grown // 1024} KiB of memory behind"
-    check.expect(grown < THOUSANDS * LEAK, saw, counted)
-
-
-def _resident() -> int:
-    """Bytes of memory that the process has; 0 where there is no way to know."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * PAGE
-    except OSError:
-        return 0
-
-
 @scenario("sessions: close all", "C_CloseAllSessions with sessions and without", rules=("SE7",))
 def close_all(context: Context) -> None:
     nss, module = context.nss(), context.module
@@ -389,78 +292,3 @@ def close_all(context: Context) -> None:
         again = module.C_OpenSession(slot.id, READ_WRITE if slot.single_session else READ_ONLY)
         check.expect_rv(again, CKR.OK, because="after C_CloseAllSessions")
         slot.session = again.value if again.is_ok else 0
-
-
-# Handles from nowhere: last, since a module may crash or hang
-
-NOWHERE = {0: "0", 0x7F4B4601: "of no session", (1 << 64) - 1: "of all ones"}
-NO_OBJECTS = {0: "0", 0x7F4B4602: "of no object", (1 << 64) - 1: "of all ones"}
-
-
-@scenario("sessions: handles from nowhere", "Session and object handles that nobody gave out", rules=("P37",))
-def nowhere(context: Context) -> None:
-    module = context.module
-    slot = context.slot()
-    with context.step("session handles"), context.checking("P37") as check:
-        closed = NOWHERE if slot.single_session else {**NOWHERE, _closed(context, slot): "of a closed session"}
-        for session, name in closed.items():
-            for reply in _with_session(module, session):
-                # An unknown handle must be told from a lost token; what is not there at all may say so.
-                check.expect_rv(reply, *CLOSED, CKR.FUNCTION_NOT_SUPPORTED, because=f"to a session handle {name}")
-    with context.step("object handles"), context.checking("P37") as check:
-        for handle, name in NO_OBJECTS.items():
-            read = module.C_GetAttributeValue(slot.session, handle, [(CKA.CLASS, 8)])
-            check.expect_rv(read, CKR.OBJECT_HANDLE_INVALID, because=f"to an object handle {name}")
-            for reply in _with_object(module, slot.session, handle):
-                saw = f"{reply.call.function} answered CKR_OK to an object handle {name}"
-                check.expect(not reply.is_ok, saw, reply)
-
-
-def _closed(context: Context, slot: NssSlot) -> int:
-    session = context.module.C_OpenSession(slot.id).ok()
-    context.module.C_CloseSession(session)
-    return session
-
-
-def _with_session(module: Module, session: int) -> list[Reply[Any]]:
-    """What NSS calls with a session. The object handle is nobody's either: nothing is changed by a careless module."""
-    thing = 0x7F4B4602
-    rsa, digest = Mechanism(CKM.RSA_PKCS), Mechanism(CKM.SHA256)
-    wrap = Mechanism(CKM.AES_KEY_WRAP)
-    return [
-        module.C_GetSessionInfo(session),
-        module.C_CloseSession(session),
-        module.C_GetOperationState(session, 64),
-        module.C_Logout(session),
-        module.C_CreateObject(session, material.secret_key_template(CKK.AES, CKA.ENCRYPT, bytes(16))),
-        module.C_CopyObject(session, thing, [(CKA.TOKEN, False)]),
-        module.C_DestroyObject(session, thing),
-        module.C_GetAttributeValue(session, thing, [(CKA.CLASS, 8)]),
-        module.C_SetAttributeValue(session, thing, [(CKA.LABEL, b"nothing")]),
-        module.C_FindObjectsInit(session, [(CKA.CLASS, CKO.CERTIFICATE)]),
-        module.C_FindObjects(session, 1),
-        module.C_FindObjectsFinal(session),
-        module.C_DecryptInit(session, rsa, thing),
-        module.C_Decrypt(session, bytes(16), 16),
-        module.C_DigestInit(session, digest),
-        module.C_DigestUpdate(session, bytes(16)),
-        module.C_SignInit(session, rsa, thing),
-        module.C_Sign(session, bytes(16), 512),
-        module.C_SignFinal(session, 512),
-        module.C_WrapKey(session, wrap, thing, thing, 512),
-        module.C_UnwrapKey(session, rsa, thing, bytes(16), [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES)]),
-        module.C_GenerateRandom(session, 16),
-    ]
-
-
-def _with_object(module: Module, session: int, handle: int) -> list[Reply[Any]]:
-    rsa = Mechanism(CKM.RSA_PKCS)
-    return [
-        module.C_SetAttributeValue(session, handle, [(CKA.LABEL, b"nothing")]),
-        module.C_CopyObject(session, handle, [(CKA.TOKEN, False)]),
-        module.C_DestroyObject(session, handle),
-        module.C_SignInit(session, rsa, handle),
-        module.C_DecryptInit(session, rsa, handle),
-        module.C_WrapKey(session, Mechanism(CKM.AES_KEY_WRAP), handle, handle, 512),
-        module.C_UnwrapKey(session, rsa, handle, bytes(256), [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES)]),
-    ]
