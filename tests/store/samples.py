@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +17,13 @@ from keyfob.store import Hardening, MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from keyfob.store import Attributes
 
 USER_PIN, SO_PIN = b"user's secret", b"officer's secret"
 SERIAL = "0123456789abcdef"
 TRUE, FALSE = b"\x01", b"\x00"
+FIXTURES = Path(__file__).with_name("fixtures")
 CHEAP = Hardening.for_tests()
 
 
@@ -90,6 +92,19 @@ def make(path: Path, *, log: Callable[[str], None] | None = None, so_pin: bytes 
     store.set_pin("user", USER_PIN)
     store.logout()
     return store
+
+
+def of_schema(number: int, name: str, folder: Path) -> Path:
+    """A token that a keyfob of that schema wrote, unpacked into the folder, with its key file if it has one.
+
+    `pin`, `general`: private_key(1) is object 1, private_key(2) with CKA_ALWAYS_AUTHENTICATE 3, certificate(1) 2, which
+    is "renamed" in `pin`; there 4 was removed, 5 is trust(1), 6, certificate(3), was written without login. `first-pin`
+    waits for its first user PIN and has certificate(1); `empty-so-pin` waits, too, under the empty SO PIN.
+    """
+    for packed in (FIXTURES / f"schema-{number}").glob(f"{name}.*"):
+        (folder / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
+        (folder / packed.stem).chmod(0o600)
+    return folder / f"{name}.keyfob"
 
 
 def make_in_memory() -> MemoryStore:

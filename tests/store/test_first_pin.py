@@ -21,6 +21,7 @@ from tests.store.samples import (
     certificate,
     make,
     make_in_memory,
+    of_schema,
     output_of,
     private_key,
     refused,
@@ -86,13 +87,6 @@ def write_fact(path: Path, name: str, value: bytes, keys: Keys | None = None) ->
     if keys is not None:
         values = (tag_of_meta(keys.mac_meta, name, value), name)
         connection.execute("UPDATE meta SET mac = ? WHERE name = ?", values).fetchall()
-    connection.close()
-
-
-def as_schema_2(path: Path) -> None:
-    """Turn a closed store into what schema 2 left behind."""
-    connection = apsw.Connection(str(path))
-    connection.execute("DELETE FROM meta WHERE name = 'so_key'; PRAGMA user_version = 2").fetchall()
     connection.close()
 
 
@@ -506,9 +500,7 @@ def test_nothing_opens_from_behind_the_users_wrapping(path: Path) -> None:
 
 
 def test_a_token_of_schema_2_takes_the_empty_so_pin_after_the_sos_next_login(path: Path, log: list[str]) -> None:
-    make_waiting(path).close()
-    as_schema_2(path)
-    store = SqliteStore.open(path, log=log.append)
+    store = SqliteStore.open(of_schema(2, "first-pin", path.parent), log=log.append)
     assert store._database.number("PRAGMA user_version") == schema.VERSION
     assert store.verify() == []
     with refused(CKR.PIN_INCORRECT):
@@ -524,9 +516,7 @@ def test_a_token_of_schema_2_takes_the_empty_so_pin_after_the_sos_next_login(pat
 
 
 def test_a_token_of_schema_2_with_a_user_pin_goes_on(path: Path, log: list[str]) -> None:
-    make(path).close()
-    as_schema_2(path)
-    store = SqliteStore.open(path, log=log.append)
+    store = SqliteStore.open(of_schema(2, "pin", path.parent), log=log.append)
     for role, pin in (("user", USER_PIN), ("so", SO_PIN)):
         store.login(role, pin)
         assert store.verify() == []
@@ -540,9 +530,7 @@ def test_a_token_of_schema_2_with_a_user_pin_goes_on(path: Path, log: list[str])
 
 
 def test_the_empty_so_pin_of_a_token_of_schema_2_still_sets_the_first_pin(path: Path) -> None:
-    make_waiting(path, so_pin=b"").close()
-    as_schema_2(path)
-    store = SqliteStore.open(path)
+    store = SqliteStore.open(of_schema(2, "empty-so-pin", path.parent))
     set_first_pin(store)
     store.login("user", USER_PIN)
     assert store.verify() == []

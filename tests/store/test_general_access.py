@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import apsw
 import pytest
 
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.store import MemoryStore, SqliteStore, key_file, schema
-from keyfob.store.integrity import index_digest
-from tests.store.samples import CHEAP, SERIAL, SO_PIN, TRUE, USER_PIN, make, private_key, refused, ulong
+from tests.store.samples import CHEAP, SERIAL, SO_PIN, TRUE, USER_PIN, make, of_schema, private_key, refused, ulong
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,29 +224,10 @@ def test_a_look_up_reads_no_other_keys(path: Path) -> None:
     store.close()
 
 
-def as_schema_1(path: Path, store: SqliteStore) -> None:
-    """Turn a store, which is logged in, into what schema 1 left behind; closes it."""
-    assert store._vault.keys is not None
-    digest = index_digest(store._vault.keys.index, CKA.ALWAYS_AUTHENTICATE, TRUE)
-    store.close()
-    connection = apsw.Connection(str(path))
-    connection.execute("DELETE FROM lookup WHERE digest = ?", (digest,)).fetchall()
-    assert connection.changes() == 1
-    connection.execute("DROP TABLE unindexed").fetchall()
-    connection.execute("PRAGMA user_version = 1").fetchall()
-    connection.close()
-
-
 @pytest.mark.parametrize("general_access", [False, True])
 def test_keys_of_schema_1_are_indexed_when_they_can_be_read(path: Path, *, general_access: bool) -> None:
-    store = make_open(path, empty_pin=False) if general_access else make(path)
-    if general_access:
-        store.unlock_with_key_file()
-    else:
-        store.login("user", USER_PIN)
-    plain, asking = store.insert([private_key(1), asking_key(2)])
-    as_schema_1(path, store)
-    store = SqliteStore.open(path)
+    store = SqliteStore.open(of_schema(1, "general" if general_access else "pin", path.parent))
+    plain, asking = 1, 3
     assert store._database.number("PRAGMA user_version") == schema.VERSION
     assert store._database.number("SELECT count(*) FROM unindexed") == 2
     store.login("so", SO_PIN)  # who cannot read them

@@ -5,12 +5,13 @@ from __future__ import annotations
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import rows, schema
+from keyfob.store.roster import PER_BLOCK
 from keyfob.store.rows import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store.database import Database, Row
-    from keyfob.store.meta import Meta
+    from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
     from keyfob.store.vault import Vault
 
@@ -25,10 +26,13 @@ def problems(database: Database, vault: Vault) -> list[str]:
         return [f"meta {name}: {reason}" for name, reason in sorted(vault.facts().problems.items())]
 
     def objects(database: Database) -> list[str]:
-        return _objects(database, vault.facts(), vault.keys)
+        return _objects(database, vault)
+
+    def roster(database: Database) -> list[str]:
+        return _roster(database, vault)
 
     found: list[str] = []
-    for check in (_file, schema.differences, _counters, facts, objects):
+    for check in (_file, schema.differences, _counters, facts, objects, roster):
         try:
             found += check(database)
         except PKCS11Error as problem:
@@ -49,18 +53,21 @@ def _counters(database: Database) -> list[str]:
     return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
 
 
-def _objects(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
-    found: list[str] = []
+def block_problems(database: Database, vault: Vault, block: int) -> list[str]:
+    """After login: what is wrong with the objects of one block of the roster, so that a login need not look at all."""
+    keys = vault.keys
+    if keys is None or not vault.facts().has_roster:
+        return []
+    first = block * PER_BLOCK
+    numbers = list(database.rows("SELECT id FROM object WHERE id >= ? AND id < ?", (first, first + PER_BLOCK)))
+    found = _each_object(database, vault, [number for (number,) in numbers], {})
+    return found + _missing(database, vault.roster, block, keys)
+
+
+def _objects(database: Database, vault: Vault) -> list[str]:
     expected: dict[int, int | None] = {}  # object -> number of its look-up rows; None: not known
-    for (object_id,) in list(database.rows("SELECT id FROM object ORDER BY id")):
-        expected[object_id] = None
-        try:
-            row = rows.select(database, object_id)
-        except PKCS11Error as problem:
-            found.append(f"object {object_id}: {problem.reason}")
-            continue
-        if row is not None:
-            found += _object(database, row, facts, keys, expected)
+    numbers = [number for (number,) in database.rows("SELECT id FROM object ORDER BY id")]
+    found = _each_object(database, vault, numbers, expected)
     for object_id, count in database.rows("SELECT object, count(*) FROM lookup GROUP BY object"):
         if object_id not in expected:
             found.append(f"lookup: {count} rows for the object {object_id}, which is not there")
@@ -69,13 +76,30 @@ def _objects(database: Database, facts: Meta, keys: Keys | None) -> list[str]:
     return found
 
 
-def _object(database: Database, row: Row, facts: Meta, keys: Keys | None, expected: dict[int, int | None]) -> list[str]:
+def _each_object(database: Database, vault: Vault, numbers: list[int], expected: dict[int, int | None]) -> list[str]:
+    found: list[str] = []
+    for object_id in numbers:
+        expected[object_id] = None
+        try:
+            row = rows.select(database, object_id)
+        except PKCS11Error as problem:
+            found.append(f"object {object_id}: {problem.reason}")
+            continue
+        if row is not None:
+            found += _object(database, row, vault, expected)
+    return found
+
+
+def _object(database: Database, row: Row, vault: Vault, expected: dict[int, int | None]) -> list[str]:
     object_id, version, private = row[:3]
+    facts, keys = vault.facts(), vault.keys
     try:
         rows.check_sum(row)
         if private and keys is None:
             return []
         attributes = rows.read(row, keys, facts.adopted)
+        if keys is not None and row[5] is not None and facts.has_roster:
+            vault.roster.check(row, keys)
     except DamagedError as problem:
         return [f"object {object_id}: {problem}"]
     found = []
@@ -87,4 +111,27 @@ def _object(database: Database, row: Row, facts: Meta, keys: Keys | None, expect
     expected[object_id] = len(look_ups) - missing
     if missing:
         found.append(f"object {object_id}: {missing} look-up rows are missing, so that searches miss it")
+    return found
+
+
+def _roster(database: Database, vault: Vault) -> list[str]:
+    facts, keys, roster = vault.facts(), vault.keys, vault.roster
+    if keys is None or not facts.has_roster:
+        return []
+    found = [f"roster: block {number} does not fit its tag" for number in roster.damaged(keys)]
+    if not roster.adds_up_to(facts.total):
+        found.append("roster: parts of it were removed or put back to older ones: it was tampered with")
+    for block in roster.blocks():
+        found += _missing(database, roster, block, keys)
+    return found
+
+
+def _missing(database: Database, roster: Roster, block: int, keys: Keys) -> list[str]:
+    """Objects of a block that are gone, although nobody removed them who was allowed to."""
+    found = []
+    for object_id, private in roster.members(block, keys):
+        if database.row("SELECT 1 FROM object WHERE id = ?", (object_id,)) is None and (
+            private or database.row("SELECT 1 FROM removed WHERE object = ?", (object_id,)) is None
+        ):
+            found.append(f"object {object_id}: it is gone, and was not removed through a token: it was tampered with")
     return found

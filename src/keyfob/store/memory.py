@@ -244,6 +244,9 @@ class MemoryStore:
     def verify(self) -> list[str]:
         return []
 
+    def accept(self) -> None:
+        self._check_login()
+
     def close(self) -> None:
         with self._lock:
             self.logout()

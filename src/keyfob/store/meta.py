@@ -2,7 +2,11 @@
 
 Each row has its own checksum and its own MAC over its name and value, so that damage is named and what is undamaged
 stays usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that
-a removed row is noticed too. The row `counters` alone has no MAC: it changes without login.
+a removed row is noticed too. The row `counters` alone has no MAC: it changes without login. The row `roster` binds all
+others, so that none can be put back alone to an older value, which has the MAC of then (roster.py):
+
+    32 bytes      the sum of the roster's tags
+    8 bytes each  the beginnings of the MACs of the rows BOUND, in that order
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ GUARDED = (
     "kind",
     "label",
     "max_failures",
+    "roster",  # see above; empty: an older schema's, which the next login builds
     "serial",
     "settings",
     "so_key",  # what the first user PIN is sealed to for the SO, until there is one (handover.py)
@@ -48,6 +53,15 @@ GUARDED = (
 
 # The setting of a token of general access whose user PIN is the empty one (TokenInfo.empty_pin).
 USER_PIN, EMPTY = "user_pin", "empty"
+
+ROSTER = "roster"
+BOUND = tuple(name for name in GUARDED if name not in (ROSTER, "adopted"))
+BOUND_MAC = 8
+TOTAL = 32
+SPOILT = b"\xff" * TOTAL  # a total that no roster has: what stood there was not to be believed
+# Behind the key ID in its row: the token has a roster, so one that is empty was emptied by somebody.
+MARK = b"\x04"
+KEY_ID = 16
 
 NUMBER = struct.Struct("<Q")
 HARDENING = struct.Struct("<QQQ")
@@ -95,13 +109,46 @@ class Meta:
             mac = self._macs[name]
             if name == "so_key" and not value and mac is None:
                 continue  # as schema 3 added it: it lets nobody in
+            if name == ROSTER and not value and mac is None and not self._is_marked(keys):
+                continue  # as schema 4 added it
             if not isinstance(mac, bytes) or not same_digest(tag_of_meta(keys.mac_meta, name, value), mac):
                 del self._values[name]
                 self.problems[name] = "the MAC does not fit: it was tampered with"
+        bound = self._values.get(ROSTER, b"")[TOTAL:]
+        for name, expected in zip(BOUND, struct.iter_unpack(f"{BOUND_MAC}s", bound), strict=False):
+            if name in self._values and _beginning(self._macs[name]) != expected[0]:
+                del self._values[name]
+                self.problems[name] = "an older value was put back: it was tampered with"
 
     def belongs_to(self, keys: Keys) -> bool:
         """Whether the token still has this master key, as far as a readable key ID can tell."""
-        return self._values.get("key_id", keys.key_id) == keys.key_id
+        return self._values.get("key_id", keys.key_id)[:KEY_ID] == keys.key_id
+
+    def _is_marked(self, keys: Keys) -> bool:
+        """Whether the token is known to have a roster."""
+        value, mac = self._values.get("key_id"), self._macs.get("key_id")
+        if value is None or not isinstance(mac, bytes):
+            return False
+        return value != keys.key_id and same_digest(tag_of_meta(keys.mac_meta, "key_id", value), mac)
+
+    def has(self, name: str, value: bytes) -> bool:
+        """Whether the row is to be believed and has this value."""
+        return self._values.get(name) == value
+
+    @property
+    def has_roster(self) -> bool:
+        """False for a token of an older schema whose user has not logged in since."""
+        return self._values.get(ROSTER) != b""
+
+    @property
+    def total(self) -> bytes:
+        """The sum of the roster's tags; SPOILT when nobody knows it."""
+        return self._values.get(ROSTER, SPOILT)[:TOTAL]
+
+    def with_total(self, total: bytes) -> bytes:
+        """The row `roster` for another total, binding what is bound now."""
+        bound = self._values.get(ROSTER, b"")[TOTAL:]
+        return total + (bound or b"".join(_beginning(self._macs.get(name)) for name in BOUND))
 
     def _read_counters(self, database: Database) -> None:
         try:
@@ -214,8 +261,22 @@ def encode_settings(settings: Mapping[str, str]) -> bytes:
     return encode({i: text.encode() for i, text in enumerate(texts)})
 
 
+def key_id(keys: Keys) -> bytes:
+    """The row `key_id` of a token that has a roster."""
+    return keys.key_id + MARK
+
+
 def write(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
-    """Set guarded rows, within the caller's transaction."""
+    """Set guarded rows and bind them, within the caller's transaction. `roster`: the new total alone."""
+    put(database, {name: value for name, value in values.items() if name != ROSTER}, keys)
+    total = values[ROSTER] if ROSTER in values else _stored_total(database, keys)
+    if total:
+        macs: dict[str, object] = dict(database.rows("SELECT name, mac FROM meta"))
+        put(database, {ROSTER: total + b"".join(_beginning(macs.get(name)) for name in BOUND)}, keys)
+
+
+def put(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
+    """Set guarded rows as they are, within the caller's transaction: of those that are bound, use `write`."""
     database.run_each(
         "INSERT OR REPLACE INTO meta (name, value, checksum, mac) VALUES (?, ?, ?, ?)",
         [
@@ -223,6 +284,22 @@ def write(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
             for name, value in values.items()
         ],
     )
+
+
+def _stored_total(database: Database, keys: Keys) -> bytes:
+    """The total as it stands; empty without a roster, SPOILT when it is not to be believed."""
+    row = database.row("SELECT value, mac FROM meta WHERE name = ?", (ROSTER,))
+    if row is None or not isinstance(row[0], bytes):
+        return SPOILT
+    value, mac = row
+    if not value and mac is None:
+        return b""
+    fits = isinstance(mac, bytes) and same_digest(tag_of_meta(keys.mac_meta, ROSTER, value), mac)
+    return value[:TOTAL] if fits else SPOILT
+
+
+def _beginning(mac: object) -> bytes:
+    return mac[:BOUND_MAC] if isinstance(mac, bytes) else bytes(BOUND_MAC)
 
 
 def write_counters(database: Database, counters: Counters) -> None:

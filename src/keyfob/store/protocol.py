@@ -88,6 +88,13 @@ class Store(Protocol):
     def verify(self) -> list[str]:
         """Check everything; a line for each thing that is wrong. More thorough after login."""
 
+    def accept(self) -> None:
+        """Take the objects that are there for those that shall be, after somebody has looked at what `verify` said.
+
+        Needs the user's login, or an open token of general access. What is damaged stays so; what was put back to an
+        older version, or is gone, is no longer complained of.
+        """
+
     def close(self) -> None:
         """Forget the keys and let go of the file."""
 

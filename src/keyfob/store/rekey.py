@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyfob.store import meta, rows
 from keyfob.store.counters import ROLES
-from keyfob.store.meta import GUARDED, NUMBER, WRAPPING_OF
+from keyfob.store.meta import GUARDED, NUMBER, ROSTER, TOTAL, WRAPPING_OF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keyfob.store.database import Database
     from keyfob.store.hardening import Hardening
     from keyfob.store.meta import Meta
+    from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
 
 
@@ -23,8 +24,9 @@ def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str,
         "epoch": NUMBER.pack(epoch),
         "file_wrapping": b"",
         "key_file": b"",
-        "key_id": keys.key_id,
+        "key_id": meta.key_id(keys),
         "label": label,
+        ROSTER: bytes(TOTAL),
         "settings": meta.encode_settings({}),
         "so_key": b"",
         "so_wrapping": b"",
@@ -45,7 +47,7 @@ def so_facts(keys: Keys, pin: bytes, hardening: Hardening) -> dict[str, bytes]:
 
 def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> dict[str, bytes]:
     """C_InitToken on a token, within the caller's transaction: the facts to write, but for the SO's."""
-    for table in ("object", "lookup", "unindexed"):
+    for table in ("object", "lookup", "unindexed", "roster", "removed"):
         database.run(f"DELETE FROM {table}")  # noqa: S608 - our own names
     for role in ROLES:
         facts.counters.succeed(role)
@@ -55,16 +57,18 @@ def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> dic
     return {name: facts.value(name) for name in kept} | fresh | to_be_deleted
 
 
-def replace_open_key(database: Database, facts: Meta, old: Keys, new: Keys) -> dict[str, bytes]:
+def replace_open_key(database: Database, facts: Meta, old: Keys, new: Keys, roster: Roster) -> dict[str, bytes]:
     """The first real PIN of a token under the empty SO PIN, within the caller's transaction: the facts to write.
 
     The old master key was open to every reader of the file; nothing opens to the empty PIN any more.
     """
     rows.seal_anew(database, old, new, facts.adopted)
-    return {name: facts.value(name) for name in GUARDED} | {"key_id": new.key_id, WRAPPING_OF["so"]: b""}
+    return _kept(facts) | {"key_id": meta.key_id(new), ROSTER: roster.build(new), WRAPPING_OF["so"]: b""}
 
 
-def replace_unknown_key(database: Database, facts: Meta, new: Keys, tell: Callable[[str], None]) -> dict[str, bytes]:
+def replace_unknown_key(
+    database: Database, facts: Meta, new: Keys, tell: Callable[[str], None], roster: Roster
+) -> dict[str, bytes]:
     """The first user PIN beside an SO PIN that was not given (handover.py), within the caller's transaction.
 
     There are no private objects yet. Whether the SO wrote the public ones cannot be checked without the old master key,
@@ -73,10 +77,16 @@ def replace_unknown_key(database: Database, facts: Meta, new: Keys, tell: Callab
     from keyfob.store import handover
 
     database.run("UPDATE object SET mac = NULL WHERE mac IS NOT NULL")
-    rows.adopt(database, new, 0, tell)
+    rows.adopt(database, new, 0, tell, roster)
     sealed = handover.seal(bytes(new.master), facts.first_pin_key)
-    return {name: facts.value(name) for name in GUARDED} | {
+    return _kept(facts) | {
         "adopted": NUMBER.pack(facts.counters.version),
-        "key_id": new.key_id,
+        "key_id": meta.key_id(new),
+        ROSTER: roster.build(new),
         WRAPPING_OF["so"]: facts.value(WRAPPING_OF["so"]) + sealed,
     }
+
+
+def _kept(facts: Meta) -> dict[str, bytes]:
+    """The facts that a new master key must vouch for, too."""
+    return {name: facts.value(name) for name in GUARDED if name != ROSTER}

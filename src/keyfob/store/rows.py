@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from keyfob.store.database import Database, Row
+    from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
 
     LookUps = set[tuple[bytes, bytes]]
@@ -89,6 +90,15 @@ def read(row: Row, keys: Keys | None, adopted: int) -> Attributes:
     return attributes
 
 
+def has_fitting_mac(row: Row, keys: Keys) -> bool:
+    """Whether the row was written by whoever has the keys."""
+    object_id, version, private, record, _, mac = row
+    try:
+        return same_digest(tag_of_object(keys.mac, object_id, version, private, record), mac)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return False
+
+
 def write(database: Database, object_id: int, version: int, attributes: Attributes, keys: Keys | None) -> None:
     """Insert or replace the row, within the caller's transaction. Private objects need `keys`."""
     private = is_private(attributes)
@@ -139,7 +149,7 @@ def next_id(database: Database) -> int:
     return max(last, database.number("SELECT max(id) FROM object")) + 1
 
 
-def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], None]) -> None:
+def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], None], roster: Roster) -> None:
     """Put a MAC to the public rows written since the last login, within the caller's transaction."""
     statement = "SELECT id FROM object WHERE mac IS NULL AND version > ?"
     for (object_id,) in list(database.rows(statement, (adopted,))):
@@ -154,6 +164,7 @@ def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], Non
         _, version, private, record, _, _ = row
         mac = tag_of_object(keys.mac, object_id, version, private, record)
         database.run("UPDATE object SET mac = ? WHERE id = ?", (mac, object_id))
+        roster.note(object_id, version, private)
 
 
 def index_rest(database: Database, keys: Keys, adopted: int) -> None:

@@ -8,8 +8,12 @@
     unindexed  objects whose look-ups an older schema wrote, without what is indexed now; sealed ones, so the next login
              that can read them adds it (rows.py) and empties the table
 
+    roster   which version of each object was written last, see roster.py
+    removed  objects that were removed without a login
+
     Schema 2: CKA_ALWAYS_AUTHENTICATE is indexed; the table unindexed.
     Schema 3: the row so_key of the meta table, empty and without a MAC until the SO's next login fills it.
+    Schema 4: the tables roster and removed; the row roster of the meta table, empty and without a MAC until a login.
 
 A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are
 one transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from keyfob.store.database import Database
 
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
-VERSION = 3
+VERSION = 4
 
 # Word for word what SQLite keeps of them: `differences` compares.
 META = """
@@ -40,15 +44,22 @@ CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, class BLOB N
                      PRIMARY KEY (digest, object)) STRICT, WITHOUT ROWID
 """.strip()
 UNINDEXED = "CREATE TABLE unindexed (object INTEGER PRIMARY KEY) STRICT"
-TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP, UNINDEXED)
+ROSTER = "CREATE TABLE roster (block INTEGER PRIMARY KEY, versions BLOB NOT NULL, tag BLOB NOT NULL) STRICT"
+REMOVED = "CREATE TABLE removed (object INTEGER PRIMARY KEY) STRICT"
+TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP, UNINDEXED, ROSTER, REMOVED)
 
-NO_SO_KEY = tag_of_meta(META_CHECKSUM, "so_key", b"").hex()
-ADD_SO_KEY = f"INSERT OR IGNORE INTO meta VALUES ('so_key', x'', x'{NO_SO_KEY}', NULL)"  # noqa: S608 - a constant
+
+def _add_fact(name: str) -> str:
+    """A row of the meta table that is empty and has no MAC."""
+    checksum = tag_of_meta(META_CHECKSUM, name, b"").hex()
+    return f"INSERT OR IGNORE INTO meta VALUES ('{name}', x'', x'{checksum}', NULL)"  # noqa: S608 - constants
+
 
 # MIGRATIONS[n - 1]: the statements that make schema n + 1 of schema n.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (UNINDEXED, "INSERT INTO unindexed SELECT id FROM object WHERE private = 1"),
-    (ADD_SO_KEY,),
+    (_add_fact("so_key"),),
+    (ROSTER, REMOVED, _add_fact("roster")),
 )
 
 

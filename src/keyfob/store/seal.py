@@ -41,7 +41,7 @@ OVERHEAD = 1 + NONCE_SIZE + 16
 class Keys:
     """The master key and what follows from it, between login and logout."""
 
-    __slots__ = ("_aead", "index", "key_id", "mac", "mac_meta", "master")
+    __slots__ = ("_aead", "index", "key_id", "mac", "mac_meta", "master", "roster")
 
     def __init__(self, master: bytes) -> None:
         self.master = bytearray(master)
@@ -50,6 +50,7 @@ class Keys:
         self.mac = Hasher(b"keyfob object", mac_key)
         self.mac_meta = Hasher(b"keyfob meta", mac_key)
         self.index = Hasher(b"keyfob index", keyed(b"keyfob index", self.master))
+        self.roster = keyed(b"keyfob roster", mac_key)
         self.key_id = keyed(b"keyfob key id", self.master, 16)
 
     @classmethod

@@ -183,8 +183,13 @@ class SqliteStore:
 
     def delete(self, object_ids: Sequence[int]) -> None:
         with self._lock:
-            with self._database.writing():
-                self._remove(object_ids)
+            try:
+                with self._database.writing():
+                    self._remove(object_ids)
+                    self._vault.settle_write()
+            except BaseException:
+                self._vault.forget_facts()
+                raise
             for object_id in object_ids:
                 self._recent.drop(object_id)
 
@@ -228,6 +233,11 @@ class SqliteStore:
         with self._lock:
             return problems(self._database, self._vault)
 
+    def accept(self) -> None:
+        with self._lock:
+            self._vault.build_roster()
+            self._recent.clear()
+
     # The end
 
     def close(self) -> None:
@@ -259,12 +269,22 @@ class SqliteStore:
         """After login, where it costs next to nothing: name in the log whatever is wrong with a store of few objects.
 
         What a search meets is checked in any case; this also notices what no search meets any more, because the row
-        that it would be found by is damaged. Larger stores are left to `verify`.
+        that it would be found by is damaged. Of a larger store each login looks through a part that is drawn by lot;
+        `verify` looks at everything.
         """
         with self._lock:
-            if self._database.number("SELECT count(*) FROM object") > MOST_LOOKED_THROUGH:
-                return
-            for problem in self.verify():
+            if (
+                len(list(self._database.rows("SELECT 1 FROM object LIMIT ?", (MOST_LOOKED_THROUGH + 1,))))
+                > MOST_LOOKED_THROUGH
+            ):
+                from keyfob.store.checkup import block_problems
+
+                blocks = self._vault.roster.blocks()
+                block = blocks[int.from_bytes(os.urandom(4), "little") % len(blocks)] if blocks else 0
+                problems = block_problems(self._database, self._vault, block)
+            else:
+                problems = self.verify()
+            for problem in problems:
                 self._vault.tell(problem)
 
     # Within the lock
@@ -300,7 +320,10 @@ class SqliteStore:
         if row[2] and not self._vault.sees_private:
             rows.check_sum(row)
             return None
-        attributes = rows.read(row, self._vault.keys, facts.adopted)
+        keys = self._vault.keys
+        attributes = rows.read(row, keys, facts.adopted)
+        if keys is not None and row[5] is not None and facts.has_roster:
+            self._vault.roster.check(row, keys)
         if remember:
             self._recent.put(row[0], attributes)
         return attributes
@@ -325,11 +348,18 @@ class SqliteStore:
         if rows.is_private(attributes) and not self._vault.sees_private:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
         keys = self._vault.keys
-        rows.write(self._database, object_id, facts.counters.next_version(), attributes, keys)
+        version = facts.counters.next_version()
+        rows.write(self._database, object_id, version, attributes, keys)
+        if keys is not None:
+            self._vault.roster.note(object_id, version, int(rows.is_private(attributes)))
         rows.index(self._database, object_id, old, rows.look_ups_of(attributes, keys))
 
     def _remove(self, object_ids: Sequence[int]) -> None:
         for object_id in object_ids:
-            old = self._look_ups_of(self._visible_row(object_id))
-            rows.index(self._database, object_id, old, set())
+            row = self._visible_row(object_id)
+            rows.index(self._database, object_id, self._look_ups_of(row), set())
+            if self._vault.keys is not None:
+                self._vault.roster.strike(object_id)
+            elif row[5] is not None:
+                self._database.run("INSERT INTO removed (object) VALUES (?) ON CONFLICT DO NOTHING", (object_id,))
             self._database.run("DELETE FROM object WHERE id = ?", (object_id,))

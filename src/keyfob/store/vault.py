@@ -13,7 +13,8 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
-from keyfob.store.meta import NUMBER, WRAPPING_OF, Meta
+from keyfob.store.meta import NUMBER, ROSTER, WRAPPING_OF, Meta
+from keyfob.store.roster import Roster
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Vault:
         "keys",
         "lock",
         "role",
+        "roster",
     )
 
     def __init__(
@@ -64,6 +66,7 @@ class Vault:
         self._stands_in_until = b""  # this is no longer the key that the first PIN is sealed to
         self.keys: Keys | None = None
         self.role: str | None = None
+        self.roster = Roster(database, self.tell)
 
     @property
     def sees_private(self) -> bool:
@@ -97,6 +100,7 @@ class Vault:
     def forget_facts(self) -> None:
         """Read them again when next needed: another process or we have changed them, or tried to."""
         self._facts = None
+        self.roster.forget()
 
     def tell(self, text: str) -> None:
         """A line for the log, once."""
@@ -183,11 +187,14 @@ class Vault:
             keys = seal.Keys(master)
             unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
             behind = unguarded or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
+            behind = behind or not facts.has_roster or self._database.row("SELECT 1 FROM removed LIMIT 1") is not None
             if self._database.read_only or not behind:
-                self._facts_for(keys)
+                self._check_total(self._facts_for(keys))
             else:
                 with self._database.writing():
-                    self._adopt(keys, self._facts_for(keys))
+                    facts = self._facts_for(keys)
+                    self._check_total(facts)
+                    self._adopt(keys, facts)
             self._keep("file", keys)
 
     def forget_keys(self) -> None:
@@ -198,7 +205,7 @@ class Vault:
         self.role = None
         self._opened_by_empty_pin = False
         self._stands_in_until = b""
-        self._facts = None
+        self.forget_facts()
         self._forget_objects()
 
     def _keep(self, role: str, keys: Keys) -> None:
@@ -259,7 +266,7 @@ class Vault:
         if self._database.read_only:
             self._failed_here[role] = 0
             self.forget_facts()
-            self._facts_for(keys)
+            self._check_total(self._facts_for(keys))
             return
         try:
             with self._database.writing():
@@ -268,6 +275,7 @@ class Vault:
                     raise PKCS11Error(CKR.PIN_INCORRECT, f"the {role} PIN was changed at this moment")
                 facts.counters.succeed(role)
                 meta.write_counters(self._database, facts.counters)
+                self._check_total(facts)
                 if role == "user":
                     self._adopt(keys, facts)
         except PKCS11Error:
@@ -278,19 +286,52 @@ class Vault:
         self._drop_key_file(keys)
 
     def _adopt(self, keys: Keys, facts: Meta) -> None:
-        rows.adopt(self._database, keys, facts.adopted, self.tell)
+        """Vouch for what was written and removed without login."""
+        rows.adopt(self._database, keys, facts.adopted, self.tell, self.roster)
         rows.index_rest(self._database, keys, facts.adopted)
-        if facts.adopted != facts.counters.version:
-            values = {"adopted": NUMBER.pack(facts.counters.version)}
-            meta.write(self._database, values, keys)
+        if facts.has_roster:
+            self.roster.adopt_removals(keys)
+            self._settle_roster(keys, facts, {"adopted": NUMBER.pack(facts.counters.version)})
+            return
+        values = {"adopted": NUMBER.pack(facts.counters.version), "key_id": meta.key_id(keys)}
+        meta.write(self._database, values | {ROSTER: self.roster.build(keys)}, keys)
+        self._facts = None
+
+    def build_roster(self) -> None:
+        """Vouch for the objects that are there, and for no others."""
+        with self._database.writing():
+            self.facts()
+            keys = self._required_keys()
+            if not self.sees_private:
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this needs the user's login")
+            self.forget_facts()
+            meta.write(self._database, {ROSTER: self.roster.build(keys)}, keys)
+
+    def _settle_roster(self, keys: Keys, facts: Meta, values: dict[str, bytes]) -> None:
+        if self.roster.is_changed:
+            values[ROSTER] = facts.with_total(self.roster.settle(facts.total, keys))
+        values = {name: value for name, value in values.items() if not facts.has(name, value)}
+        if values:
+            meta.put(self._database, values, keys)
             facts.replace(values)
 
     def settle_write(self) -> None:
         """At the end of a transaction that wrote objects: the counters, and what is old without MAC is not believed."""
         facts = self.facts()
         meta.write_counters(self._database, facts.counters)
-        if self.keys is not None and self.sees_private:
+        if self.keys is None:
+            return
+        if self.sees_private:
             self._adopt(self.keys, facts)
+        elif facts.has_roster:
+            self._settle_roster(self.keys, facts, {})
+        else:
+            self.roster.forget()
+
+    def _check_total(self, facts: Meta) -> None:
+        """At a login: whether the roster is the one that was written last."""
+        if facts.has_roster and not self.roster.adds_up_to(facts.total):
+            self.tell("roster: parts of it were removed or put back to older ones: it was tampered with")
 
     def _withdraw(self, role: str) -> None:
         """An attempt that ended without an answer does not count; where even that fails, it does."""
@@ -346,9 +387,9 @@ class Vault:
                     values["so_key"] = handover.public_key(master)
                 self.forget_facts()
                 if keys is None:
-                    values = rekey.replace_unknown_key(self._database, facts, new_keys, self.tell) | values
+                    values = rekey.replace_unknown_key(self._database, facts, new_keys, self.tell, self.roster) | values
                 elif new_keys is not keys:
-                    values = rekey.replace_open_key(self._database, facts, keys, new_keys) | values
+                    values = rekey.replace_open_key(self._database, facts, keys, new_keys, self.roster) | values
                 facts.counters.succeed(role)
                 meta.write(self._database, values, new_keys)
                 meta.write_counters(self._database, facts.counters)

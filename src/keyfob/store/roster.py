@@ -1,0 +1,215 @@
+"""The roster: which objects there are, and in which version. What a MAC over each row alone cannot tell.
+
+A row that is put back to an older version still has its MAC of then, and a row that is gone has none to fail. So the
+version of every object that carries a MAC stands in the roster, 128 object numbers to a block. Each block has a keyed
+tag, and the sum of all tags modulo 2**256 is part of a guarded row of the meta table: a change of one object rewrites
+one block and one sum, whatever the size of the store, and a login adds up one tag for every 128 objects.
+
+The same row binds the other guarded rows of the meta table by their MACs, so that none of them can be put back alone.
+
+What changes without login cannot change the roster, which needs a key: public objects may be written and removed, as
+PKCS #11 has it. A changed one has a version above `adopted` and no MAC, a removed one a row in the table `removed`; the
+next login takes both over. Nobody gains by forging either: anybody may do that through the module, too.
+"""
+
+from __future__ import annotations
+
+from _blake2 import blake2b
+
+from keyfob.store.meta import SPOILT
+from keyfob.store.rows import DamagedError, has_fitting_mac
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keyfob.store.database import Database, Row
+    from keyfob.store.seal import Keys
+
+PER_BLOCK = 128
+ENTRY = 8  # bytes: twice the version, plus 1 for a private object; 0 where there is no object
+TAG = 32
+MODULUS = 1 << (8 * TAG)
+MOST_BLOCKS = 2048  # remembered: 2 MiB
+EMPTY = bytes(PER_BLOCK * ENTRY)
+
+
+class Roster:
+    """Blocks that were read and fit their tags. Within the store's lock; `forget` whenever they may have changed."""
+
+    __slots__ = ("_blocks", "_changes", "_database", "_is_whole", "_tell")
+
+    def __init__(self, database: Database, tell: Callable[[str], None]) -> None:
+        self._database = database
+        self._tell = tell
+        self._blocks: dict[int, bytes | None] = {}  # None: it does not fit its tag
+        self._changes: dict[int, int] = {}
+        self._is_whole = True  # a block that is not there is one without objects
+
+    def forget(self) -> None:
+        self._blocks = {}
+        self._changes = {}
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is something to settle."""
+        return bool(self._changes)
+
+    # Reading
+
+    def check(self, row: Row, keys: Keys) -> None:
+        """DamagedError when a row that has a MAC is not the one that was written last."""
+        object_id, version, private = row[:3]
+        entry = self.entry(object_id, keys)
+        if entry is None or entry == version << 1 | private:
+            return
+        if entry == 0:
+            raise DamagedError("it was removed and has been put back: it was tampered with")
+        raise DamagedError("an older version was put back: it was tampered with")
+
+    def entry(self, object_id: int, keys: Keys) -> int | None:
+        """What the roster has for an object; None where its block is damaged."""
+        if self._changes and object_id in self._changes:
+            return self._changes[object_id]
+        block = self._block(object_id // PER_BLOCK, keys)
+        if block is None:
+            return None
+        place = object_id % PER_BLOCK * ENTRY
+        return int.from_bytes(block[place : place + ENTRY], "little")
+
+    def members(self, block: int, keys: Keys) -> Iterator[tuple[int, bool]]:
+        """The number of each object of a block, and whether it is private; nothing where the block is damaged."""
+        for object_id in range(block * PER_BLOCK, (block + 1) * PER_BLOCK):
+            entry = self.entry(object_id, keys)
+            if entry:
+                yield object_id, bool(entry & 1)
+
+    def blocks(self) -> list[int]:
+        """The numbers of all blocks."""
+        return [number for (number,) in self._database.rows("SELECT block FROM roster ORDER BY block")]
+
+    def damaged(self, keys: Keys) -> list[int]:
+        """The blocks that do not fit their tags."""
+        return [number for number in self.blocks() if self._block(number, keys) is None]
+
+    def adds_up_to(self, total: bytes) -> bool:
+        """Whether all blocks are there, as they were written last."""
+        self._is_whole = self._sum() == total
+        return self._is_whole
+
+    def _sum(self) -> bytes:
+        total = sum(int.from_bytes(_bytes(tag), "little") for (tag,) in self._database.rows("SELECT tag FROM roster"))
+        return (total % MODULUS).to_bytes(TAG, "little")
+
+    def _block(self, number: int, keys: Keys) -> bytes | None:
+        try:
+            return self._blocks[number]
+        except KeyError:
+            pass
+        versions, tag = self._stored(number)
+        fits = self._fits(versions, tag, number, keys)
+        if not fits:
+            self._tell(f"roster: block {number} is damaged: older versions of its objects would not be noticed")
+        if len(self._blocks) >= MOST_BLOCKS:
+            self._blocks = {}
+        found = self._blocks[number] = versions if fits else None
+        return found
+
+    def _fits(self, versions: bytes, tag: bytes, number: int, keys: Keys) -> bool:
+        if not tag:
+            return versions == EMPTY and self._is_whole
+        return len(versions) == len(EMPTY) and _tag(keys, number, versions) == tag
+
+    def _stored(self, number: int) -> tuple[bytes, bytes]:
+        row = self._database.row("SELECT versions, tag FROM roster WHERE block = ?", (number,))
+        return (_bytes(row[0]), _bytes(row[1])) if row is not None else (EMPTY, b"")
+
+    # Writing, within the caller's transaction
+
+    def note(self, object_id: int, version: int, private: int) -> None:
+        """An object was written with a MAC."""
+        self._changes[object_id] = version << 1 | private
+
+    def strike(self, object_id: int) -> None:
+        """An object was removed."""
+        self._changes[object_id] = 0
+
+    def adopt_removals(self, keys: Keys) -> None:
+        """Take over what was removed without login, which can only have been public."""
+        for (object_id,) in list(self._database.rows("SELECT object FROM removed")):
+            entry = self.entry(object_id, keys)
+            if entry and entry & 1:
+                self._tell(f"object {object_id}: it is private and was removed without a login")
+            elif self._database.row("SELECT 1 FROM object WHERE id = ?", (object_id,)) is None:
+                self.strike(object_id)
+            self._database.run("DELETE FROM removed WHERE object = ?", (object_id,))
+
+    def settle(self, total: bytes, keys: Keys) -> bytes:
+        """Write the blocks of all objects noted and struck; the new total."""
+        changed: dict[int, bytearray] = {}
+        tags: dict[int, bytes] = {}
+        for object_id, entry in self._changes.items():
+            number, place = object_id // PER_BLOCK, object_id % PER_BLOCK * ENTRY
+            if number not in changed:
+                versions, tags[number] = self._stored(number)
+                if not self._fits(versions, tags[number], number, keys):
+                    versions = self._recovered(number, keys)
+                changed[number] = bytearray(versions)
+            changed[number][place : place + ENTRY] = entry.to_bytes(ENTRY, "little")
+        for number, content in changed.items():
+            versions = bytes(content)
+            total = self._write(number, versions, tags[number], total, keys)
+        self._changes = {}
+        return total
+
+    def build(self, keys: Keys) -> bytes:
+        """All of it anew, from the rows whose MACs fit; the total."""
+        self.forget()
+        self._database.run("DELETE FROM roster")
+        self._database.run("DELETE FROM removed")
+        total = bytes(TAG)
+        highest = self._database.number("SELECT max(id) FROM object")
+        for number in range(highest // PER_BLOCK + 1):
+            total = self._write(number, self._recovered(number, keys), b"", total, keys)
+        self._is_whole = True
+        return total
+
+    def _write(self, number: int, versions: bytes, old_tag: bytes, total: bytes, keys: Keys) -> bytes:
+        """Write one block, or remove one without objects; the new total."""
+        tag = b""
+        if versions == EMPTY:
+            self._database.run("DELETE FROM roster WHERE block = ?", (number,))
+        else:
+            tag = _tag(keys, number, versions)
+            statement = """
+                INSERT INTO roster (block, versions, tag) VALUES (?, ?, ?)
+                ON CONFLICT (block) DO UPDATE SET versions = excluded.versions, tag = excluded.tag
+            """
+            self._database.run(statement, (number, versions, tag))
+        self._blocks[number] = versions
+        if total == SPOILT:
+            return total
+        new = int.from_bytes(total, "little") - int.from_bytes(old_tag, "little") + int.from_bytes(tag, "little")
+        return (new % MODULUS).to_bytes(TAG, "little")
+
+    def _recovered(self, number: int, keys: Keys) -> bytes:
+        """A block as its rows would have it."""
+        versions = bytearray(EMPTY)
+        statement = """
+            SELECT id, version, private, record, checksum, mac FROM object WHERE id >= ? AND id < ? AND mac IS NOT NULL
+        """
+        for row in list(self._database.rows(statement, (number * PER_BLOCK, (number + 1) * PER_BLOCK))):
+            if has_fitting_mac(row, keys):
+                place = row[0] % PER_BLOCK * ENTRY
+                versions[place : place + ENTRY] = (row[1] << 1 | row[2]).to_bytes(ENTRY, "little")
+        return bytes(versions)
+
+
+def _tag(keys: Keys, number: int, versions: bytes) -> bytes:
+    salt = number.to_bytes(16, "little")
+    return blake2b(versions, digest_size=TAG, person=b"keyfob roster", key=keys.roster, salt=salt).digest()
+
+
+def _bytes(value: object) -> bytes:
+    """What should be a BLOB, and is not when the file is damaged."""
+    return value if isinstance(value, bytes) else b""
