@@ -88,6 +88,11 @@ class Config:
         """The settings of the token with this label."""
         return self.by_label.get(label) or TokenSettings(self.max_sessions)
 
+    @property
+    def witness(self) -> str:
+        """The folder where this machine remembers how far its tokens had come (store/witness.py)."""
+        return os.path.join(os.path.dirname(self.log_file), "seen")
+
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""
         for folder in (os.path.dirname(self.log_file), self.tokens):

@@ -70,6 +70,7 @@ def look(path: Path, objects: dict[int, Attributes]) -> tuple[list[str], int]:
 def test_the_undamaged_file_is_fine(tmp_path: Path, original: tuple[bytes, dict[int, Attributes]]) -> None:
     content, objects = original
     (tmp_path / "token").write_bytes(content)
+    (tmp_path / "token").chmod(0o600)
     assert look(tmp_path / "token", objects) == ([], len(objects))
 
 

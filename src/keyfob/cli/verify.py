@@ -12,19 +12,21 @@ from keyfob.store import SqliteStore
 EPILOG = """\b
 Examples:
   keyfob verify work                     finds accidents: a damaged file
-  keyfob verify work --pin-file pin.txt  finds attacks, too: a changed file"""
+  keyfob verify work --pin-file pin.txt  finds attacks, too: a changed file
+  keyfob verify work --login --accept    takes what is there for what shall be there"""
 
 
 @click.command(epilog=EPILOG)
 @click.argument("label")
 @pin_option
 @click.option("--login", is_flag=True, help="Ask for the PIN.")
-def verify(label: str, pin: Secret, login: bool) -> None:
+@click.option("--accept", is_flag=True, help="From now on the objects that are there are the ones that shall be.")
+def verify(label: str, pin: Secret, login: bool, accept: bool) -> None:
     """Check that the token LABEL is as it was left.
 
-    Every object is checked against its checksum and, with the PIN, against its MAC.
+    Every object is checked against its checksum and, with the PIN, against its MAC and the list of all objects.
     """
-    problems, unlocked = _problems(label, pin, login=login)
+    problems, unlocked = _problems(label, pin, login=login, accept=accept)
     for problem in problems:
         click.echo(tables.printable(problem))
     if problems:
@@ -33,7 +35,7 @@ def verify(label: str, pin: Secret, login: bool) -> None:
     click.echo(f"{label!r} is as it was left: all {held} hold.")
 
 
-def _problems(label: str, pin: Secret, *, login: bool) -> tuple[list[str], bool]:
+def _problems(label: str, pin: Secret, *, login: bool, accept: bool) -> tuple[list[str], bool]:
     """(what is wrong, whether MACs were checked)."""
     with tokens.library() as library:
         slot_id = tokens.damaged_slot(library, label)
@@ -44,6 +46,10 @@ def _problems(label: str, pin: Secret, *, login: bool) -> tuple[list[str], bool]
             return store.verify(), False
         finally:
             store.close()
-    with tokens.opened(label, pin, ask=login) as session:
+    with tokens.opened(label, pin, ask=login or accept) as session:
         stored = session.token.store
-        return ([], False) if stored is None else (stored.verify(), stored.unlocked)
+        if stored is None:
+            return [], False
+        if accept:
+            stored.accept()
+        return stored.verify(), stored.unlocked

@@ -14,36 +14,41 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
 ROLES = ("user", "so")
-ROW = struct.Struct("<QdIIII")
+ROW = struct.Struct("<QdIIIIQ")
+OLD_ROW = struct.Struct("<QdIIII")  # until schema 3, without `tries`
 MOST_VERSIONS = 1 << 62
 MOST_FAILURES = 0xFFFF_FFFF
 PATIENCE = 5.0  # seconds after which an unsettled attempt is one of a dead process
 
 
 class Counters:
-    """`version`: writes to objects so far. `begun`: when a PIN was tried last, in seconds since 1970.
+    """`version`: writes to objects so far. `tries`: attempts at a PIN so far, which no right one sets back.
+
+    `begun`: when a PIN was tried last, in seconds since 1970.
 
     `failed` and `pending`, by role: wrong PINs since the last right one, and attempts not settled.
     """
 
-    __slots__ = ("begun", "failed", "pending", "version")
+    __slots__ = ("begun", "failed", "pending", "tries", "version")
 
     def __init__(self, version: int = 0) -> None:
         self.version = version
+        self.tries = 0
         self.begun = 0.0
         self.failed = dict.fromkeys(ROLES, 0)
         self.pending = dict.fromkeys(ROLES, 0)
 
     def encode(self) -> bytes:
         numbers = (self.failed["user"], self.pending["user"], self.failed["so"], self.pending["so"])
-        return ROW.pack(self.version, self.begun, *numbers)
+        return ROW.pack(self.version, self.begun, *numbers, self.tries)
 
     @classmethod
     def decode(cls, value: bytes) -> Counters:
         """ValueError unless `encode` could have written it."""
         counters = cls()
         try:
-            version, counters.begun, user, user_pending, so, so_pending = ROW.unpack(value)
+            padded = value + bytes(ROW.size - OLD_ROW.size) if len(value) == OLD_ROW.size else value
+            version, counters.begun, user, user_pending, so, so_pending, counters.tries = ROW.unpack(padded)
         except struct.error as problem:
             raise ValueError(str(problem)) from None
         if version > MOST_VERSIONS:
@@ -70,6 +75,7 @@ class Counters:
             text = f"the {role} PIN is locked after {failed} wrong ones and {pending} attempts cut short"
             raise PKCS11Error(CKR.PIN_LOCKED, text)
         self.pending[role] = pending + 1
+        self.tries += 1
         self.begun = now
         return True
 

@@ -188,6 +188,14 @@ class Meta:
         number: int = NUMBER.unpack(value)[0]
         return number
 
+    @property
+    def readable_serial(self) -> str | None:
+        """The serial number; None where it is damaged."""
+        try:
+            return self.text("serial")
+        except PKCS11Error:
+            return None
+
     def text(self, name: str) -> str:
         try:
             return self.value(name).decode()

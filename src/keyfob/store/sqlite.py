@@ -15,7 +15,7 @@ from _thread import RLock
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import fork, meta, rows, search
+from keyfob.store import fork, meta, permissions, rows, search
 from keyfob.store.database import Database
 from keyfob.store.info import check_label
 from keyfob.store.recent import Recent
@@ -45,11 +45,11 @@ class SqliteStore:
 
     __slots__ = ("__weakref__", "_database", "_lock", "_recent", "_vault")
 
-    def __init__(self, database: Database, log: Callable[[str], None]) -> None:
+    def __init__(self, database: Database, log: Callable[[str], None], witness: str | None = None) -> None:
         self._lock = RLock()
         self._database = database
         self._recent = Recent()
-        self._vault = Vault(database, self._lock, log, self._recent.clear)
+        self._vault = Vault(database, self._lock, log, self._recent.clear, witness)
         database.call_when_changed(self._forget_what_was_read)
         fork.remember(self)
 
@@ -67,6 +67,7 @@ class SqliteStore:
         key_file: str | os.PathLike[str] | None = None,
         empty_pin: bool = False,
         log: Callable[[str], None] = _silent,
+        witness: str | None = None,
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
 
@@ -87,19 +88,27 @@ class SqliteStore:
                 key_file=None if key_file is None else os.fspath(key_file),
                 empty_pin=empty_pin,
             )
-            return cls.open(path, log=log)
+            return cls.open(path, log=log, witness=witness)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, read_only: bool = False, log: Callable[[str], None] = _silent
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        log: Callable[[str], None] = _silent,
+        witness: str | None = None,
     ) -> SqliteStore:
         """Open a token. Where it cannot be written it is opened for reading, see `read_only`.
+
+        `witness`: the folder in which this machine remembers how far its tokens had come (witness.py); None for none.
 
         CKR_TOKEN_NOT_PRESENT: no such file; CKR_TOKEN_NOT_RECOGNIZED: not a token, or of a newer schema;
         CKR_DEVICE_ERROR: damaged or not readable.
         """
         with fork.opening:
-            return cls(Database.open(os.fspath(path), read_only=read_only), log)
+            permissions.tighten(os.fspath(path), log)
+            return cls(Database.open(os.fspath(path), read_only=read_only), log, witness)
 
     # The token
 
@@ -165,6 +174,7 @@ class SqliteStore:
             except BaseException:
                 self._vault.forget_facts()
                 raise
+            self._vault.note()
             for object_id in replacing:
                 self._recent.drop(object_id)
             return numbers
@@ -179,6 +189,7 @@ class SqliteStore:
             except BaseException:
                 self._vault.forget_facts()
                 raise
+            self._vault.note()
             self._recent.drop(object_id)
 
     def delete(self, object_ids: Sequence[int]) -> None:
@@ -190,6 +201,7 @@ class SqliteStore:
             except BaseException:
                 self._vault.forget_facts()
                 raise
+            self._vault.note()
             for object_id in object_ids:
                 self._recent.drop(object_id)
 

@@ -10,11 +10,12 @@ import time
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import meta, rows
+from keyfob.store import meta, permissions, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
 from keyfob.store.meta import NUMBER, ROSTER, WRAPPING_OF, Meta
 from keyfob.store.roster import Roster
+from keyfob.store.witness import Witness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Vault:
         "_opened_by_empty_pin",
         "_stands_in_until",
         "_told",
+        "_witness",
         "keys",
         "lock",
         "role",
@@ -52,9 +54,14 @@ class Vault:
     )
 
     def __init__(
-        self, database: Database, lock: RLock, log: Callable[[str], None], forget_objects: Callable[[], None]
+        self,
+        database: Database,
+        lock: RLock,
+        log: Callable[[str], None],
+        forget_objects: Callable[[], None],
+        witness: str | None = None,
     ) -> None:
-        """`forget_objects` is called whenever what may be seen has changed."""
+        """`forget_objects` is called whenever what may be seen has changed. `witness`: witness.py."""
         self._database = database
         self.lock = lock
         self._forget_objects = forget_objects
@@ -67,6 +74,7 @@ class Vault:
         self.keys: Keys | None = None
         self.role: str | None = None
         self.roster = Roster(database, self.tell)
+        self._witness = None if witness is None else Witness(witness, self.tell)
 
     @property
     def sees_private(self) -> bool:
@@ -181,6 +189,7 @@ class Vault:
             if not wrapping:
                 raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this token is opened by a PIN")
             path = key_file.resolve(facts.text("key_file"), self._database.path)
+            permissions.tighten(path, self.tell)
             master = seal.unwrap_with_key(wrapping, "file", key_file.read(path))
             if master is None:
                 raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not the key of this token")
@@ -188,13 +197,17 @@ class Vault:
             unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
             behind = unguarded or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
             behind = behind or not facts.has_roster or self._database.row("SELECT 1 FROM removed LIMIT 1") is not None
+            behind = self._catch_up(facts) or behind
             if self._database.read_only or not behind:
                 self._check_total(self._facts_for(keys))
             else:
                 with self._database.writing():
                     facts = self._facts_for(keys)
                     self._check_total(facts)
+                    self._catch_up(facts)
+                    meta.write_counters(self._database, facts.counters)
                     self._adopt(keys, facts)
+            self._note(facts)
             self._keep("file", keys)
 
     def forget_keys(self) -> None:
@@ -227,9 +240,13 @@ class Vault:
                     facts = self.facts()
                     wrapping = _wrapping(facts, role)
                     self.forget_facts()  # what a transaction changes in them must not outlive its failure
-                    if facts.counters.admit(role, facts.max_failures, time.time()):
+                    self._catch_up(facts)
+                    admitted = facts.counters.admit(role, facts.max_failures, time.time())
+                    if admitted:
                         meta.write_counters(self._database, facts.counters)
-                        return wrapping
+                if admitted:
+                    self._note(facts)
+                    return wrapping
             time.sleep(PAUSE)
 
     def _admit_without_writing(self, role: str) -> bytes:
@@ -278,6 +295,7 @@ class Vault:
                 self._check_total(facts)
                 if role == "user":
                     self._adopt(keys, facts)
+            self._note(facts)
         except PKCS11Error:
             self._withdraw(role)
             raise
@@ -350,6 +368,24 @@ class Vault:
             self.forget_facts()
             change(facts)
             meta.write_counters(self._database, facts.counters)
+        self._note(facts)
+
+    # The second place that knows the counters
+
+    def _catch_up(self, facts: Meta) -> bool:
+        """Whether this is an older copy of the token; its counters go on from where they were."""
+        serial = facts.readable_serial
+        return self._witness is not None and serial is not None and self._witness.catch_up(serial, facts.counters)
+
+    def note(self) -> None:
+        """After a commit that `settle_write` was part of."""
+        if self._facts is not None:
+            self._note(self._facts)
+
+    def _note(self, facts: Meta) -> None:
+        serial = facts.readable_serial
+        if self._witness is not None and serial is not None and not self._database.read_only:
+            self._witness.note(serial, facts.counters)
 
     # Changing PINs
 

@@ -15,7 +15,7 @@ from _thread import RLock
 from keyfob import log
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import Hardening, SqliteStore
+from keyfob.store import Hardening, SqliteStore, permissions
 from keyfob.store.info import MAX_LABEL
 from keyfob.token import removable
 from keyfob.token.removable import Registration, RemovableToken
@@ -84,6 +84,7 @@ class Library:
         except OSError as problem:
             log.line("error", f"the folder of tokens cannot be read: {problem.strerror}")
             return {}
+        permissions.tighten(self.config.tokens, lambda text: log.line("warning", text))
         if any(name.startswith(".") for name in names):
             from keyfob.store import publish
 
@@ -97,7 +98,7 @@ class Library:
         """Give the token its store. One that cannot be opened keeps its slot, which says why, and its data."""
         slot_id = token.slot_id
         try:
-            store = SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id))
+            store = SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id), witness=self.config.witness)
             try:
                 token.attach(store)
             except BaseException:
@@ -145,6 +146,7 @@ class Library:
             so_pin=so_pin,
             hardening=hardening,
             log=self._logger(slot_id),
+            witness=self.config.witness,
         )
 
     def check_label(self, label: str, slot_id: int) -> None:

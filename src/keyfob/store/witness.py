@@ -1,0 +1,97 @@
+"""A second place that knows how far a token had come: by it an older copy of the whole file is noticed.
+
+Everything in a copy fits together, MACs and roster included; only something that was not copied with it can tell that
+it is old. So the counters of a token are kept beside in a file of their own, below the folder of this machine's state,
+and a token that is behind them was put back: by somebody who restored a backup, or who wants another ten PIN guesses.
+The guesses do not come back: the failures that were counted here count on.
+
+The witness is written after each commit and never waited for: where a crash loses its last words it knows less, which
+raises no false alarm. It knows one token by its serial number, holds nothing secret, and whoever can write to both
+places can put back both.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from keyfob.store.counters import ROLES
+from keyfob.store.integrity import SIZE, Hasher, same_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyfob.store.counters import Counters
+
+ROW = struct.Struct("<QQII")
+WITNESS_CHECKSUM = Hasher(b"keyfob witness")
+
+
+class Witness:
+    """`folder`: where the files are, one for each token; made when there is something to write."""
+
+    __slots__ = ("_folder", "_last", "_tell")
+
+    def __init__(self, folder: str, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._tell = tell
+        self._last = b""
+
+    def catch_up(self, serial: str, counters: Counters) -> bool:
+        """Whether the token is older than what was seen of it; its counters are brought up to that."""
+        seen = self._read(serial)
+        if seen is None:
+            return False
+        version, tries, *failed = seen
+        behind = version > counters.version or tries > counters.tries
+        if behind:
+            self._tell(
+                f"an older copy of the token was put back: {max(version - counters.version, 0)} writes and "
+                f"{max(tries - counters.tries, 0)} attempts at a PIN are missing in it"
+            )
+            counters.version, counters.tries = max(version, counters.version), max(tries, counters.tries)
+            for role, number in zip(ROLES, failed, strict=True):
+                counters.failed[role] = max(counters.failed[role], number)
+        return behind
+
+    def note(self, serial: str, counters: Counters) -> None:
+        """Remember how far the token has come; best effort."""
+        row = ROW.pack(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
+        if row == self._last:
+            return
+        try:
+            self._write(self._path(serial), row)
+        except OSError as problem:
+            self._tell(f"nobody will notice if an older copy of the token is put back: {problem.strerror}")
+        else:
+            self._last = row
+
+    def _write(self, path: str, row: bytes) -> None:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.pwrite(descriptor, row + WITNESS_CHECKSUM(row), 0)
+        finally:
+            os.close(descriptor)
+
+    def _read(self, serial: str) -> tuple[int, ...] | None:
+        try:
+            with open(self._path(serial), "rb") as file:
+                found = file.read(ROW.size + SIZE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            self._tell(f"nobody can tell whether the token is an older copy: {problem.strerror}")
+            return None
+        row, checksum = found[: ROW.size], found[ROW.size :]
+        if not same_digest(WITNESS_CHECKSUM(row), checksum):
+            self._tell("what was remembered of the token is damaged: nobody can tell whether it is an older copy")
+            return None
+        return ROW.unpack(row)
+
+    def _path(self, serial: str) -> str:
+        return os.path.join(self._folder, serial.encode().hex())
