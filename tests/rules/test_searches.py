@@ -213,9 +213,7 @@ def test_searches_on_two_sessions_and_their_ends(nss: Nss) -> None:
     assert client.call("C_FindObjectsFinal", slot.session) == CKR.OPERATION_NOT_INITIALIZED
 
 
-@pytest.mark.xfail(
-    strict=True, reason="abi/answers.py: C_FindObjects is not among the calls whose failure ends something"
-)
+@pytest.mark.rule("P23")
 def test_a_failed_search_is_over(nss: Nss) -> None:
     """NSS does not call C_FindObjectsFinal after a C_FindObjects that failed (section 3.8), and searches again."""
     slot, client = nss.slot, nss.client

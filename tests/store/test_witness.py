@@ -148,7 +148,7 @@ def test_a_new_token_of_the_slot_is_not_the_old_one(path: Path) -> None:
     store.reset("another", SO_PIN)
     store.close()
     assert machine.said == []
-    assert [file.name for file in machine.seen.iterdir()] == [SERIAL.encode().hex()]
+    assert [file.name for file in machine.seen.iterdir()] == [SERIAL]
 
 
 def test_a_damaged_witness_is_named_and_written_anew(path: Path) -> None:

@@ -14,6 +14,7 @@ from keyfob.token.session import (
     DECRYPT,
     DIGEST,
     ENCRYPT,
+    FIND,
     SIGN,
     SIGN_RECOVER,
     VERIFY,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # The operations that a failing call ends. C_*Init is not among them: it fails before it begins one.
 ENDS: dict[str, tuple[str, ...]] = {
+    "C_FindObjects": (FIND,),
     "C_Encrypt": (ENCRYPT,),
     "C_EncryptUpdate": (ENCRYPT,),
     "C_EncryptFinal": (ENCRYPT,),

@@ -94,4 +94,5 @@ class Witness:
         return ROW.unpack(row)
 
     def _path(self, serial: str) -> str:
-        return os.path.join(self._folder, serial.encode().hex())
+        name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
+        return os.path.join(self._folder, name)
