@@ -34,9 +34,10 @@ test-firefox: $(VENV)/.dev $(VENV)/.built ## Firefox ESR, Thunderbird and Chromi
 	@scripts/tools.sh firefox
 	@$(PYTEST) -m firefox $(TESTS)
 
-screenshots: $(VENV)/.dev $(VENV)/.built ## take the documents' pictures of Firefox anew
+screenshots: $(VENV)/.dev $(VENV)/.built ## take the documents' pictures of Firefox and of a report anew
 	@scripts/tools.sh firefox
 	@$(PY) -m tests.interop.firefox.screenshots docs/images
+	@$(PY) -m tests.check.screenshot docs/images/check-softhsm.png
 
 demo: $(VENV)/.built ## the main job with NSS's tools, step by step
 	@scripts/tools.sh demo

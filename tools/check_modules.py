@@ -22,13 +22,33 @@ PAGE = ROOT / "docs" / "modules.md"
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from keyfob import __version__  # noqa: E402  (the path must be known first)
-from keyfob.nss.jobs import JobResult, Outcome, judge  # noqa: E402
+from keyfob.nss.jobs import JobResult, Outcome, costs_every_job, judge  # noqa: E402
 from keyfob.nss.model import Report, RuleResult, Verdict  # noqa: E402
-from tests.check.peers import KEYFOB, OTHERS, RACES, NotHere, Peer, check  # noqa: E402
+from tests.check.peers import KEYFOB, OTHERS, RACE, NotHere, Peer, check  # noqa: E402
 
 WORDS = {Outcome.WORKS: "yes", Outcome.LOSS: "with loss", Outcome.NOT: "**no**", Outcome.UNKNOWN: "-"}
 NUMBER = re.compile(r"\b(slots?) \[?\d{3,}\]?")
 """SoftHSM draws its slots' numbers by lot: the page would be another one each time."""
+RACED = "two threads initialise the module at once: a race, which it does not lose each time"
+HEAD = """\
+# What NSS can do with which module
+
+<!-- Written by tools/check_modules.py (`make modules`): change that, not this. -->
+
+`keyfob check` {version}, with `--write` and, where the token can be erased, `--init`, on {date}. Every module had a
+fresh token. What the rules mean: [rules.md](rules.md); what the checker does: [check.md](check.md).
+"""
+LEGEND = """\
+*yes*: NSS can do it. *with loss*: it works, and a user will notice the rules that are named. *no*: it does not work,
+for the reason that is named. -: not tested, or the token has no such job."""
+NOT_OFFERED = """\
+*Not offered*: a token of that kind has no mechanism for it, on purpose ([kinds.md](kinds.md)). A token for general
+access has no PIN to set or to change, and certificates never wait for one.
+"""
+EMULATED = """\
+softoken is NSS's own token, for which NSS has ways that other modules do not get; here it is loaded like any other. The
+proxy of p11-kit passes on what SoftHSM answers, and adds little of its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,9 @@ class Checked:
     def results(self) -> dict[str, RuleResult]:
         return self.report.results()
 
+    def having(self, verdict: Verdict) -> list[RuleResult]:
+        return [result for result in self.results.values() if result.verdict == verdict]
+
 
 def run(peers: Iterable[Peer]) -> list[Checked]:
     done = []
@@ -49,7 +72,7 @@ def run(peers: Iterable[Peer]) -> list[Checked]:
         print(f"{peer.title} ...", end=" ", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="keyfob-peer-") as folder:
             try:
-                done.append(Checked(peer, check(peer.prepare(Path(folder)))))
+                done.append(Checked(peer, check(peer, Path(folder))))
             except NotHere as reason:
                 print(reason, file=sys.stderr)
                 continue
@@ -61,62 +84,40 @@ def page(checked: list[Checked], date: str) -> str:
     """The page; `date` is the day of the run."""
     keyfob = [each for each in checked if each.peer in KEYFOB]
     others = [each for each in checked if each.peer in OTHERS]
-    parts = [
-        "# What NSS can do with which module",
-        "",
-        "<!-- Written by tools/check_modules.py (`make modules`): change that, not this. -->",
-        "",
-        f"`keyfob check` {__version__}, with `--write` and, where the token can be erased, `--init`, on {date}. Every module "
-        "had a fresh token. What the rules mean: [rules.md](rules.md), what the checker does: [check.md](check.md).",
-        "",
-        *_versions(checked),
-        "",
-        "## Jobs",
-        "",
-        "*yes*: NSS can do it. *with loss*: it works, and a user will notice something. *no*: it does not work. -: not tested, "
-        "or the token has no such job.",
-        "",
-        *_jobs(others),
-        "",
-        "keyfob in its four kinds, and without a PIN:",
-        "",
-        *_jobs(keyfob),
-        "",
-        *_absent(keyfob),
-        "## What was found",
-        "",
-    ]
-    for each in [*keyfob, *others]:
+    parts = [HEAD.format(version=__version__, date=date), *_versions(checked), "", "## Jobs", "", LEGEND, ""]
+    if others:
+        parts += [*_jobs(others), "", EMULATED]
+    if keyfob:
+        parts += ["keyfob in its four kinds, without a PIN, and as it is before its first use:", "", *_jobs(keyfob), ""]
+        parts += [NOT_OFFERED]
+    parts += ["## What was found", ""]
+    for each in [*others, *keyfob]:
         parts += _found(each)
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _versions(checked: list[Checked]) -> list[str]:
-    rows = ["| Module | Version | Says of itself | PKCS #11 | Rules |", "|---|---|---|---|---|"]
+    rows = [
+        "| Module | Version | Says of itself | PKCS #11 | Fails | Warns | Passes |",
+        "|---|---|---|---|--:|--:|--:|",
+    ]
     for each in checked:
         info = each.report.facts.get("info", {})
         said = f"{info.get('description', '?')} {info.get('version', '')}"
         standard = f"{info.get('cryptoki', '?')}, {each.report.facts.get('entry point', '?')}"
-        rows.append(f"| {each.peer.title} | {each.peer.version()} | {said} | {standard} | {_counts(each)} |")
+        counts = " | ".join(str(len(each.having(verdict))) for verdict in (Verdict.FAIL, Verdict.WARN, Verdict.PASS))
+        rows.append(f"| {each.peer.title} | {each.peer.version()} | {said} | {standard} | {counts} |")
     return rows
 
 
-def _counts(each: Checked) -> str:
-    verdicts = [result.verdict for result in each.results.values()]
-    words = {Verdict.FAIL: "fail", Verdict.WARN: "warn", Verdict.PASS: "pass"}
-    return ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in words.items())
-
-
 def _jobs(checked: list[Checked]) -> list[str]:
-    if not checked:
-        return ["None of them is on this machine."]
     judged = [judge(each.report) for each in checked]
-    rows = [
-        "| Job | " + " | ".join(each.peer.title.removeprefix("keyfob, ") for each in checked) + " |",
-        "|---" * (len(checked) + 1) + "|",
-    ]
-    for results in zip(*judged, strict=True):
-        rows.append(f"| {results[0].job.title} | " + " | ".join(map(_job, results)) + " |")
+    titles = [each.peer.title.removeprefix("keyfob, ") for each in checked]
+    rows = [f"| Job | {' | '.join(titles)} |", "|---" * (len(checked) + 1) + "|"]
+    rows += [f"| {results[0].job.title} | {' | '.join(map(_job, results))} |" for results in zip(*judged, strict=True)]
+    every = [costs_every_job(each.report) for each in checked]
+    if any(every):
+        rows.append(f"| *Whatever the job* | {' | '.join(', '.join(names) for names in every)} |")
     return rows
 
 
@@ -127,22 +128,14 @@ def _job(result: JobResult) -> str:
     return f"{word} (not offered)" if result.outcome == Outcome.NOT else word
 
 
-def _absent(keyfob: list[Checked]) -> list[str]:
-    """Why a kind of keyfob's tokens cannot do a job: it is made so."""
-    if any(result.lacks and result.outcome == Outcome.NOT for each in keyfob for result in judge(each.report)):
-        return ["*Not offered*: a token of that kind has no mechanism for it, on purpose ([kinds.md](kinds.md)).", ""]
-    return []
-
-
 def _found(each: Checked) -> list[str]:
     lines = [f"### {each.peer.title}", ""]
     for verdict, head in ((Verdict.FAIL, "Fails"), (Verdict.WARN, "Warnings")):
-        rows = [result for result in each.results.values() if result.verdict == verdict]
+        rows = each.having(verdict)
         if rows:
             lines += [f"{head}:", "", *(_line(result) for result in rows), ""]
     if len(lines) == 2:
-        tested = sum(result.verdict == Verdict.PASS for result in each.results.values())
-        lines += [f"Nothing: {tested} rules were tested.", ""]
+        lines += [f"Nothing: {len(each.having(Verdict.PASS))} rules were tested.", ""]
     if not any(slot["token"] for slot in each.report.facts.get("slots", ())):
         lines += ["There was no token: what needs one was not tested.", ""]
     return lines
@@ -152,18 +145,20 @@ def _line(result: RuleResult) -> str:
     finding = next(finding for finding in result.findings if finding.verdict == result.verdict)
     saw = NUMBER.sub(r"its \1", finding.saw)
     # How a race ends is another matter each time.
-    seen = "two threads that initialise it at once: a race, which it does not lose each time" if _races(result) else saw
-    return f"- **{result.rule.id}** {result.rule.title}: {_plain(seen)}"
+    seen = RACED if _races(result) else saw
+    user = finding.user or result.rule.user
+    return f"- **{result.rule.id}** {result.rule.title}: {_plain(seen)}. *{_plain(user)}*"
 
 
 def _races(result: RuleResult) -> bool:
-    return all(finding.scenario in RACES for finding in result.findings if finding.verdict == result.verdict)
+    return all(finding.scenario == RACE for finding in result.findings if finding.verdict == result.verdict)
 
 
 def _plain(text: str) -> str:
     """A text of the module's in a line of Markdown."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", shown)
+    # Within a word an underscore is none of Markdown's signs.
+    return re.sub(r"([\\`*<>|\[\]])", r"\\\1", shown)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from keyfob.cli import keyfob
 from keyfob.nss.model import Report, Verdict
 from keyfob.nss.options import Options
-from keyfob.nss.runner import run
+from keyfob.nss.runner import run, select_scenarios
 from keyfob.nss.scenarios import scenarios
 from tests.abi.stub_module import compiler
 from tests.conftest import CHEAP_PINS, module_path
@@ -24,13 +24,13 @@ from tests.robustness.hosts import header
 
 SOURCES = Path(__file__).with_name("mutants")
 PIN, SO_PIN = "13572468", "86427531"
-LIMIT = 5.0
+LIMIT = 8.0
 """Seconds that a mutant may hang in one call."""
 BROKEN = (Verdict.FAIL, Verdict.WARN)
 
-Token = Literal["erased", "fresh", "kept"]
+Token = Literal["erased", "fresh", "kept", "open"]
 """The token of a run: one that --init erases (almost everything is tested); the one of an empty store, which has no PIN
-yet; one that is left as it is (a wrong PIN is tried at the login)."""
+yet; one that is left as it is (a wrong PIN is tried at the login); one that needs no login and has no PIN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +87,23 @@ def _set(values: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def checked(library: Path, name: str | None, token: Token, home: Path) -> Report:
-    """The whole run of the checker on a mutant (None: the shim that breaks nothing), with a token of its own."""
+def checked(library: Path, name: str | None, token: Token, home: Path, *only: str) -> Report:
+    """The whole run of the checker on a mutant (None: the shim that breaks nothing), with a token of its own.
+
+    `only` names the scenarios of a run that is not whole.
+    """
     home.mkdir()
     (home / "config.toml").write_text(CHEAP_PINS)
     with environment(KEYFOB_HOME=str(home), KEYFOB_MUTANT=name, KEYFOB_MUTANT_OF=str(module_path())):
         if token != "fresh":
-            made = CliRunner().invoke(keyfob, ["init", "work", "--pin", PIN, "--so-pin", SO_PIN])
+            pins = ["--no-pin"] if token == "open" else ["--pin", PIN, "--so-pin", SO_PIN]
+            made = CliRunner().invoke(keyfob, ["init", "work", *pins])
             assert made.exit_code == 0, made.output
-        so_pin = None if token == "fresh" else SO_PIN
-        options = Options(str(library), pin=PIN, so_pin=so_pin, write=True, init=token != "kept", limit=LIMIT)
-        return run(scenarios(), options)
+        options = Options(str(library), write=True, init=token in ("erased", "fresh"), limit=LIMIT)
+        options.pin = None if token == "open" else PIN
+        options.so_pin = SO_PIN if token in ("erased", "kept") else None
+        chosen, wanted = select_scenarios(scenarios(), only, ())
+        return run(chosen, options, wanted=wanted)
 
 
 def broken(report: Report) -> dict[str, str]:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from keyfob.cli import keyfob
 from keyfob.nss.model import Finding, ScenarioResult, Verdict
 from keyfob.nss.report import html
+from keyfob.nss.report.cards import anchor
 from keyfob.nss.report.wording import MOST_CALLS
 from tests.check.reports import hostile_report
 from tests.interop.programs import program
@@ -114,7 +115,7 @@ def test_every_finding_is_there_with_links_to_its_calls(source: str, page: Page,
     assert findings
     for scenario, finding in findings:
         for number in finding.calls[:MOST_CALLS]:
-            assert shown.count(f"#{html.anchor(scenario)}-{number}") == 1
+            assert shown.count(f"#{anchor(scenario)}-{number}") == 1
         if len(finding.calls) > MOST_CALLS:
             assert f"and {len(finding.calls) - MOST_CALLS} more" in source
 
@@ -122,7 +123,7 @@ def test_every_finding_is_there_with_links_to_its_calls(source: str, page: Page,
 def test_every_call_of_every_scenario_is_listed(page: Page) -> None:
     for scenario in hostile_report().scenarios:
         for each in scenario.calls:
-            assert f"{html.anchor(scenario)}-{each['number']}" in page.ids
+            assert f"{anchor(scenario)}-{each['number']}" in page.ids
 
 
 def test_a_finding_says_what_to_do(page: Page) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
 from tests.client import P256, READ_ONLY, READ_WRITE, Client, Template, encoded
@@ -125,6 +127,22 @@ def test_several_other_forms_in_one_search(nss: Nss) -> None:
         key, _ = client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, public, [(CKA.TOKEN, True)])
     (point,) = slot.read(key, CKA.EC_POINT)
     assert slot.find([(CKA.EC_POINT, point_of(point or b"")), (CKA.LABEL, b"key\0")]) == [key]
+
+
+@pytest.mark.rule("P33")
+def test_a_raw_point_that_looks_like_der_finds_its_key(nss: Nss) -> None:
+    """A raw EC point finds its key even when its own first bytes (04 3F) look like the DER of an OCTET STRING."""
+    raw = (
+        ec.derive_private_key(111, ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    )
+    assert raw[:2] == bytes([4, len(raw) - 2])
+    slot = nss.slot
+    public: Template = [(CKA.CLASS, CKO.PUBLIC_KEY), (CKA.KEY_TYPE, CKK.EC), (CKA.TOKEN, True), (CKA.EC_PARAMS, P256)]
+    key = slot.create([*public, (CKA.EC_POINT, b"\x04\x41" + raw)])
+    assert slot.find([(CKA.EC_POINT, raw)]) == [key]
+    assert slot.find([(CKA.EC_POINT, b"\x04\x41" + raw)]) == [key]
 
 
 @pytest.mark.rule("O21", "O19")

@@ -14,7 +14,8 @@ import sys
 import traceback
 from typing import Any
 
-from keyfob.nss.context import Context, Unusable, Usage
+from keyfob.nss.client import Unusable
+from keyfob.nss.context import Context, Usage
 from keyfob.nss.driver import CallFailed, Module, Recorder
 from keyfob.nss.options import Options
 from keyfob.nss.scenario import Scenario

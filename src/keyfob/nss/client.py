@@ -30,6 +30,10 @@ PROFILE_PUBLIC_CERTIFICATES = 4
 """CKP_PUBLIC_CERTIFICATES_TOKEN: makes a token "friendly"."""
 
 
+class Unusable(Exception):  # noqa: N818 - an answer, not an error
+    """The scenario cannot go on: what it has not tested stays "not tested", for this reason."""
+
+
 @dataclass(slots=True)
 class NssSlot:
     """A slot as NSS keeps it. `session` is the default session, 0 for none; `disabled` says why NSS never uses it."""
@@ -197,11 +201,21 @@ class Nss:
     def open_ro(self, slot: NssSlot) -> int:
         """pk11_GetNewSession: a session of one's own, or the default one when there is none to be had (slot:359)."""
         opened = self.module.C_OpenSession(slot.id, READ_ONLY)
-        return opened.value if opened.is_ok else slot.session
+        return self._another(slot, opened.value) if opened.is_ok else slot.session
 
     def open_rw(self, slot: NssSlot) -> int:
-        """PK11_GetRWSession (slot:770): a failure ends what was to be done."""
-        return slot.session if slot.single_session else self.module.C_OpenSession(slot.id, READ_WRITE).ok()
+        """PK11_GetRWSession (slot:770): a failure ends what was to be done, which is no other rule's matter."""
+        if slot.single_session:
+            return slot.session
+        opened = self.module.C_OpenSession(slot.id, READ_WRITE)
+        if not opened.is_ok:
+            raise Unusable(f"C_OpenSession answered {opened.name} to a read-write session: see SE1 and P26")
+        return self._another(slot, opened.value)
+
+    def _another(self, slot: NssSlot, session: int) -> int:
+        if session == slot.session:
+            raise Unusable("C_OpenSession gave the handle of NSS's first session once more: see SE4")
+        return session
 
     def close(self, slot: NssSlot, session: int) -> None:
         """Close a session of open_ro or open_rw; the default session stays."""
@@ -221,11 +235,19 @@ class Nss:
     # Searches and attributes
 
     def search(
-        self, session: int, template: Template, at_once: int = 1, *, leave_failed: bool = False
+        self,
+        session: int,
+        template: Template,
+        at_once: int = 1,
+        *,
+        leave_failed: bool = False,
+        strict: bool = False,
     ) -> tuple[Reply[Any], list[int]]:
         """pk11_FindObjectByTemplate: Init, one C_FindObjects, Final; the reply is the first that was not CKR_OK.
 
         `leave_failed`: no C_FindObjectsFinal after a C_FindObjects that failed, as find_objects in dev/devtoken.c.
+        `strict`: what C_FindObjectsFinal answers counts as well. dev/devtoken.c looks at it, pk11wrap does not; it is
+        rule P23's matter, and one scenario's.
         """
         begun: Reply[Any] = self.module.C_FindObjectsInit(session, template)
         if not begun.is_ok:
@@ -235,7 +257,7 @@ class Nss:
             return found, []
         ended: Reply[Any] = self.module.C_FindObjectsFinal(session)
         handles = found.value if isinstance(found.value, list) else []
-        return (ended if found.is_ok and not ended.is_ok else found), handles
+        return (ended if strict and found.is_ok else found), handles
 
     def find(self, session: int, template: Template, at_once: int = 1) -> list[int]:
         """The first `at_once` objects, where NSS takes an error for none found; CallFailed for errors that it minds."""
@@ -246,7 +268,8 @@ class Nss:
 
     def find_objects(self, slot: NssSlot, template: Template) -> list[int]:
         """pk11_FindObjectsByTemplate (obj:2036): find_all in a session of its own."""
-        session = self.open_ro(slot)
+        opened = self.module.C_OpenSession(slot.id, READ_ONLY)
+        session = opened.value if opened.is_ok else slot.session
         try:
             return self.find_all(session, template)
         finally:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from keyfob.nss.client import Nss, NssSlot
+from keyfob.nss.client import Nss, NssSlot, Unusable
 from keyfob.nss.driver import Call, CallFailed, Module, Reply
 from keyfob.nss.model import Finding, Verdict
 from keyfob.nss.options import Options
@@ -24,10 +24,6 @@ Evidence = Reply[Any] | Call
 
 class EndOfCheck(Exception):  # noqa: N818 - no error: a way out
     """Ends a `checking` block early; its finding is made already. The argument is its Check."""
-
-
-class Unusable(Exception):  # noqa: N818 - an answer, not an error
-    """The scenario cannot go on: what it has not tested stays "not tested", for this reason."""
 
 
 class Usage(Exception):  # noqa: N818 - the user's, not a fault of the program
@@ -267,6 +263,8 @@ class Context:
     def ready(self) -> NssSlot:
         """The slot, with the user logged in where that is needed: how most scenarios start."""
         slot = self.slot()
+        if not slot.needs_login and self.known.get("hidden login"):
+            self.give_up("the token needs a login, though CKF_LOGIN_REQUIRED is clear: see P30")
         if slot.needs_login:
             if not slot.pin_initialized:
                 self.give_up("the token has no user PIN yet")

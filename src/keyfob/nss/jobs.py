@@ -28,8 +28,10 @@ Ability = tuple[int, int]
 
 # Without these nothing works, whatever the job.
 LOADING = ("G4", "G5", "G6", "P8", "S1", "S3", "S16")
-# A breach of these costs every job something.
+# A breach of these costs every job something (costs_every_job).
 CONDUCT = ("G1", "G2", "G3", "P9", "X1", "X2", "X3", "X5")
+# Warnings of what programs other than NSS put on a token: NSS's own work suffers nothing.
+OF_OTHER_PROGRAMS = ("P3",)
 SIGN, DECRYPT, UNWRAP, DERIVE = CKF.SIGN, CKF.DECRYPT, CKF.UNWRAP, CKF.DERIVE
 
 
@@ -123,12 +125,22 @@ JOBS: tuple[Job, ...] = (
         done="signs with Ed25519",
     ),
     Job(
-        "tls-server",
-        "TLS server",
-        (((CKM.RSA_PKCS_PSS, SIGN),), ((CKM.ECDSA, SIGN),)),
-        (*_USE, "K3", "P2", "O14"),
+        "tls-server-rsa",
+        "TLS server, RSA",
+        (((CKM.RSA_PKCS_PSS, SIGN),), ((CKM.RSA_PKCS, SIGN),)),
+        (*_USE, "P2", "O14"),
+        ("P4",),
+        ("O14",),
+        done=_RSA_SIGNS,
+    ),
+    Job(
+        "tls-server-ec",
+        "TLS server, EC",
+        (((CKM.ECDSA, SIGN),),),
+        (*_USE, "O14"),
         (),
         ("O14",),
+        done=_EC_SIGNS,
     ),
     Job(
         "smime-sign",
@@ -195,39 +207,49 @@ JOBS: tuple[Job, ...] = (
 def judge(report: Report) -> list[JobResult]:
     """Every job's outcome."""
     results = report.results()
-    flags = {row["number"]: row["flags"] for row in report.facts.get("mechanisms", ())}
-    return [_judge(job, results, flags, report.facts) for job in JOBS]
+    return [_judge(job, results, report.facts) for job in JOBS]
 
 
-def _judge(
-    job: Job, results: Mapping[str, RuleResult], flags: Mapping[int, int], facts: Mapping[str, Any]
-) -> JobResult:
-    def having(names: tuple[str, ...], *verdicts: Verdict) -> tuple[str, ...]:
-        return tuple(name for name in names if name in results and results[name].verdict in verdicts)
+def costs_every_job(report: Report) -> tuple[str, ...]:
+    """The broken rules that belong to no job and hurt all of them: said once, they would else hide what differs."""
+    return _having(report.results(), CONDUCT, Verdict.FAIL)
 
-    broken = having((*LOADING, *job.must), Verdict.FAIL)
-    if broken:
-        return JobResult(job, Outcome.NOT, broken)
+
+def _having(results: Mapping[str, RuleResult], names: tuple[str, ...], *verdicts: Verdict) -> tuple[str, ...]:
+    return tuple(name for name in names if name in results and results[name].verdict in verdicts)
+
+
+def _judge(job: Job, results: Mapping[str, RuleResult], facts: Mapping[str, Any]) -> JobResult:
+    obstacle = _obstacle(job, results, facts)
+    if obstacle is not None:
+        return obstacle
     if "mechanisms" not in facts:
         return JobResult(job, Outcome.UNKNOWN, ("S16",), ("no token was looked at",))
-    lacks = _lacks(job, flags)
-    if lacks:
-        return JobResult(job, Outcome.NOT, ("S17",), lacks)
-    if job.done and facts.get(job.done) is False:
-        return JobResult(job, Outcome.NOT, having(job.proof, Verdict.FAIL, Verdict.WARN) or job.proof)
     # Setting a PIN or trust may not concern a token: then there is no such job.
-    unknown = having(job.proof, Verdict.NOT_TESTED, Verdict.NOT_APPLICABLE)
+    unknown = _having(results, job.proof, Verdict.NOT_TESTED, Verdict.NOT_APPLICABLE)
     if unknown:
-        reasons = tuple(results[name].reason for name in unknown[:1])
-        return JobResult(job, Outcome.UNKNOWN, unknown, reasons)
+        return JobResult(job, Outcome.UNKNOWN, unknown, (results[unknown[0]].reason,))
     if job.done and job.done not in facts:
         return JobResult(job, Outcome.UNKNOWN, job.proof, ("there was no key to try it with",))
     loss = (
-        *having(job.better, Verdict.FAIL, Verdict.WARN),
-        *having(job.must, Verdict.WARN),
-        *having(CONDUCT, Verdict.FAIL),
+        *_having(results, job.better, Verdict.FAIL, Verdict.WARN),
+        *(name for name in _having(results, job.must, Verdict.WARN) if name not in OF_OTHER_PROGRAMS),
     )
     return JobResult(job, Outcome.LOSS if loss else Outcome.WORKS, loss)
+
+
+def _obstacle(job: Job, results: Mapping[str, RuleResult], facts: Mapping[str, Any]) -> JobResult | None:
+    """What keeps NSS from doing it: a broken rule, a mechanism that is not there, or that it was tried and failed."""
+    broken = _having(results, (*LOADING, *job.must), Verdict.FAIL)
+    if broken:
+        return JobResult(job, Outcome.NOT, broken)
+    if "mechanisms" in facts:
+        lacks = _lacks(job, {row["number"]: row["flags"] for row in facts["mechanisms"]})
+        if lacks:
+            return JobResult(job, Outcome.NOT, ("S17",), lacks)
+    if job.done and facts.get(job.done) is False:
+        return JobResult(job, Outcome.NOT, _having(results, job.proof, Verdict.FAIL, Verdict.WARN) or job.proof)
+    return None
 
 
 def _lacks(job: Job, flags: Mapping[int, int]) -> tuple[str, ...]:

@@ -113,7 +113,15 @@ def _pair(context: Context, slot: NssSlot, kind: int, parameters: Template, usag
             for handle in (public, private):
                 module.C_DestroyObject(session, handle)
     nss.close(slot, session)
+    if key is not None and nss.read_number(slot.session, key.private, CKA.CLASS) is None:
+        remove(context, slot, [key])  # it went with its session (O13): nobody can work with it
+        return None
     return key
+
+
+def may_sign(context: Context, kind: int) -> bool:
+    """Whether a signature proves anything of a key (CKK_RSA or CKK_EC): not where the token's signatures fail (K3)."""
+    return context.known.get("signs with RSA" if kind == CKK.RSA else "signs with EC") is not False
 
 
 def own_keys(context: Context, slot: NssSlot) -> list[TokenKey]:
@@ -156,16 +164,13 @@ def _on_curve(curve: bytes, point: bytes) -> PublicKey | None:
         if curve in ED25519:
             return ed25519.Ed25519PublicKey.from_public_bytes(point[-32:])
         if curve in CURVES:
-            # DER on the outside or not (P33): an uncompressed point has an odd length.
-            raw = point if len(point) % 2 and point[0] == 4 and not _is_octet_string(point) else _inner(point)
+            # DER on the outside or not (P33): only the length tells, a raw point may begin as DER does.
+            raw_length = 1 + 2 * ((CURVES[curve].key_size + 7) // 8)
+            raw = point if len(point) == raw_length else _inner(point)
             return ec.EllipticCurvePublicKey.from_encoded_point(CURVES[curve], raw)
     except ValueError:
         return None
     return None
-
-
-def _is_octet_string(point: bytes) -> bool:
-    return len(_inner(point)) + 2 + (point[1] == 0x81) == len(point)
 
 
 def _inner(point: bytes) -> bytes:

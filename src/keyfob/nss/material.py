@@ -156,12 +156,17 @@ class Certificate:
         return identifier(self.key)
 
 
-def certificate(name: str, key: PrivateKey | None = None) -> Certificate:
-    """A certificate for `name`, with a subject and a serial number that no other has."""
+def renewed(old: Certificate) -> Certificate:
+    """Another certificate for the same key and subject."""
+    return certificate("", old.key, x509.load_der_x509_certificate(old.value).subject)
+
+
+def certificate(name: str, key: PrivateKey | None = None, subject: x509.Name | None = None) -> Certificate:
+    """A certificate for `name`, with a subject (unless it is given) and a serial number that no other has."""
     key = key or ec_key()
     serial = int.from_bytes(b"\x4b" + os.urandom(8), "big")
     common_name = f"{LABEL}, {name}, {serial:x}"
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    subject = subject or x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.UTC)
     built = (
         x509.CertificateBuilder()

@@ -334,7 +334,8 @@ def other_points(value: bytes) -> tuple[bytes, ...]:
         reader.finish()
     except ValueError:
         return (element(OCTET_STRING, value),)
-    return (raw,)
+    # One raw point in 256 begins as an OCTET STRING of its length does: 04 3F on P-256.
+    return (raw, element(OCTET_STRING, value))
 
 
 def other_labels(value: bytes) -> tuple[bytes, ...]:

@@ -73,7 +73,7 @@ MUTATION(info_without_initialize, C_GetInfo)
 static CK_RV session_calls_after_finalize(CK_ULONG session, CK_SESSION_INFO *info)
 {
     CK_RV rv = real->C_GetSessionInfo(session, info);
-    return rv == CKR_CRYPTOKI_NOT_INITIALIZED ? CKR_SESSION_HANDLE_INVALID : rv;
+    return rv == CKR_CRYPTOKI_NOT_INITIALIZED ? CKR_OK : rv;
 }
 MUTATION(session_calls_after_finalize, C_GetSessionInfo)
 

@@ -29,6 +29,24 @@ static CK_RV pairs_are_swapped(PAIR)
 }
 MUTATION(pairs_are_swapped, C_GenerateKeyPair)
 
+static CK_ULONG without_id(CK_ATTRIBUTE *template, CK_ULONG count, CK_ATTRIBUTE *kept, CK_ULONG room)
+{
+    CK_ULONG number = 0;
+    for (CK_ULONG i = 0; i < count && number < room; i++)
+        if (template[i].type != CKA_ID)
+            kept[number++] = template[i];
+    return number;
+}
+
+/* Keys get an ID of the module's choice. */
+static CK_RV pairs_lose_their_id(PAIR)
+{
+    CK_ATTRIBUTE one[32], other[32];
+    CK_ULONG publics = without_id(public, public_count, one, 32), privates = without_id(private, private_count, other, 32);
+    return real->C_GenerateKeyPair(session, mechanism, one, publics, other, privates, public_key, private_key);
+}
+MUTATION(pairs_lose_their_id, C_GenerateKeyPair)
+
 static CK_RV public_keys_are_private(PAIR)
 {
     CK_BYTE yes = 1;
@@ -91,6 +109,29 @@ static CK_RV no_private_key_unwrap(UNWRAP)
 }
 MUTATION(no_private_key_unwrap, C_UnwrapKey)
 
+static CK_RV no_pkcs1_unwrap(UNWRAP)
+{
+    return mechanism->mechanism == CKM_RSA_PKCS ? CKR_MECHANISM_INVALID : real->C_UnwrapKey(UNWRAP_ARGUMENTS);
+}
+MUTATION(no_pkcs1_unwrap, C_UnwrapKey)
+
+static CK_RV unwrap_is_a_device_error(UNWRAP)
+{
+    return mechanism->mechanism == CKM_RSA_PKCS ? CKR_DEVICE_ERROR : real->C_UnwrapKey(UNWRAP_ARGUMENTS);
+}
+MUTATION(unwrap_is_a_device_error, C_UnwrapKey)
+
+static CK_RV no_pkcs1_key_decryption(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG key)
+{
+    return mechanism->mechanism == CKM_RSA_PKCS ? CKR_MECHANISM_INVALID : real->C_DecryptInit(session, mechanism, key);
+}
+
+static void apply_opens_no_mail_to_rsa(Functions *list)
+{
+    list->C_UnwrapKey = no_pkcs1_unwrap;
+    list->C_DecryptInit = no_pkcs1_key_decryption;
+}
+
 static CK_RV unwrap_needs_read_write(UNWRAP)
 {
     return is_read_write(session) ? real->C_UnwrapKey(UNWRAP_ARGUMENTS) : CKR_SESSION_READ_ONLY;
@@ -145,6 +186,30 @@ static CK_RV wrap_needs_read_write(WRAP)
 }
 MUTATION(wrap_needs_read_write, C_WrapKey)
 
+/* A key that only the token knows leaves it neither by its value nor under RSA. */
+static CK_RV no_rsa_wrap(WRAP)
+{
+    if (mechanism->mechanism == CKM_RSA_PKCS)
+        return CKR_MECHANISM_INVALID;
+    return real->C_WrapKey(session, mechanism, wrapping, key, wrapped, length);
+}
+
+static CK_RV no_secret_values(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    CK_RV rv = real->C_GetAttributeValue(session, object, template, count);
+    CK_ATTRIBUTE *value = attribute_of(template, count, CKA_VALUE);
+    if (value == NULL || number_of(session, object, CKA_CLASS) != CKO_SECRET_KEY)
+        return rv;
+    value->ulValueLen = ~0UL;
+    return CKR_ATTRIBUTE_SENSITIVE;
+}
+
+static void apply_session_keys_stay(Functions *list)
+{
+    list->C_WrapKey = no_rsa_wrap;
+    list->C_GetAttributeValue = no_secret_values;
+}
+
 static CK_RV generic_secrets_wrap_nothing(WRAP)
 {
     if (number_of(session, wrapping, CKA_KEY_TYPE) == CKK_GENERIC_SECRET)
@@ -188,14 +253,19 @@ const Mutant key_mutants[] = {
     ROW(derive_false_refused),
     ROW(pairs_need_labels),
     ROW(pairs_are_swapped),
+    ROW(pairs_lose_their_id),
     ROW(public_keys_are_private),
     ROW(public_keys_without_id),
     ROW(pairs_are_session_objects),
     ROW(no_private_key_unwrap),
+    ROW(no_pkcs1_unwrap),
+    ROW(unwrap_is_a_device_error),
+    ROW(opens_no_mail_to_rsa),
     ROW(unwrap_needs_read_write),
     ROW(strict_usages),
     ROW(oaep_with_sha1_only),
     ROW(wrap_needs_read_write),
+    ROW(session_keys_stay),
     ROW(generic_secrets_wrap_nothing),
     ROW(no_kdf),
     ROW(points_in_der_only),

@@ -9,10 +9,11 @@ static CK_RV wrong_pin_is_a_general_error(CK_ULONG session, CK_ULONG user, CK_BY
 }
 MUTATION(wrong_pin_is_a_general_error, C_Login)
 
+/* The right one is that of the tests (mutant.py). */
 static CK_RV any_pin_is_right(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
 {
     CK_RV rv = real->C_Login(session, user, pin, length);
-    return rv == CKR_PIN_INCORRECT ? CKR_OK : rv;
+    return rv == CKR_PIN_INCORRECT ? real->C_Login(session, user, (CK_BYTE *)"13572468", 8) : rv;
 }
 MUTATION(any_pin_is_right, C_Login)
 
@@ -80,6 +81,13 @@ static CK_RV logout_closes_the_session(CK_ULONG session)
 }
 MUTATION(logout_closes_the_session, C_Logout)
 
+static CK_RV idle_logout_fails(CK_ULONG session)
+{
+    CK_RV rv = real->C_Logout(session);
+    return rv == CKR_USER_NOT_LOGGED_IN ? CKR_FUNCTION_FAILED : rv;
+}
+MUTATION(idle_logout_fails, C_Logout)
+
 static CK_RV so_login_beside_read_only_refused(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
 {
     CK_SESSION_INFO info;
@@ -97,12 +105,32 @@ static CK_RV empty_so_pin_refused(CK_ULONG session, CK_ULONG user, CK_BYTE *pin,
 }
 MUTATION(empty_so_pin_refused, C_Login)
 
+static CK_RV empty_so_pin_is_wrong(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
+{
+    return user == CKU_SO && length == 0 ? CKR_PIN_INCORRECT : real->C_Login(session, user, pin, length);
+}
+MUTATION(empty_so_pin_is_wrong, C_Login)
+
 static CK_RV init_pin_changes_nothing(CK_ULONG session, CK_BYTE *pin, CK_ULONG length)
 {
     (void)pin, (void)length;
     return state_of(session) == CKS_RW_SO_FUNCTIONS ? CKR_OK : CKR_USER_NOT_LOGGED_IN;
 }
 MUTATION(init_pin_changes_nothing, C_InitPIN)
+
+static CK_RV init_pin_fails(CK_ULONG session, CK_BYTE *pin, CK_ULONG length)
+{
+    (void)session, (void)pin, (void)length;
+    return CKR_FUNCTION_FAILED;
+}
+MUTATION(init_pin_fails, C_InitPIN)
+
+static CK_RV set_pin_fails(CK_ULONG session, CK_BYTE *old, CK_ULONG old_length, CK_BYTE *new, CK_ULONG length)
+{
+    (void)session, (void)old, (void)old_length, (void)new, (void)length;
+    return CKR_FUNCTION_FAILED;
+}
+MUTATION(set_pin_fails, C_SetPIN)
 
 static CK_RV set_pin_changes_nothing(CK_ULONG session, CK_BYTE *old, CK_ULONG old_length, CK_BYTE *new, CK_ULONG length)
 {
@@ -126,6 +154,12 @@ static CK_RV init_token_loses_the_label(CK_ULONG slot, CK_BYTE *pin, CK_ULONG le
 }
 MUTATION(init_token_loses_the_label, C_InitToken)
 
+static CK_RV no_login_for_one_key(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
+{
+    return user == CKU_CONTEXT_SPECIFIC ? CKR_USER_TYPE_INVALID : real->C_Login(session, user, pin, length);
+}
+MUTATION(no_login_for_one_key, C_Login)
+
 const Mutant login_mutants[] = {
     ROW(wrong_pin_is_a_general_error),
     ROW(any_pin_is_right),
@@ -135,11 +169,16 @@ const Mutant login_mutants[] = {
     ROW(state_never_changes),
     ROW(logout_does_nothing),
     ROW(logout_closes_the_session),
+    ROW(idle_logout_fails),
     ROW(so_login_beside_read_only_refused),
     ROW(empty_so_pin_refused),
+    ROW(empty_so_pin_is_wrong),
     ROW(init_pin_changes_nothing),
+    ROW(init_pin_fails),
+    ROW(set_pin_fails),
     ROW(set_pin_changes_nothing),
     ROW(set_pin_logs_out),
     ROW(init_token_loses_the_label),
+    ROW(no_login_for_one_key),
     END,
 };

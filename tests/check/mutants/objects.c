@@ -2,6 +2,8 @@
 
 #include "shim.h"
 
+#include <stdlib.h>
+
 static CK_RV certificates_need_a_category(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object)
 {
     if (number_in(template, count, CKA_CLASS) == CKO_CERTIFICATE &&
@@ -95,6 +97,75 @@ static CK_RV labels_of_certificates_are_fixed(CK_ULONG session, CK_ULONG object,
     return real->C_SetAttributeValue(session, object, template, count);
 }
 MUTATION(labels_of_certificates_are_fixed, C_SetAttributeValue)
+
+static CK_RV labels_of_private_keys_are_fixed(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (attribute_of(template, count, CKA_LABEL) != NULL && number_of(session, object, CKA_CLASS) == CKO_PRIVATE_KEY)
+        return CKR_ATTRIBUTE_READ_ONLY;
+    return real->C_SetAttributeValue(session, object, template, count);
+}
+MUTATION(labels_of_private_keys_are_fixed, C_SetAttributeValue)
+
+/* Whether the token has an object of this class with the template's value of an attribute. */
+static int has_another(CK_ULONG session, CK_ULONG class, CK_ULONG type, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    CK_ATTRIBUTE *given = attribute_of(template, count, type);
+    CK_ULONG found = 0, object;
+    if (given == NULL || given->ulValueLen == 0)
+        return 0;
+    CK_ATTRIBUTE wanted[2] = {{CKA_CLASS, &class, sizeof class}, *given};
+    if (real->C_FindObjectsInit(session, wanted, 2) == CKR_OK) {
+        real->C_FindObjects(session, &object, 1, &found);
+        real->C_FindObjectsFinal(session);
+    }
+    return found > 0;
+}
+
+static CK_RV labels_of_certificates_are_unique(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count,
+                                               CK_ULONG *object)
+{
+    if (number_in(template, count, CKA_CLASS) == CKO_CERTIFICATE &&
+        has_another(session, CKO_CERTIFICATE, CKA_LABEL, template, count))
+        return CKR_TEMPLATE_INCONSISTENT;
+    return real->C_CreateObject(session, template, count, object);
+}
+MUTATION(labels_of_certificates_are_unique, C_CreateObject)
+
+static CK_RV identifiers_of_certificates_are_unique(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count,
+                                                    CK_ULONG *object)
+{
+    if (number_in(template, count, CKA_CLASS) == CKO_CERTIFICATE &&
+        has_another(session, CKO_CERTIFICATE, CKA_ID, template, count))
+        return CKR_TEMPLATE_INCONSISTENT;
+    return real->C_CreateObject(session, template, count, object);
+}
+MUTATION(identifiers_of_certificates_are_unique, C_CreateObject)
+
+/* A private key comes before its public one or not at all. */
+static CK_RV orphans_stay_alone(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object)
+{
+    if (number_in(template, count, CKA_CLASS) == CKO_PRIVATE_KEY &&
+        has_another(session, CKO_PUBLIC_KEY, CKA_ID, template, count))
+        return CKR_TEMPLATE_INCONSISTENT;
+    return real->C_CreateObject(session, template, count, object);
+}
+MUTATION(orphans_stay_alone, C_CreateObject)
+
+static CK_RV no_points_on_private_keys(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object)
+{
+    if (number_in(template, count, CKA_CLASS) == CKO_PRIVATE_KEY && attribute_of(template, count, CKA_EC_POINT) != NULL)
+        return CKR_ATTRIBUTE_TYPE_INVALID;
+    return real->C_CreateObject(session, template, count, object);
+}
+MUTATION(no_points_on_private_keys, C_CreateObject)
+
+static CK_RV exits(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *copy)
+{
+    if (template == NULL)
+        exit(7);
+    return real->C_CopyObject(session, object, template, count, copy);
+}
+MUTATION(exits, C_CopyObject)
 
 static CK_RV copies_need_a_template(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count,
                                     CK_ULONG *copy)
@@ -213,6 +284,23 @@ static CK_RV no_private_key_import(CK_ULONG session, CK_ATTRIBUTE *template, CK_
 }
 MUTATION(no_private_key_import, C_CreateObject)
 
+/* What it cannot make itself it does not take either. */
+static CK_RV lists_no_generation(CK_ULONG slot, CK_ULONG *mechanisms, CK_ULONG *count)
+{
+    CK_RV rv = real->C_GetMechanismList(slot, mechanisms, count);
+    if (rv == CKR_OK && mechanisms != NULL)
+        for (CK_ULONG i = 0; i < *count; i++)
+            if (mechanisms[i] == CKM_RSA_PKCS_KEY_PAIR_GEN || mechanisms[i] == CKM_EC_KEY_PAIR_GEN)
+                mechanisms[i--] = mechanisms[--*count];
+    return rv;
+}
+
+static void apply_neither_makes_nor_takes_keys(Functions *list)
+{
+    list->C_GetMechanismList = lists_no_generation;
+    list->C_CreateObject = no_private_key_import;
+}
+
 const Mutant object_mutants[] = {
     ROW(certificates_need_a_category),
     ROW(certificates_need_a_key),
@@ -223,6 +311,12 @@ const Mutant object_mutants[] = {
     ROW(identifiers_are_fixed),
     ROW(subjects_are_fixed),
     ROW(labels_of_certificates_are_fixed),
+    ROW(labels_of_private_keys_are_fixed),
+    ROW(labels_of_certificates_are_unique),
+    ROW(identifiers_of_certificates_are_unique),
+    ROW(orphans_stay_alone),
+    ROW(no_points_on_private_keys),
+    ROW(exits),
     ROW(copies_need_a_template),
     ROW(copies_are_the_original),
     ROW(destroys_nothing),
@@ -233,5 +327,6 @@ const Mutant object_mutants[] = {
     ROW(duplicates_refused),
     ROW(first_duplicate_wins),
     ROW(no_private_key_import),
+    ROW(neither_makes_nor_takes_keys),
     END,
 };

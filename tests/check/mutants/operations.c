@@ -80,6 +80,16 @@ static CK_RV lists_combined_signs_not(CK_ULONG session, CK_MECHANISM *mechanism,
 }
 MUTATION(lists_combined_signs_not, C_SignInit)
 
+/* Hash-and-sign is offered even while a key asks for its PIN each time. */
+static CK_RV always_offers_combined(CK_ULONG slot, CK_ULONG mechanism, CK_MECHANISM_INFO *info)
+{
+    CK_RV rv = real->C_GetMechanismInfo(slot, mechanism, info);
+    if (rv == CKR_OK && mechanism == CKM_SHA256_RSA_PKCS_PSS)
+        info->flags |= CKF_SIGN;
+    return rv;
+}
+MUTATION(always_offers_combined, C_GetMechanismInfo)
+
 static CK_RV unknown_mechanism_is_a_general_error(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG key)
 {
     CK_RV rv = real->C_SignInit(session, mechanism, key);
@@ -135,6 +145,7 @@ const Mutant operation_mutants[] = {
     ROW(no_pss),
     ROW(no_raw_ecdsa),
     ROW(lists_combined_signs_not),
+    ROW(always_offers_combined),
     ROW(unknown_mechanism_is_a_general_error),
     ROW(signing_needs_read_write),
     ROW(no_pkcs1_decryption),

@@ -27,11 +27,39 @@ static CK_RV empty_search_is_an_error(CK_ULONG session, CK_ATTRIBUTE *template, 
 }
 MUTATION(empty_search_is_an_error, C_FindObjectsInit)
 
-static CK_RV one_object_at_a_time(CK_ULONG session, CK_ULONG *objects, CK_ULONG most, CK_ULONG *count)
+static CK_RV any_value_is_found(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count)
 {
-    return real->C_FindObjects(session, objects, most > 1 ? 1 : most, count);
+    int alone = count == 1 && template->type == CKA_VALUE;
+    return real->C_FindObjectsInit(session, template, alone ? 0 : count);
 }
-MUTATION(one_object_at_a_time, C_FindObjects)
+MUTATION(any_value_is_found, C_FindObjectsInit)
+
+/* On a token that asks for no login: then nobody ever sees its keys. */
+static CK_RV private_keys_need_login(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (number_in(template, count, CKA_CLASS) == CKO_PRIVATE_KEY && !logged_in(session))
+        return CKR_USER_NOT_LOGGED_IN;
+    return real->C_FindObjectsInit(session, template, count);
+}
+MUTATION(private_keys_need_login, C_FindObjectsInit)
+
+/* Points are kept, and looked for, as DER alone: 65 bytes are a raw one of P-256. */
+static CK_RV finds_no_raw_point(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    CK_ATTRIBUTE *point = attribute_of(template, count, CKA_EC_POINT);
+    CK_BYTE nothing[1] = {0};
+    CK_ATTRIBUTE impossible = {CKA_EC_POINT, nothing, 1};
+    if (point != NULL && point->ulValueLen == 65)
+        return real->C_FindObjectsInit(session, &impossible, 1);
+    return real->C_FindObjectsInit(session, template, count);
+}
+MUTATION(finds_no_raw_point, C_FindObjectsInit)
+
+static CK_RV five_objects_at_a_time(CK_ULONG session, CK_ULONG *objects, CK_ULONG most, CK_ULONG *count)
+{
+    return real->C_FindObjects(session, objects, most > 5 ? 5 : most, count);
+}
+MUTATION(five_objects_at_a_time, C_FindObjects)
 
 static CK_RV finds_ten_at_most(CK_ULONG session, CK_ULONG *objects, CK_ULONG most, CK_ULONG *count)
 {
@@ -91,10 +119,20 @@ MUTATION(missing_has_length_zero, C_GetAttributeValue)
 
 static CK_RV numbers_of_four_bytes(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count)
 {
+    CK_ULONG value = 0;
+    CK_ATTRIBUTE *found = attribute_of(template, count, CKA_KEY_TYPE);
+    if (found == NULL)
+        return real->C_GetAttributeValue(session, object, template, count);
+    void *room = found->pValue;
+    CK_ULONG length = found->ulValueLen;
+    *found = (CK_ATTRIBUTE){CKA_KEY_TYPE, &value, sizeof value};
     CK_RV rv = real->C_GetAttributeValue(session, object, template, count);
-    for (CK_ULONG i = 0; i < count; i++)
-        if (template[i].type == CKA_KEY_TYPE && template[i].ulValueLen == 8)
-            template[i].ulValueLen = 4;
+    found->pValue = room;
+    if (found->ulValueLen == sizeof value) {
+        found->ulValueLen = 4;
+        if (room != NULL && length >= 4)
+            memcpy(room, &value, 4);
+    }
     return rv;
 }
 MUTATION(numbers_of_four_bytes, C_GetAttributeValue)
@@ -135,14 +173,15 @@ static CK_RV certificates_have_no_token(CK_ULONG session, CK_ULONG object, CK_AT
 }
 MUTATION(certificates_have_no_token, C_GetAttributeValue)
 
-/* Handles that differ from session to session. */
+/* Session objects have handles that differ from session to session. */
 #define TURN(session) ((session) << 40)
 
 static CK_RV turned_find(CK_ULONG session, CK_ULONG *objects, CK_ULONG most, CK_ULONG *count)
 {
     CK_RV rv = real->C_FindObjects(session, objects, most, count);
     for (CK_ULONG i = 0; rv == CKR_OK && i < *count; i++)
-        objects[i] ^= TURN(session);
+        if (!is_token_object(session, objects[i]))
+            objects[i] ^= TURN(session);
     return rv;
 }
 
@@ -162,7 +201,8 @@ static CK_RV finds_no_serial(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG 
 {
     CK_BYTE nothing[1] = {0};
     CK_ATTRIBUTE impossible = {CKA_SERIAL_NUMBER, nothing, 1};
-    if (attribute_of(template, count, CKA_SERIAL_NUMBER) != NULL)
+    CK_ULONG class = number_in(template, count, CKA_CLASS);
+    if (class == CKO_CERTIFICATE && attribute_of(template, count, CKA_SERIAL_NUMBER) != NULL)
         return real->C_FindObjectsInit(session, &impossible, 1);
     return real->C_FindObjectsInit(session, template, count);
 }
@@ -178,7 +218,10 @@ const Mutant search_mutants[] = {
     ROW(no_profile),
     ROW(unknown_class_is_an_error),
     ROW(empty_search_is_an_error),
-    ROW(one_object_at_a_time),
+    ROW(any_value_is_found),
+    ROW(private_keys_need_login),
+    ROW(finds_no_raw_point),
+    ROW(five_objects_at_a_time),
     ROW(finds_ten_at_most),
     ROW(final_fails),
     ROW(short_batch_ends_the_search),

@@ -10,6 +10,16 @@ static CK_RV only_read_write_sessions(CK_ULONG slot, CK_ULONG flags, void *appli
 }
 MUTATION(only_read_write_sessions, C_OpenSession)
 
+static CK_RV read_write_sessions_alone(CK_ULONG slot, CK_ULONG flags, void *application, void *notify,
+                                       CK_ULONG *session)
+{
+    CK_TOKEN_INFO token;
+    if ((flags & CKF_RW_SESSION) && real->C_GetTokenInfo(slot, &token) == CKR_OK && token.ulSessionCount > 0)
+        return CKR_SESSION_EXISTS;
+    return real->C_OpenSession(slot, flags, application, notify, session);
+}
+MUTATION(read_write_sessions_alone, C_OpenSession)
+
 static CK_ULONG shared;
 
 /* Every session is the same one. */
@@ -101,7 +111,7 @@ static CK_ULONG owned_object, owner;
 static CK_RV remember_owner(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object)
 {
     CK_RV rv = real->C_CreateObject(session, template, count, object);
-    if (rv == CKR_OK && !truth_in(template, count, CKA_TOKEN)) {
+    if (rv == CKR_OK && !is_token_object(session, *object)) {
         owned_object = *object;
         owner = session;
     }
@@ -153,6 +163,7 @@ MUTATION(state_is_not_restored, C_SetOperationState)
 
 const Mutant session_mutants[] = {
     ROW(only_read_write_sessions),
+    ROW(read_write_sessions_alone),
     ROW(one_handle_for_all),
     ROW(search_ends_other_operations),
     ROW(session_info_ends_the_operation),

@@ -64,6 +64,13 @@ static inline CK_ULONG number_of(CK_ULONG session, CK_ULONG object, CK_ULONG typ
     return real->C_GetAttributeValue(session, object, &wanted, 1) == CKR_OK ? value : ~0UL;
 }
 
+static inline int is_token_object(CK_ULONG session, CK_ULONG object)
+{
+    CK_BYTE yes = 0;
+    CK_ATTRIBUTE wanted = {CKA_TOKEN, &yes, 1};
+    return real->C_GetAttributeValue(session, object, &wanted, 1) == CKR_OK && yes;
+}
+
 static inline CK_ULONG state_of(CK_ULONG session)
 {
     CK_SESSION_INFO info;

@@ -7,10 +7,13 @@
 
 static int times_listed;
 
+/* A few listings are as they should be, so that it shows only to those who look again (S2), not while NSS loads (S1). */
+#define LISTED_BEFORE 3
+
 static CK_RV slots_shrink(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count)
 {
     CK_RV rv = real->C_GetSlotList(present, slots, count);
-    if (rv == CKR_OK && slots != NULL && times_listed++ > 0)
+    if (rv == CKR_OK && slots != NULL && times_listed++ >= LISTED_BEFORE)
         *count = 0;
     return rv;
 }
@@ -19,7 +22,7 @@ MUTATION(slots_shrink, C_GetSlotList)
 static CK_RV slots_are_renumbered(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count)
 {
     CK_RV rv = real->C_GetSlotList(present, slots, count);
-    if (rv == CKR_OK && slots != NULL && times_listed++ > 0)
+    if (rv == CKR_OK && slots != NULL && times_listed++ >= LISTED_BEFORE)
         for (CK_ULONG i = 0; i < *count; i++)
             slots[i] += 100;
     return rv;
@@ -28,7 +31,8 @@ MUTATION(slots_are_renumbered, C_GetSlotList)
 
 static CK_RV slot_count_needs_a_buffer(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count)
 {
-    return slots == NULL ? CKR_ARGUMENTS_BAD : real->C_GetSlotList(present, slots, count);
+    CK_RV rv = real->C_GetSlotList(present, slots, count);
+    return rv == CKR_OK && slots == NULL ? CKR_ARGUMENTS_BAD : rv;
 }
 MUTATION(slot_count_needs_a_buffer, C_GetSlotList)
 
@@ -86,24 +90,39 @@ static CK_RV with_token_info(CK_ULONG slot, CK_TOKEN_INFO *info, const char *lab
     return rv;
 }
 
+/* What it shows is not what it is called: a token that gets its label back when it is erased is erased as it was. */
+static CK_RV init_token_as_it_was(CK_ULONG slot, CK_BYTE *pin, CK_ULONG length, CK_BYTE *label)
+{
+    CK_TOKEN_INFO info;
+    CK_RV rv = real->C_GetTokenInfo(slot, &info);
+    return real->C_InitToken(slot, pin, length, rv == CKR_OK ? info.label : label);
+}
+
+#define LABEL_MUTATION(name)                     \
+    static void apply_##name(Functions *list)    \
+    {                                            \
+        list->C_GetTokenInfo = name;             \
+        list->C_InitToken = init_token_as_it_was; \
+    }
+
 static CK_RV label_with_colon(CK_ULONG slot, CK_TOKEN_INFO *info)
 {
     return with_token_info(slot, info, "my:token                        ", 0, 0);
 }
-MUTATION(label_with_colon, C_GetTokenInfo)
+LABEL_MUTATION(label_with_colon)
 
 static CK_RV label_with_nul(CK_ULONG slot, CK_TOKEN_INFO *info)
 {
     static const char label[33] = "token\0                          ";
     return with_token_info(slot, info, label, 0, 0);
 }
-MUTATION(label_with_nul, C_GetTokenInfo)
+LABEL_MUTATION(label_with_nul)
 
 static CK_RV blank_label(CK_ULONG slot, CK_TOKEN_INFO *info)
 {
     return with_token_info(slot, info, "                                ", 0, 0);
 }
-MUTATION(blank_label, C_GetTokenInfo)
+LABEL_MUTATION(blank_label)
 
 static CK_RV says_write_protected(CK_ULONG slot, CK_TOKEN_INFO *info)
 {
@@ -116,6 +135,34 @@ static CK_RV hides_the_login(CK_ULONG slot, CK_TOKEN_INFO *info)
     return with_token_info(slot, info, NULL, 0, CKF_LOGIN_REQUIRED);
 }
 MUTATION(hides_the_login, C_GetTokenInfo)
+
+static CK_RV flags_change_each_time(CK_ULONG slot, CK_TOKEN_INFO *info)
+{
+    static int times;
+    return with_token_info(slot, info, NULL, times++ % 2 ? CKF_CLOCK_ON_TOKEN : 0, 0);
+}
+MUTATION(flags_change_each_time, C_GetTokenInfo)
+
+static CK_ULONG sessions_opened;
+
+static CK_RV count_session(CK_ULONG slot, CK_ULONG flags, void *application, void *notify, CK_ULONG *session)
+{
+    sessions_opened++;
+    return real->C_OpenSession(slot, flags, application, notify, session);
+}
+
+static CK_RV count_of_sessions_grows(CK_ULONG slot, CK_TOKEN_INFO *info)
+{
+    CK_RV rv = real->C_GetTokenInfo(slot, info);
+    info->ulSessionCount = sessions_opened;
+    return rv;
+}
+
+static void apply_closed_sessions_count(Functions *list)
+{
+    list->C_OpenSession = count_session;
+    list->C_GetTokenInfo = count_of_sessions_grows;
+}
 
 static CK_RV pin_never_initialised(CK_ULONG slot, CK_TOKEN_INFO *info)
 {
@@ -180,6 +227,15 @@ static CK_RV mechanisms_without(CK_ULONG left_out, CK_ULONG slot, CK_ULONG *mech
     return rv;
 }
 
+static CK_RV another_list_each_time(CK_ULONG slot, CK_ULONG *mechanisms, CK_ULONG *count)
+{
+    static int times;
+    if (mechanisms != NULL && times++ % 2)
+        return mechanisms_without(CKM_SHA512_HMAC, slot, mechanisms, count);
+    return real->C_GetMechanismList(slot, mechanisms, count);
+}
+MUTATION(another_list_each_time, C_GetMechanismList)
+
 static CK_RV hides_raw_pss(CK_ULONG slot, CK_ULONG *mechanisms, CK_ULONG *count)
 {
     return mechanisms_without(CKM_RSA_PKCS_PSS, slot, mechanisms, count);
@@ -220,6 +276,15 @@ static CK_RV digest_needs_login(CK_ULONG session, CK_MECHANISM *mechanism)
 }
 MUTATION(digest_needs_login, C_DigestInit)
 
+static CK_RV writes_behind_the_buffer(CK_ULONG session, CK_BYTE *data, CK_ULONG length)
+{
+    CK_RV rv = real->C_GenerateRandom(session, data, length);
+    if (rv == CKR_OK)
+        data[length] ^= 0x55;
+    return rv;
+}
+MUTATION(writes_behind_the_buffer, C_GenerateRandom)
+
 static CK_RV waits_beyond_the_end(CK_ULONG flags, CK_ULONG *slot, void *reserved)
 {
     CK_RV rv = real->C_WaitForSlotEvent(flags, slot, reserved);
@@ -245,16 +310,20 @@ const Mutant slot_mutants[] = {
     ROW(says_write_protected),
     ROW(hides_the_login),
     ROW(pin_never_initialised),
+    ROW(flags_change_each_time),
+    ROW(closed_sessions_count),
     ROW(few_sessions),
     ROW(few_sessions_and_says_so),
     ROW(lists_what_it_lacks),
     ROW(knows_every_mechanism),
     ROW(no_mechanism_flags),
     ROW(only_combined_pss),
+    ROW(another_list_each_time),
     ROW(mechanism_count_needs_a_buffer),
     ROW(random_needs_login),
     ROW(random_of_sixteen_bytes),
     ROW(digest_needs_login),
+    ROW(writes_behind_the_buffer),
     ROW(waits_beyond_the_end),
     END,
 };

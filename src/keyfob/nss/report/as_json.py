@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from keyfob import __version__
-from keyfob.nss.jobs import judge
+from keyfob.nss.jobs import costs_every_job, judge
 from keyfob.nss.model import Report, ScenarioResult, Verdict
 
 SCHEMA = "keyfob-check"
@@ -29,6 +29,7 @@ def document(report: Report) -> dict[str, Any]:
         "verdict": "fail" if report.failed else "pass",
         "counts": counts(report),
         "jobs": [job.to_json() for job in judge(report)],
+        "every_job": list(costs_every_job(report)),
         "rules": [
             {
                 "id": result.rule.id,

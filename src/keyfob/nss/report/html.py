@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from keyfob import __version__
-from keyfob.nss.driver.record import call_text
-from keyfob.nss.jobs import JobResult, Outcome, judge
-from keyfob.nss.model import Ended, Finding, Report, RuleResult, ScenarioResult, Verdict
+from keyfob.nss.jobs import JobResult, Outcome, costs_every_job, judge
+from keyfob.nss.model import Ended, Report, RuleResult, ScenarioResult, Verdict
 from keyfob.nss.report import page, timeline
+from keyfob.nss.report.cards import anchor, card
 from keyfob.nss.report.page import escape
-from keyfob.nss.report.wording import MOST_CALLS, expectation
+from keyfob.nss.report.wording import verdict, worst_first
 
 LOOKS = {
     Verdict.FAIL: "bad",
@@ -18,7 +18,7 @@ LOOKS = {
     Verdict.NOT_APPLICABLE: "idle",
 }
 OUTCOMES = {Outcome.WORKS: "good", Outcome.LOSS: "care", Outcome.NOT: "bad", Outcome.UNKNOWN: "idle"}
-SEVERITIES = {"A": "makes the token unusable, or a usual task fails", "B": "one feature fails", "C": "an annoyance"}
+ENDED_WELL = (Ended.DONE, Ended.SKIPPED)
 LEGEND = (
     '<p class="legend"><span><i style="background:var(--bar-ok)"></i>CKR_OK</span>'
     '<span><i style="background:var(--bar-other)"></i>another answer, often rightly</span>'
@@ -33,12 +33,14 @@ def render(report: Report) -> str:
     """The page."""
     results = report.results()
     by_verdict = {verdict: [r for r in results.values() if r.verdict == verdict] for verdict in Verdict}
+    jobs = judge(report)
     parts = [
-        _head(report, by_verdict),
+        _head(report, by_verdict, jobs),
         _kinds(report),
-        _jobs(judge(report), results),
-        _findings(report, "Failures", by_verdict[Verdict.FAIL], Verdict.FAIL),
-        _findings(report, "Warnings", by_verdict[Verdict.WARN], Verdict.WARN),
+        _jobs(jobs, results, costs_every_job(report)),
+        _to_fix(report, by_verdict[Verdict.FAIL]),
+        _cards(report, "Failures", by_verdict[Verdict.FAIL]),
+        _cards(report, "Warnings", by_verdict[Verdict.WARN]),
         _rules(results),
         _scenarios(report),
     ]
@@ -55,29 +57,34 @@ def _tag(text: str, look: str) -> str:
     return f'<span class="tag {look}">{escape(text)}</span>'
 
 
-def _head(report: Report, by_verdict: dict[Verdict, list[RuleResult]]) -> str:
-    failures = len(by_verdict[Verdict.FAIL])
-    if failures:
-        sentence = f"{failures} of NSS's rules are broken: {_name(report)} will not do everything in Firefox."
-    elif by_verdict[Verdict.WARN]:
-        sentence = "No rule is broken; users will notice what the warnings say."
-    else:
-        sentence = "Everything that was tested is as NSS expects it."
+def _head(report: Report, by_verdict: dict[Verdict, list[RuleResult]], jobs: list[JobResult]) -> str:
+    worst, sentence = verdict([result for found in by_verdict.values() for result in found], jobs)
+    lost = [result.job.title for result in jobs if result.outcome == Outcome.NOT]
+    lost_line = f"<p><b>Does not work:</b> {escape('; '.join(lost))}</p>" if lost else ""
     info = report.facts.get("info", {})
     facts = [("Module", report.module)]
     if info:
         facts.append(("Says of itself", f"{info['description']} {info['version']}, {info['manufacturer']}"))
         facts.append(("PKCS #11", f"{info['cryptoki']}, by {report.facts.get('entry point', '?')}"))
     for slot in report.facts.get("slots", ()):
-        token = f"token {slot['token']['label']!r}" if slot["token"] else "no token"
+        token = _token_name(slot["token"]["label"]) if slot["token"] else "no token"
         unused = f"; NSS does not use it: {slot['disabled']}" if slot["disabled"] else ""
         facts.append((f"Slot {slot['id']}", f"{token}, {slot['description']}{unused}"))
-    facts.append(("Tested", f"{report.started}, {report.seconds:.0f} s; {_allowed(report)}"))
+    facts.append(("Tested", f"{_moment(report)}, {report.seconds:.0f} s; {_allowed(report)}"))
     counts = "".join(_count(verdict, len(found)) for verdict, found in by_verdict.items())
     return (
-        f"<h1>Does {escape(_name(report))} work with NSS?</h1>{page.paragraph(sentence, 'lead')}"
-        f'{page.facts(facts)}<ul class="counts">{counts}</ul>'
+        f"<h1>Does {escape(_name(report))} work with NSS?</h1>"
+        f'<div class="verdict {LOOKS[worst]}">{page.paragraph(sentence, "lead")}{lost_line}</div>'
+        f'<ul class="counts">{counts}</ul>{page.facts(facts)}'
     )
+
+
+def _token_name(label: str) -> str:
+    return f"token {label!r}" if label else "a token without a name"
+
+
+def _moment(report: Report) -> str:
+    return report.started.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _count(verdict: Verdict, number: int) -> str:
@@ -101,85 +108,68 @@ def _kinds(report: Report) -> str:
         return ""
     rows = "".join(
         f"<tr><td>{_tag('yes', 'good') if kind['usable'] else _tag('no', 'bad')}</td>"
-        f"<td><b>{escape(kind['name'])}</b><br><span class=soft>{escape(kind['meaning'])}</span></td>"
-        f"<td>{escape('lacks ' + ', '.join(kind['lacks'])) if kind['lacks'] else ''}</td></tr>"
+        f"<td><b>{escape(kind['name'])}</b>: <span class='soft'>{escape(kind['meaning'])}</span>"
+        f"{escape('; lacks ' + ', '.join(kind['lacks'])) if kind['lacks'] else ''}</td></tr>"
         for kind in kinds
     )
-    return f"<h2>NSS can use it as</h2><table><tbody>{rows}</tbody></table>"
+    return f'<h2>NSS can use it as</h2><table class="kinds"><tbody>{rows}</tbody></table>'
 
 
-def _jobs(jobs: list[JobResult], results: dict[str, RuleResult]) -> str:
+def _jobs(jobs: list[JobResult], results: dict[str, RuleResult], conduct: tuple[str, ...]) -> str:
     rows = [
         f"<tr><td>{escape(result.job.title)}</td><td>{_tag(str(result.outcome), OUTCOMES[result.outcome])}</td>"
         f"<td>{_because(result, results)}</td></tr>"
         for result in jobs
     ]
     head = "<tr><th>Job</th><th>In NSS and Firefox</th><th>Because of</th></tr>"
-    return f'<h2>Jobs</h2><table class="stacked"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    every = ""
+    if conduct:
+        links = "".join(f"<div>{_link(results[name])}</div>" for name in conduct)
+        every = f'<div class="verdict bad"><b>Whatever the job, a user may meet with</b>{links}</div>'
+    table = f'<table class="stacked"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    return f"<h2>Jobs</h2>{table}{every}"
+
+
+def _link(result: RuleResult) -> str:
+    """To the card of a rule, or to its row where it has none."""
+    place = "finding" if result.verdict in (Verdict.FAIL, Verdict.WARN) else "rule"
+    return f'<a href="#{place}-{result.rule.id}">{result.rule.id}</a> {escape(result.rule.title)}'
 
 
 def _because(result: JobResult, results: dict[str, RuleResult]) -> str:
     """The rules that decided a job, on a line each; where many are untested for one reason, in one line."""
-    links = [(f'<a href="#rule-{name}">{name}</a>', escape(results[name].rule.title)) for name in result.because]
     if result.outcome == Outcome.UNKNOWN or result.lacks:
+        links = ", ".join(f'<a href="#rule-{name}">{name}</a>' for name in result.because)
         word = "lacks " if result.outcome == Outcome.NOT else ""
-        lacks = escape(word + " or ".join(result.lacks))
-        return f"{', '.join(link for link, _title in links)} {lacks}"
-    return "".join(f"<div>{link} {title}</div>" for link, title in links)
+        return f"{links} {escape(word + ' or '.join(result.lacks))}"
+    return "".join(f"<div>{_link(results[name])}</div>" for name in result.because)
 
 
-def _findings(report: Report, title: str, results: list[RuleResult], verdict: Verdict) -> str:
+def _to_fix(report: Report, failed: list[RuleResult]) -> str:
+    """The failures in a line each, the worst first: what a maintainer would make a list of."""
+    if not failed:
+        return ""
+    rows = "".join(
+        f'<tr><td><a href="#finding-{result.rule.id}">{result.rule.id}</a></td>'
+        f'<td class="soft">{result.rule.severity or ""}</td>'
+        f"<td>{escape(result.reason)}{escape(_cut_short(report, result))}</td></tr>"
+        for result in worst_first(failed)
+    )
+    head = "<tr><th>Rule</th><th>Severity</th><th>What is wrong</th></tr>"
+    return f'<h2 id="fix">What to fix</h2><table class="fix stacked"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+
+
+def _cut_short(report: Report, result: RuleResult) -> str:
+    """Where a process ended early: its last call tells little without what was being tried."""
+    names = [finding.scenario for finding in result.findings if finding.verdict == result.verdict][:1]
+    tried = [each.title for each in report.scenarios if each.name in names and each.ended not in ENDED_WELL]
+    return f"; tried was: {tried[0]}" if tried else ""
+
+
+def _cards(report: Report, title: str, results: list[RuleResult]) -> str:
     if not results:
         return ""
-    cards = [_card(report, result, verdict) for result in sorted(results, key=lambda r: r.rule.severity or "B")]
-    return f'<h2 id="{title.lower()}">{title}</h2>{"".join(cards)}'
-
-
-def _card(report: Report, result: RuleResult, verdict: Verdict) -> str:
-    rule = result.rule
-    severity = f" {_tag(f'severity {rule.severity}', 'idle')}" if rule.severity else ""
-    title = f'<h3><a href="#rule-{rule.id}">{rule.id}</a> {escape(rule.title)}{severity}</h3>'
-    found = "".join(_finding(report, result, finding) for finding in result.findings if finding.verdict == verdict)
-    return f'<section class="card {verdict}">{title}{found}</section>'
-
-
-def _finding(report: Report, result: RuleResult, finding: Finding) -> str:
-    rule = result.rule
-    scenario = next((each for each in report.scenarios if each.name == finding.scenario), None)
-    rows = [
-        ("Found", f"<b>{escape(finding.saw)}</b>"),
-        ("Calls", _evidence(scenario, finding) if scenario else ""),
-        ("What NSS does", escape(finding.nss or rule.nss)),
-        ("What it expects", escape(expectation(finding))),
-        ("What a user sees", escape(finding.user or rule.user)),
-        ("Where in NSS", f"<code>{escape(', '.join(rule.where))}</code>"),
-        ("Standard", escape(rule.standard)),
-    ]
-    if rule.severity:
-        rows.append(("Severity", f"{rule.severity}: {SEVERITIES[rule.severity]}"))
-    if scenario is not None:
-        rows.append(("Scenario", f'<a href="#{anchor(scenario)}">{escape(scenario.title)}</a>'))
-    items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows if value)
-    return f"<dl>{items}</dl>"
-
-
-def anchor(scenario: ScenarioResult) -> str:
-    """The name of a scenario's place on the page; its calls are at NAME-NUMBER."""
-    return "call-" + "".join(letter if letter.isalnum() else "-" for letter in scenario.name)
-
-
-def _evidence(scenario: ScenarioResult, finding: Finding) -> str:
-    lines = []
-    for number in finding.calls[:MOST_CALLS]:
-        call = scenario.call(number)
-        if call is not None:
-            text = call_text(call["function"], call["arguments"], call["rv"])
-            given = "; ".join(f"{item['name']}={item['text']}" for item in call["out"] if call["rv"] == 0)
-            shown = escape(text + (f" [{given}]" if given else ""))
-            lines.append(f'<a class="evidence-call" href="#{anchor(scenario)}-{number}"><code>{shown}</code></a>')
-    if len(finding.calls) > MOST_CALLS:
-        lines.append(f'<span class="soft">and {len(finding.calls) - MOST_CALLS} more</span>')
-    return "".join(lines)
+    return f'<h2 id="{title.lower()}">{title}</h2>' + "".join(card(report, result) for result in worst_first(results))
 
 
 def _rules(results: dict[str, RuleResult]) -> str:
@@ -232,8 +222,8 @@ def _scenario(scenario: ScenarioResult) -> str:
     )
     ended = "" if scenario.ended == Ended.DONE else f"{scenario.ended}: "
     return (
-        f'<h3 id="{place}">{escape(scenario.title)} {look}</h3>'
-        f'<p class="soft">{len(scenario.calls)} calls, {scenario.seconds:.1f} s</p>{picture}'
+        f'<h3 id="{place}">{escape(scenario.title)} {look} '
+        f'<span class="soft">{len(scenario.calls)} calls, {scenario.seconds:.1f} s</span></h3>{picture}'
         f"{page.paragraph(ended + scenario.detail) if scenario.detail else ''}{output}"
         f"<details><summary>The calls of “{escape(scenario.title)}”</summary>"
         f"{timeline.table(scenario.calls, place, marked)}</details>"

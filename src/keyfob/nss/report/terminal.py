@@ -13,9 +13,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from keyfob.nss.jobs import JobResult, Outcome, judge
+from keyfob.nss.jobs import JobResult, Outcome, costs_every_job, judge
 from keyfob.nss.model import Ended, Finding, Report, RuleResult, ScenarioResult, Verdict
-from keyfob.nss.report.wording import evidence
+from keyfob.nss.report.wording import calls, verdict, worst_first
 
 STYLES = {
     Outcome.WORKS: "green",
@@ -23,14 +23,26 @@ STYLES = {
     Outcome.NOT: "bold red",
     Outcome.UNKNOWN: "dim",
 }
+LOOKS = {Verdict.FAIL: "bold red", Verdict.WARN: "bold yellow", Verdict.PASS: "bold green"}
+MOST_FINDINGS = 3
+MOST_CALLS = 2
+"""What of a broken rule stands here; --json and --html have it all."""
 
 
 def show(report: Report, console: Console) -> None:
     """Print the whole report."""
     results = report.results()
     console.print()
-    for part in (_head(report), _kinds(report), _jobs(judge(report))):
-        console.print(part)
+    jobs = judge(report)
+    worst, sentence = verdict(results.values(), jobs)
+    console.print(_head(report))
+    console.print(Text(f"{sentence}\n", style=LOOKS[worst]))
+    console.print(_kinds(report))
+    console.print(_jobs(jobs))
+    every = [results[name].rule for name in costs_every_job(report)]
+    if every:
+        console.print(Text("Whatever the job, a user may meet with", style="bold"))
+        console.print(*(Text(f"  {rule.id:3} {rule.title}\n") for rule in every), sep="", end="\n")
     by_verdict = {verdict: [r for r in results.values() if r.verdict == verdict] for verdict in Verdict}
     _failures(report, by_verdict[Verdict.FAIL], console)
     _warnings(by_verdict[Verdict.WARN], console)
@@ -48,7 +60,8 @@ def _head(report: Report) -> RenderableType:
         lines.append(f"{printable(named)}, by {report.facts.get('entry point', '?')}\n")
     for slot in report.facts.get("slots", ()):
         token = slot["token"]
-        what = f"token {token['label']!r}" if token else "no token"
+        named = f"token {token['label']!r}" if token and token["label"] else "a token without a name"
+        what = named if token else "no token"
         lines.append(printable(f"slot {slot['id']}: {what}, {slot['description']}"))
         if slot["disabled"]:
             lines.append(printable(f" - NSS does not use it: {slot['disabled']}"), style="yellow")
@@ -93,27 +106,44 @@ def _failures(report: Report, failed: list[RuleResult], console: Console) -> Non
     if not failed:
         return
     console.print(Text("Failures", style="bold red"))
-    for result in failed:
+    for result in worst_first(failed):
         title = Text(f"{result.rule.id}  {result.rule.title}", style="bold")
         if result.rule.severity:
             title.append(f"  (severity {result.rule.severity})", style="not bold")
-        blocks: list[RenderableType] = [title]
-        found = [finding for finding in result.findings if finding.verdict == Verdict.FAIL]
-        blocks += [Padding(_finding(report, finding), (0, 0, 0, 2)) for finding in found[:3]]
-        if len(found) > 3:
-            blocks.append(Text(f"  ... and {len(found) - 3} more findings (--json has them)"))
-        console.print(Group(*blocks))
+        console.print(Group(title, Padding(_failure(report, result), (0, 0, 0, 2))))
         console.print()
 
 
-def _finding(report: Report, finding: Finding) -> RenderableType:
+def _failure(report: Report, result: RuleResult) -> RenderableType:
+    """What was found, each with its calls, then what is true of all of it."""
+    rule = result.rule
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
-    for line in evidence(report, finding):
-        head, _, text = line.partition(": ")
+
+    def row(head: str, text: str) -> None:
         grid.add_row(head, Text(printable(text)))
+
+    found = [finding for finding in result.findings if finding.verdict == Verdict.FAIL]
+    for finding in found[:MOST_FINDINGS]:
+        row("Found", finding.saw)
+        for call in calls(report, finding, MOST_CALLS):
+            row("Call", call)
+        if finding.expects:
+            row("Answer", f"{finding.expects} was right")
+    if len(found) > MOST_FINDINGS:
+        row("", f"... and {len(found) - MOST_FINDINGS} more (--html and --json have them)")
+    row("NSS", _texts(found, "nss", rule.nss))
+    row("Expected", rule.expects)
+    row("User sees", _texts(found, "user", rule.user))
+    row("In NSS", ", ".join(rule.where))
+    row("Scenario", ", ".join(dict.fromkeys(finding.scenario for finding in found)))
     return grid
+
+
+def _texts(found: list[Finding], field: str, usual: str) -> str:
+    """What is true of these cases: a finding that is narrower than its rule brings a text of its own."""
+    return " ".join(dict.fromkeys(getattr(finding, field) or usual for finding in found))
 
 
 def _warnings(warned: list[RuleResult], console: Console) -> None:

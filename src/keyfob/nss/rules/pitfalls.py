@@ -162,7 +162,7 @@ RULES: tuple[Rule, ...] = (
             "Flags 3 with callbacks is CKR_OK; of several calls at once one gets CKR_OK, the others "
             "CKR_CRYPTOKI_ALREADY_INITIALIZED."
         ),
-        user="TLS with many connections crawls; the module is missing now and then.",
+        user="TLS with many connections crawls; now and then the module is missing, or the program crashes.",
         where=("pk11wrap/pk11load.c secmod_ModuleInit",),
         standard="C_Initialize (section 5.4)",
         severity="A",

@@ -56,18 +56,22 @@ FILES: tuple[str, ...] = (
     "login",
     "find",
     "certificates",
+    "sign",
     "keygen",
     "transfer",
     "pkcs12",
     "trust",
-    "sign",
     "decrypt",
     "server",
     "sessions",
     "limits",
     "events",
 )
-"""The files, in the order of their run. `first_pin` erases the token (--init): it comes before all that use one."""
+"""The files, in the order of their run.
+
+`first_pin` erases the token (--init): it comes before all that use one. `sign` comes before those that prove a key by
+its signature.
+"""
 
 
 def scenarios() -> tuple[Scenario, ...]:

@@ -9,6 +9,7 @@ from keyfob.nss.driver import Reply, Template
 from keyfob.nss.material import Certificate
 from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
+from keyfob.nss.scenarios.login import expect_session
 from keyfob.spec.constants import CKA, CKC, CKO, CKR
 
 CERTIFICATE = (CKA.CLASS, CKO.CERTIFICATE)
@@ -187,20 +188,28 @@ def _find(context: Context, slot: NssSlot, handle: int, made: Certificate) -> No
 
 
 def _several(context: Context, slot: NssSlot, made: Certificate) -> None:
-    """Two certificates of one key (N16), under the label of the first (P32): NSS's own doing when a key is renewed."""
+    """Two certificates of one key (N16), under the label of the first (P32): NSS's own doing when one is renewed."""
     nss = context.nss()
-    renewed = material.certificate("renewed", made.key)
+    renewed = material.renewed(made)
     with context.checking("N16") as check, context.checking("P32") as labels:
         reply = store(context, slot, renewed)
         if not reply.is_ok:
             # Which of the two it is that cannot be shared.
             refused, reply = reply, store(context, slot, renewed, f"{LABEL}, renewed")
-            labels.expect(not reply.is_ok, f"a second certificate with the same CKA_LABEL gets {refused.name}", refused)
+            saw = f"a renewed certificate with the CKA_LABEL and CKA_SUBJECT of the old one gets {refused.name}"
+            labels.expect(not reply.is_ok, saw, refused)
         check.expect_rv(reply, CKR.OK, because="to a second certificate with the same CKA_ID")
         searched, handles = nss.search(slot.session, [TOKEN, (CKA.ID, made.id), CERTIFICATE], 16)
         check.expect(len(handles) == 2, f"{len(handles)} of two certificates with one CKA_ID are found", searched)
         if reply.is_ok:
             destroy(context, slot, reply.value)
+    with context.checking("P32") as labels:
+        other = store(context, slot, material.certificate("of another subject"))
+        if other.is_ok:
+            destroy(context, slot, other.value)
+        else:
+            # So does softoken: NSS knows one subject for each nickname.
+            labels.passed(f"a certificate of another subject cannot have a CKA_LABEL that is taken ({other.name})")
 
 
 def _rename(context: Context, slot: NssSlot, handle: int) -> None:
@@ -277,9 +286,7 @@ def _before_login(context: Context, slot: NssSlot, made: Certificate, handle: in
             context.skip("the token needs no login", "P3", "N18", "P7", applicable=False)
             return
         module.C_Logout(slot.session).ok()
-        state = module.C_GetSessionInfo(slot.session)
-        if not state.is_ok:
-            context.give_up(f"C_Logout has ended the session: C_GetSessionInfo answers {state.name}")
+        expect_session(context, slot)
         with context.checking("P3") as check:
             reply, found = nss.search(slot.session, [TOKEN, CERTIFICATE, (CKA.SUBJECT, made.subject)], 16)
             check.expect(found == [handle], "the user's certificate is not seen before a login", reply)
@@ -327,5 +334,9 @@ def incomplete(context: Context) -> None:
         names = {CKA.ISSUER: "CKA_ISSUER", CKA.SERIAL_NUMBER: "CKA_SERIAL_NUMBER", CKA.ID: "CKA_ID"}
         missing = [names[attribute] for attribute, value in values.items() if not value]
         if missing:
-            check.warn(f"a certificate is stored without {' and '.join(missing)}, which CKA_VALUE has", reply)
+            check.warn(
+                f"a certificate is stored without {' and '.join(missing)}, which CKA_VALUE has",
+                reply,
+                user="A certificate that a program other than NSS stored so is not shown, and not offered to servers.",
+            )
         destroy(context, slot, reply.value)

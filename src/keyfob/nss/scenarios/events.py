@@ -56,8 +56,14 @@ def _wait(check: Check, module: Module) -> None:
     waiting.start()
     waiting.join(WAITING)
     if not waiting.is_alive():
-        wanted = (CKR.FUNCTION_NOT_SUPPORTED, CKR.NO_EVENT)
-        check.expect_rv(answers[-1], *wanted, because="where it should wait, or say that it cannot")
+        if answers[-1].rv not in (CKR.FUNCTION_NOT_SUPPORTED, CKR.NO_EVENT):
+            check.warn(
+                f"C_WaitForSlotEvent answered {answers[-1].name} where it should wait, or say that it cannot",
+                answers[-1],
+                nss="After CKR_FUNCTION_NOT_SUPPORTED NSS asks the slots themselves; any other error ends the wait.",
+                expects="The call waits, or answers CKR_FUNCTION_NOT_SUPPORTED.",
+                user="A program that waits for cards, as screen locks do, sees none come or go until it is restarted.",
+            )
         check.passed(f"C_WaitForSlotEvent does not wait ({answers[-1].name}): NSS asks the slots themselves")
         return
     ended = module.C_Finalize()
@@ -131,15 +137,16 @@ def _in_the_child(nss: Nss, slot: NssSlot, tell: Callable[[Told], None]) -> None
     said("inherited", module.C_GetSessionInfo(slot.session))
     module.C_Finalize()
     try:
-        begun = nss.initialize()
+        begun: Reply[Any] = nss.initialize()
     except CallFailed as failed:
         begun = failed.reply
     said("own", begun)
     said("own", module.C_GetSlotList(False, None))
     opened = said("own", module.C_OpenSession(slot.id))
     if opened.is_ok:
-        said("own", module.C_FindObjectsInit(opened.value, [(CKA.CLASS, CKO.CERTIFICATE)]))
-        said("own", module.C_FindObjects(opened.value, 1))
+        searching = said("own", module.C_FindObjectsInit(opened.value, [(CKA.CLASS, CKO.CERTIFICATE)]))
+        if searching.is_ok:
+            said("own", module.C_FindObjects(opened.value, 1))
     module.C_Finalize()  # its answer is G3's matter
 
 
@@ -155,7 +162,8 @@ def _judge_child(check: Check, told: list[Told], code: int) -> None:
         row = steps["first"][0]
         check.fail(f"C_GetSlotList answered {name_of('CKR', row['rv'])} in a forked child", calls[row["number"]])
     for row in steps["own"]:
-        if row["rv"] != CKR.OK:
+        # Nobody has logged in there yet.
+        if row["rv"] not in (CKR.OK, CKR.USER_NOT_LOGGED_IN):
             answer = name_of("CKR", row["rv"])
             saw = f"{row['function']} answered {answer} in a child that ended and initialised the module for itself"
             check.fail(saw, calls[row["number"]])

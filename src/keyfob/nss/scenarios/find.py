@@ -18,9 +18,9 @@ UNKNOWN = b"keyfob check, never stored"
 MANY = 21
 """More than NSS's batches of 10 and 16."""
 
-# The templates of section 3.10, none of which anything matches; and what each is for.
+# The templates of section 3.10, none of which anything matches; and what each is for. Of the attributes that a module
+# may not know NSS searches by its own alone: a search by others would accuse softoken itself.
 WITHOUT_HITS: tuple[tuple[str, Template], ...] = (
-    ("CKO_PROFILE of a kind that no token has", [TOKEN, (CKA.CLASS, CKO.PROFILE), (CKA.PROFILE_ID, 0x7FFFFFF0)]),
     ("CKO_NSS_BUILTIN_ROOT_LIST", [(CKA.CLASS, CKO.NSS_BUILTIN_ROOT_LIST)]),
     ("CKO_VALIDATION", [(CKA.CLASS, CKO.VALIDATION)]),
     ("CKO_NSS_CRL by subject", [(CKA.CLASS, CKO.NSS_CRL), (CKA.SUBJECT, UNKNOWN)]),
@@ -38,7 +38,6 @@ WITHOUT_HITS: tuple[tuple[str, Template], ...] = (
     ("anything by value", [(CKA.VALUE, UNKNOWN)]),
     ("secret keys by label", [(CKA.CLASS, CKO.SECRET_KEY), TOKEN, (CKA.LABEL, UNKNOWN)]),
     ("a class that nobody knows", [(CKA.CLASS, CKO.VENDOR_DEFINED | 0x4B4659)]),
-    ("an attribute that nobody knows", [(CKA.VENDOR_DEFINED | 0x4B4659, b"x"), TOKEN]),
 )
 
 
@@ -58,7 +57,7 @@ def _without_hits(context: Context, slot: NssSlot, when: str) -> None:
     with context.step(f"searches without hits {when}"), context.checking("P23") as check:
         with context.checking("O19") as often:
             for what, template in WITHOUT_HITS:
-                reply, handles = nss.search(slot.session, template, 10)
+                reply, handles = nss.search(slot.session, template, 10, strict=True)
                 # Private keys wait for a login; NSS logs in then, and tries again.
                 private = (CKA.CLASS, CKO.PRIVATE_KEY) in template or (CKA.CLASS, CKO.SECRET_KEY) in template
                 waiting = reply.rv == CKR.USER_NOT_LOGGED_IN and slot.needs_login and when.startswith("before")
@@ -106,17 +105,19 @@ def many(context: Context) -> None:
         context.give_up("the token takes no session keys from outside")
     search: Template = [(CKA.ID, UNKNOWN), (CKA.CLASS, CKO.SECRET_KEY)]
     with context.step("find them"), context.checking("P23") as check, context.checking("O20") as twins:
+        most = 0
         for at_once in (1, 10, 16):
             handles = nss.find_all(slot.session, search, at_once)
+            most = max(most, len(set(handles)))
             last = module.C_FindObjectsInit(slot.session, search)
             module.C_FindObjectsFinal(slot.session)
-            for each in (check, twins):
-                each.expect(
-                    len(set(handles)) == len(handles) == len(made),
-                    f"{len(handles)} of {MANY} objects with one CKA_ID are found, {at_once} at a time",
-                    last,
-                    nss="NSS takes a call that gives fewer objects than asked for as the last one.",
-                )
+            check.expect(
+                len(set(handles)) == len(handles) == len(made),
+                f"{len(handles)} of {MANY} objects with one CKA_ID are found, {at_once} at a time",
+                last,
+                nss="NSS takes a call that gives fewer objects than asked for as the last one.",
+            )
+        twins.expect(most == len(made), f"of {MANY} objects with one CKA_ID at most {most} are found", last)
     _two_searches(context, slot, owner, search, made)
     with context.step("handles"), context.checking("P25") as check:
         other = nss.open_ro(slot)
@@ -182,7 +183,14 @@ def attributes(context: Context) -> None:
         read = context.module.C_GetAttributeValue(session, reply.value, [(CKA.TOKEN, 1)])
         check.expect(read.is_ok and read.value[0][1:] == (1, b"\0"), "CKA_TOKEN is not one byte, FALSE", read)
         small = context.module.C_GetAttributeValue(session, reply.value, [(CKA.LABEL, 1)])
-        check.expect_rv(small, CKR.BUFFER_TOO_SMALL, because="for a buffer that is too small")
+        if small.rv != CKR.BUFFER_TOO_SMALL:
+            check.fail(
+                f"C_GetAttributeValue answered {small.name} for a buffer that is too small",
+                small,
+                expects="CKR_BUFFER_TOO_SMALL.",
+                nss="A value may have grown between the pass that asks for its size and the one that reads it.",
+                user="Rarely anything: two programs at one token, one of which gives an object a longer label.",
+            )
     nss.close(slot, session)
 
 

@@ -13,6 +13,7 @@ from keyfob.nss.driver import Reply, Template
 from keyfob.nss.driver.mechanism import Mechanism
 from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
+from keyfob.nss.scenarios.login import expect_session
 from keyfob.nss.scenarios.transfer import KEEPS_ITS_KEYS, removing, wraps_private_keys
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import name_of
@@ -204,7 +205,7 @@ def _afterwards(
             return []
         check.expect(on_token, f"the private {pair.name} key, made with CKA_TOKEN = TRUE, is no token object", read)
         check.expect(is_private, f"the private {pair.name} key, made with CKA_PRIVATE = TRUE, is not private", read)
-        if signs:
+        if signs and keys.may_sign(context, pair.key_type):
             _sign(context, slot, pair, private, half, check)
     with context.checking("P22") as check:
         for attribute in pair.public:
@@ -224,6 +225,7 @@ def _afterwards(
         return []
     with context.step("after C_Logout and another login"):
         module.C_Logout(slot.session).ok()
+        expect_session(context, slot)
         with context.checking("N18") as check:
             _find_public(context, slot, stored, public, " before a login", check)
         context.login(slot).must_be(CKR.OK, CKR.USER_ALREADY_LOGGED_IN)
@@ -290,7 +292,11 @@ def _identifiers(context: Context, slot: NssSlot, pair: Pair, flags: int) -> Non
         half = keys.public_half(context, slot.session, nameless_public, pair.key_type)
         if half is None or given != material.identifier_of(half):
             kind = "a CKA_ID that is not NSS's" if given else "no CKA_ID"
-            check.warn(f"a key pair that is made without a CKA_ID gets {kind}", read)
+            check.warn(
+                f"a key pair that is made without a CKA_ID gets {kind}",
+                read,
+                user="A key that another program made so has no certificate, though certutil stored one for it.",
+            )
         nss.close(slot, session)
 
 

@@ -170,12 +170,13 @@ def _end_and_again(context: Context, module: Module) -> None:
             module.C_GetSessionInfo(1),
             module.C_CloseSession(1),
         ):
-            if reply.rv != CKR.CRYPTOKI_NOT_INITIALIZED:
-                # Nothing in NSS depends on it; a program that forks finds out by it (SECMOD_RestartModules).
+            # Any error will do for NSS: by C_GetSlotList a program that forked finds out (SECMOD_RestartModules).
+            if reply.is_ok:
                 check.warn(
-                    f"{reply.call.function} answered {reply.name} after C_Finalize, as if nothing had ended",
+                    f"{reply.call.function} answered CKR_OK after C_Finalize, as if nothing had ended",
                     reply,
                     expects="CKR_CRYPTOKI_NOT_INITIALIZED.",
+                    user="A server that forks after its start goes on with what its parent initialised.",
                 )
     with context.step("C_Initialize again"), context.checking("G1") as check:
         # As it was initialised before: what the first C_Initialize answered is not this rule's matter.

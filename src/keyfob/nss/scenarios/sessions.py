@@ -56,14 +56,14 @@ def open_both(context: Context) -> None:
 )
 def sessions(context: Context) -> None:
     slot = context.ready()
-    with context.step("objects of read-only sessions"):
-        _session_objects(context, slot)
-    with context.step("token objects"), context.checking("N5") as check:
-        _token_objects(context, check, slot)
     stream = find_stream(context, slot)
     try:
         with context.step("two operations at once"), context.checking("SE4") as check:
             _two_streams(context, check, slot, stream)
+        with context.step("objects of read-only sessions"):
+            _session_objects(context, slot)
+        with context.step("token objects"), context.checking("N5") as check:
+            _token_objects(context, check, slot)
         with context.step("close in the middle"), context.checking("SE6") as check:
             _close(context, check, slot, stream)
         with context.step("save and restore"), context.checking("SE5") as check:

@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 from keyfob.nss.client import Nss, NssSlot
-from keyfob.nss.context import Context
-from keyfob.nss.driver import READ_WRITE, Mechanism, Module, Reply
+from keyfob.nss.context import Check, Context
+from keyfob.nss.driver import READ_WRITE, Mechanism, Module, Reply, Template
 from keyfob.nss.driver.structs import text
 from keyfob.nss.driver.values import SLOT_FLAGS, TOKEN_FLAGS, flags_text
+from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
-from keyfob.spec.constants import CKF, CKM, CKR
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 
 AGAIN = 5
 """How often lists are asked for again."""
@@ -24,7 +25,10 @@ SLOW_RANDOM = 1.0
 @scenario(
     "slots",
     "Slots, tokens, their names and their first sessions",
-    rules=("S1", "S2", "S3", "S6", "S8", "S10", "S11", "N2", "N3", "P7", "P10", "P17", "P27", "P35", "P36", "P40"),
+    rules=(
+        *("S1", "S2", "S3", "S6", "S7", "S8", "S10", "S11", "N2", "N3"),
+        *("P7", "P10", "P17", "P27", "P35", "P36", "P40"),
+    ),
 )
 def slots(context: Context) -> None:
     nss, module = context.nss(), context.module
@@ -107,10 +111,12 @@ def _slot_infos(context: Context, nss: Nss) -> None:
             for description in sorted(twice):
                 same = [reply for reply in infos if text(reply.value.slotDescription) == description]
                 check.fail(f"{len(same)} slots are called {description.strip().decode(errors='replace')!r}", *same)
-        with context.checking("P35") as check:
+        with context.checking("P35") as check, context.checking("S7") as alike:
             for reply in infos:
                 if reply.value.flags & CKF.HW_SLOT:
                     check.warn("CKF_HW_SLOT is set: NSS keeps a cache of at most ten of the token's objects", reply)
+                    alike.not_tested("what NSS's cache finds is not the module's doing: see P35")
+            alike.not_applicable("CKF_HW_SLOT is clear")
         with context.checking("P40") as check:
             for reply in infos:
                 _padding(check, reply, ("slotDescription", "manufacturerID"))
@@ -154,9 +160,24 @@ def _first_sessions(context: Context, nss: Nss) -> None:
             check.not_applicable("no token is write-protected")
         for slot in protected:
             opened = module.C_OpenSession(slot.id, READ_WRITE)
-            check.expect_rv(opened, CKR.TOKEN_WRITE_PROTECTED, because="for a write-protected token")
-            if opened.is_ok:
-                module.C_CloseSession(opened.value)
+            if not opened.is_ok:
+                check.expect_rv(opened, CKR.TOKEN_WRITE_PROTECTED, because="for a write-protected token")
+                continue
+            if context.options.write:
+                _not_written(context, check, opened)
+            module.C_CloseSession(opened.value)
+        if not context.options.write:
+            check.not_tested("a read-write session opens; whether it writes is not tried without --write")
+
+
+def _not_written(context: Context, check: Check, opened: Reply[int]) -> None:
+    """A read-write session of a write-protected token: no harm as long as nothing can be written in it."""
+    template: Template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, LABEL), (CKA.VALUE, b"written")]
+    made = context.module.C_CreateObject(opened.value, template)
+    check.expect(not made.is_ok, "a write-protected token opens a read-write session and is written to", opened, made)
+    if made.is_ok:
+        context.module.C_DestroyObject(opened.value, made.value)
+    check.passed(f"read-write sessions are opened, but nothing can be written in them ({made.name})")
 
 
 def _sessions_open(context: Context, nss: Nss) -> None:
@@ -175,7 +196,7 @@ def _sessions_open(context: Context, nss: Nss) -> None:
             opened = module.C_OpenSession(slot.id)
             if check.expect_rv(
                 opened, CKR.OK, because=f"for the {kind} token in slot {slot.id}: NSS disables the slot"
-            ):
+            ) and (opened.value != slot.session):
                 module.C_CloseSession(opened.value)
         if not any(slot.present for slot in nss.slots):
             check.not_tested("no slot has a token")
@@ -225,7 +246,8 @@ def _random(context: Context, module: Module, tokens: list[NssSlot]) -> None:
     with context.checking("P27") as slow, context.checking("N3") as flag, context.checking("N2") as check:
         for slot in able:
             drawn = module.C_GenerateRandom(slot.session, 32)
-            check.expect_rv(drawn, CKR.OK, because="before the login")
+            check.expect(drawn.rv != CKR.USER_NOT_LOGGED_IN, "C_GenerateRandom needs a login", drawn)
+            slow.expect_rv(drawn, CKR.OK, CKR.USER_NOT_LOGGED_IN, because="to 32 bytes, which CKF_RNG promises")
             flag.expect(drawn.rv != CKR.USER_NOT_LOGGED_IN, "CKF_RNG is set, but random numbers need a login", drawn)
             seconds = drawn.call.us / 1e6
             slow.expect(seconds < SLOW_RANDOM, f"32 random bytes took {seconds:.1f} s", drawn)

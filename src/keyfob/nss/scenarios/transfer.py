@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from keyfob.nss import material
-from keyfob.nss.client import NssSlot
+from keyfob.nss.client import NssSlot, Unusable
 from keyfob.nss.context import Check, Context
 from keyfob.nss.driver import CallFailed, Reply, Template
 from keyfob.nss.driver.mechanism import Mechanism
@@ -37,7 +37,7 @@ def removing(context: Context, slot: NssSlot) -> Iterator[list[int]]:
         yield handles
     finally:
         if handles:
-            with suppress(CallFailed):
+            with suppress(CallFailed, Unusable):
                 session = context.nss().open_rw(slot)
                 for handle in handles:
                     context.module.C_DestroyObject(session, handle)
@@ -148,7 +148,7 @@ def _moves(context: Context, slot: NssSlot, session: int, key: int, check: Check
     if value is not None:
         check.expect(value == SECRET, "CKA_VALUE of a session key is not its value", read)
         return
-    user = "What this token cannot do with such a key itself, NSS cannot do elsewhere: mail with AES-GCM, for example."
+    user = "Mail in a cipher that this token does not have cannot be read, though the key of the mail was unwrapped."
     if not claims(context, slot, CKM.RSA_PKCS, CKF.WRAP):
         check.warn("a session key neither shows its CKA_VALUE nor can it be wrapped with RSA", read, user=user)
         return

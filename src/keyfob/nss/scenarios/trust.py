@@ -85,8 +85,9 @@ def _change(
     context: Context, slot: NssSlot, made: Certificate, form: Form, newest: bool, handles: list[int], check: Check
 ) -> None:
     nss = context.nss()
-    for object_class in CLASSES:
-        nss.find(slot.session, _search(object_class, made))
+    with check.setup("look for trust objects"):
+        for object_class in CLASSES:
+            nss.find(slot.session, _search(object_class, made))
     for turn, value in enumerate(form.values):
         reply = created(context, slot, form.template(made, value))
         if not reply.is_ok:

@@ -1,0 +1,99 @@
+"""What the checker says of real modules: nothing against keyfob, and of others only what is true of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyfob.nss.model import Report, Verdict
+from tests.check.peers import KEYFOB, OTHERS, NotHere, Peer, check
+from tests.interop.programs import missing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOFTHSM = {
+    "P1": "it knows no CKA_DECAPSULATE, and unwraps no private key, so that NSS creates it",
+    "P2": "C_CopyObject wants a template: selfserv does not start with its RSA key",
+    "P5": "signing in parts waits for a PIN that NSS does not give there",
+    "P6": "the SO cannot log in beside NSS's read-only session",
+    "P10": "its free slot opens no session",
+    "P13": "ECDH has no key derivation function",
+    "P14": "OAEP has SHA-1 only",
+    "P15": "AES-CBC-PAD wraps nothing: pk12util -o fails",
+    "P16": "it keeps certificates, and refuses their trust",
+    "P33": "a private key has no CKA_EC_POINT: pk12util -i refuses a key bag",
+}
+SOFTHSM_WARNS = {
+    "O5": "unwrapped session keys can neither be read nor wrapped",
+    "N15": "a generated pair has no CKA_ID unless it is given",
+    "P3": "a certificate lacks what its maker left out",
+    "P7": "it has no profile object",
+}
+ITSELF = {"G2": "no module parameters", "P39": "a forked child is not told from its parent"}
+"""What the proxy of p11-kit makes good."""
+RACES = {"P9": "it initialises itself twice at once", "X1": "and crashes of it"}
+"""Lost now and then: they may be missing."""
+
+FAILS: dict[str, dict[str, str]] = {
+    "softhsm": SOFTHSM,
+    "softoken": {
+        "O17": "C_GetAttributeValue never looks at the length of a buffer (lib/softoken/pkcs11.c)",
+        "X5": "and so writes behind it",
+    },
+    "opensc": {},
+    "p11-kit-proxy": SOFTHSM,
+}
+WARNS: dict[str, dict[str, str]] = {
+    "softhsm": {**SOFTHSM_WARNS, **ITSELF},
+    "softoken": {
+        "G3": "C_GetSlotList and C_GetInfo work after C_Finalize",
+        "O3": "EC keys are unwrapped only with NSS's private CKA_NSS_DB",
+        "N15": "a generated pair has no CKA_ID unless it is given",
+        "P1": "its database has no CKA_DECAPSULATE (3.87)",
+        "P7": "it has no profile object",
+        "P15": "a CKK_GENERIC_SECRET is no key for AES",
+        "P21": "an EC pair that shall decrypt fails its own test: certutil -G --keyOpFlagsOn decrypt does so",
+        "P33": "the raw point does not find the key",
+        "P39": "a forked child is not told from its parent",
+    },
+    "opensc": {"G2": "no module parameters", "P28": "without PC/SC the wait for a card is an error"},
+    "p11-kit-proxy": SOFTHSM_WARNS,
+}
+
+
+def checked(peer: Peer, folder: Path) -> Report:
+    try:
+        return check(peer, folder)
+    except NotHere as reason:
+        missing(str(reason))
+
+
+def found(report: Report, verdict: Verdict) -> dict[str, str]:
+    return {name: result.reason for name, result in report.results().items() if result.verdict == verdict}
+
+
+def marked(peer: Peer) -> object:
+    """One token of keyfob in the quick suite, the others among the slow ones."""
+    return pytest.param(peer, id=peer.name, marks=[] if peer is KEYFOB[0] else [pytest.mark.interop])
+
+
+@pytest.mark.parametrize("peer", [marked(peer) for peer in KEYFOB])
+def test_keyfob_breaks_no_rule_and_warns_of_nothing(peer: Peer, tmp_path: Path) -> None:
+    report = checked(peer, tmp_path)
+    assert found(report, Verdict.FAIL) == {}
+    assert found(report, Verdict.WARN) == {}
+    assert len(found(report, Verdict.PASS)) > 100
+    print(f"{peer.title}: a whole run took {report.seconds:.0f} s")
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("peer", OTHERS, ids=lambda peer: peer.name)
+def test_of_other_modules_the_checker_says_what_is_known_to_be_true(peer: Peer, tmp_path: Path) -> None:
+    report = checked(peer, tmp_path)
+    fails = found(report, Verdict.FAIL)
+    assert set(fails) - set(peer.loses) == set(FAILS[peer.name]), fails
+    assert set(peer.loses) <= set(RACES)
+    warns = found(report, Verdict.WARN)
+    assert set(warns) == set(WARNS[peer.name]), warns
