@@ -10,7 +10,7 @@ COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/k
 	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help build test test-interop test-long test-firefox screenshots demo bench modules check lock clean always
+.PHONY: help build test test-interop test-long test-firefox screenshots demo bench bench-scale modules check lock clean always
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -46,6 +46,10 @@ demo: $(VENV)/.built ## the main job with NSS's tools, step by step
 bench: $(VENV)/.built ## the speed of keyfob, SoftHSM and NSS's softoken side by side
 	@scripts/tools.sh bench
 	@$(PY) -m bench $(BENCH)
+
+bench-scale: $(VENV)/.built ## what 100 to 100,000 objects on a token cost, side by side likewise
+	@scripts/tools.sh bench
+	@$(PY) -m bench.scale $(BENCH)
 
 modules: $(VENV)/.dev $(VENV)/.built ## check keyfob and other people's modules anew: docs/modules.md
 	@scripts/tools.sh test

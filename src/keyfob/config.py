@@ -20,6 +20,12 @@ never an error; a faulty one is named in the log and its defaults hold.
     program = "pinentry"
     timeout = 60            # seconds
 
+    [audit]                 # token/audit.py
+    enabled = true
+    file = "/var/log/keyfob-audit.jsonl"    # keyfob-audit.jsonl beside the log without it
+    max_kib = 1024          # then it is renamed to *.1
+    keep = 4                # such files are kept
+
     [token."mail"]          # for the token of this label only
     max_sessions = 1        # instead of [sessions] max
     write_protected = true  # CKF_WRITE_PROTECTED (S11)
@@ -58,6 +64,10 @@ class Config:
     """`tokens`: the folder of token files. Numbers are checked; what is out of range falls back with a log line."""
 
     __slots__ = (
+        "audit",
+        "audit_file",
+        "audit_keep",
+        "audit_max_kib",
         "by_label",
         "delay",
         "file",
@@ -76,6 +86,10 @@ class Config:
         self.tokens = tokens
         self.log_file = log_file
         self.log_level = "info"
+        self.audit = True
+        self.audit_file = os.path.join(os.path.dirname(log_file), "keyfob-audit.jsonl")
+        self.audit_max_kib = 1024
+        self.audit_keep = 4
         self.max_sessions = 1024
         self.hardening: tuple[int, int] | None = None  # (memory in KiB, iterations), None: the store's default
         self.min_pin = 4
@@ -172,6 +186,11 @@ class _Reader:
             config.log_level = level
         else:
             self.problems.append(f"log.level must be one of {', '.join(log.LEVELS)}")
+        audit = self.table(self.data, "audit", ("enabled", "file", "max_kib", "keep"))
+        config.audit = self.truth(audit, "audit.enabled", default=config.audit)
+        config.audit_file = self.text(audit, "audit.file", config.audit_file)
+        config.audit_max_kib = self.number(audit, "audit.max_kib", config.audit_max_kib, 1, 1 << 20)
+        config.audit_keep = self.number(audit, "audit.keep", config.audit_keep, 1, 1000)
         for label in self.table(self.data, "token", None):
             config.by_label[label] = self.token(label)
         return self.problems

@@ -125,7 +125,7 @@ def test_no_secret_is_left_anywhere(home: Path, tmp_path: Path, killed: bool) ->
             places |= {name: (Path(parent) / name).read_bytes() for name in names}
     files = {"slot-1.keyfob", "slot-1.keyfob-wal", "slot-1.keyfob-shm"} if killed else {"slot-1.keyfob"}
     remembered = {file.name for file in (home / "seen").iterdir()}
-    assert set(places) == {"config.toml", "keyfob.log"} | files | remembered
+    assert set(places) == {"config.toml", "keyfob.log", "keyfob-audit.jsonl"} | files | remembered
     public = planted.pop("public")
     modulus = planted.pop("rsa_MODULUS")
     assert {name for name, _ in holders(places, {"public": public})} <= files

@@ -26,6 +26,9 @@ COMMANDS = {
     "cert": ("cert", "cert"),
     "import": ("transfer", "import_"),
     "export": ("transfer", "export"),
+    "backup": ("backup", "backup"),
+    "restore": ("restore", "restore"),
+    "migrate": ("migrate", "migrate"),
     "pin": ("pin", "pin"),
     "delete": ("delete", "delete"),
     "verify": ("verify", "verify"),
@@ -37,6 +40,7 @@ COMMANDS = {
     "doctor": ("doctor", "doctor"),
     "check": ("check", "check"),
     "trace": ("trace", "trace"),
+    "audit": ("audit", "audit"),
     "module-path": ("module", "module_path"),
 }
 

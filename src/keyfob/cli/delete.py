@@ -10,6 +10,7 @@ from keyfob.cli import objects, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, on_terminal, pin_option
 from keyfob.functions.objects import C_DestroyObject
+from keyfob.token import audit
 
 EPILOG = """\b
 Examples:
@@ -59,6 +60,7 @@ def _delete_token(label: str, *, yes: bool) -> None:
         path, key_file = Path(library.path_of(slot_id)), tokens.key_file(library, slot_id)
     # Closed by now, so that SQLite has folded its log into the file.
     tokens.remove(path, key_file)
+    audit.write(library.config, "token-deleted", {"slot": slot_id, "token": label})
     click.echo(f"Deleted the token {label!r}.")
 
 

@@ -14,8 +14,8 @@ from keyfob.cli import tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKU
-from keyfob.store import Hardening, SqliteStore
-from keyfob.token import kinds
+from keyfob.store import SqliteStore, calibration
+from keyfob.token import audit, kinds
 from keyfob.token.login import check_pin
 
 if TYPE_CHECKING:
@@ -131,15 +131,15 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
 
 def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes, *, empty_pin: bool) -> None:
     """A token of general access (S12, S14): the key beside it, for its owner alone to read, opens it."""
-    hardening = Hardening(*library.config.hardening) if library.config.hardening else Hardening()
     SqliteStore.create(
         library.path_of(slot_id),
         label=label,
         serial=os.urandom(8).hex(),
         kind=kind,
         so_pin=so,
-        hardening=hardening,
+        hardening=calibration.chosen(library.config.hardening),
         general_access=True,
         key_file=tokens.key_file(library, slot_id),
         empty_pin=empty_pin,
     ).close()
+    audit.write(library.config, "token-created", {"slot": slot_id, "token": label})

@@ -9,6 +9,7 @@ from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, secret_option
 from keyfob.functions.slots import C_InitPIN, C_SetPIN
 from keyfob.spec.constants import CKU
+from keyfob.token import audit
 from keyfob.token.login import check_pin
 from keyfob.token.session import Session
 
@@ -67,6 +68,7 @@ def _first_so_pin(session: Session, pin: Secret, new_pin: Secret) -> None:
         tokens.login(session, pin)
     if token.store is not None:
         token.store.set_pin("so", check_pin(new_pin.read(new=True), token.config.min_pin))
+        audit.event(token, "pin-set", role="so")
 
 
 @pin.command(epilog=UNBLOCK_EPILOG)

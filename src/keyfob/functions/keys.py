@@ -111,6 +111,10 @@ def C_WrapKey(
     if room is None or room < size:
         return size
     wrapped: bytes = wrapper.wrap(plain)
+    if target.stored:
+        from keyfob.token import audit
+
+        audit.key_event(session.token, "key-exported", target.attributes)
     return wrapped
 
 

@@ -13,6 +13,7 @@ from keyfob.token.templates import rows_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.object import Object
+    from keyfob.token.search import Search
     from keyfob.token.session import Session
 
 Template = list[tuple[int, bytes]]
@@ -50,6 +51,10 @@ def attribute_of(found: Object, attribute: int) -> tuple[bytes, int]:
     attributes = found.attributes
     value = attributes.get(attribute)
     if value is not None:
+        if attribute in SECRETS and found.stored:
+            from keyfob.token import audit
+
+            audit.secret_read(found, attribute)
         return value, CKR.OK
     if attribute == CKA.CHECK_VALUE:
         computed = check_value(attributes)
@@ -72,22 +77,17 @@ def C_SetAttributeValue(session: Session, handle: int, template: Template) -> No
 
 
 def C_FindObjectsInit(session: Session, template: Template) -> None:
-    """The search is made here; what C_FindObjects gives is its result in parts."""
+    """The search begins here; C_FindObjects makes the rest of a long answer."""
     session.require_idle(FIND)
-    hits = session.token.objects.find(template)
-    hits.reverse()
-    session.begin(FIND, hits)
+    session.begin(FIND, session.token.objects.search(template))
 
 
 def C_FindObjects(session: Session, count: int) -> list[int]:
     """Up to `count` handles more; fewer only when no more are left (P23)."""
-    hits: list[int] | None = session.operations.get(FIND)
-    if hits is None:
+    search: Search | None = session.operations.get(FIND)
+    if search is None:
         raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no search is active in this session")
-    taken = hits[-count:] if count else []
-    del hits[len(hits) - len(taken) :]
-    taken.reverse()
-    return taken
+    return search.take(count)
 
 
 def C_FindObjectsFinal(session: Session) -> None:

@@ -14,6 +14,8 @@ MOST_LANES = 64
 class Hardening:
     """Memory in KiB, passes over it, and lanes. The default takes 64 MiB and 100 to 150 ms of a 2020s server core.
 
+    It is the least that new tokens get unless somebody configures less, see calibration.py.
+
     Two passes: half of the time of a single one goes into fetching pages, which an attacker does once for all guesses.
 
     One lane, because pyca/cryptography computes lanes one after the other: more of them would help only an attacker,
@@ -45,6 +47,14 @@ class Hardening:
         found.memory_kib, found.iterations, found.lanes = memory_kib, iterations, lanes
         found._check()  # noqa: SLF001 - our own class
         return found
+
+    def raised_to(self, least: Hardening) -> Hardening:
+        """What is at least `least` and lower than neither in any way; `self` where that is enough already."""
+        enough = self.memory_kib >= least.memory_kib
+        if enough and self.memory_kib * self.iterations >= least.memory_kib * least.iterations:
+            return self
+        memory_kib, iterations = max(self.memory_kib, least.memory_kib), max(self.iterations, least.iterations)
+        return Hardening(memory_kib, iterations, self.lanes)
 
     @classmethod
     def for_tests(cls) -> Hardening:

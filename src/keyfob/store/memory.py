@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from keyfob.store.hardening import Hardening
     from keyfob.store.record import Attributes
 
 STAND_IN = "stand-in"  # see vault.py
@@ -158,6 +159,12 @@ class MemoryStore:
             self._tries.succeed(role)
             self._counter += 1
 
+    def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
+        return False  # nothing is at rest
+
+    def hardening(self, role: str) -> Hardening | None:
+        return None
+
     def reset(self, label: str, so_pin: bytes) -> None:
         with self._lock:
             check_label(label)
@@ -234,6 +241,12 @@ class MemoryStore:
                 for object_id, attributes in self._objects.items()
                 if search.matches(values, attributes) and (self._sees_private or not is_private(attributes))
             ]
+
+    def find_some(
+        self, template: Sequence[tuple[int, bytes]], after: int = 0, most: int = 64
+    ) -> tuple[list[int], int | None]:
+        hits = [object_id for object_id in self.find(template) if object_id > after]
+        return hits[:most], hits[most - 1] if len(hits) > most else None
 
     def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
         return bool(self.find(template))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
     from keyfob.store.record import Attributes
 
@@ -55,6 +56,12 @@ class Store(Protocol):
         had opened it for the caller, the caller is logged in as the user now.
         """
 
+    def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
+        """After a login with this PIN: harden it as `least` says where it is hardened less; whether that was done."""
+
+    def hardening(self, role: str) -> Hardening | None:
+        """What guessing this role's PIN costs; None without such a PIN."""
+
     def reset(self, label: str, so_pin: bytes) -> None:
         """C_InitToken on a token: CKR_PIN_INCORRECT, or every object, setting and the user PIN are gone for good."""
 
@@ -78,6 +85,14 @@ class Store(Protocol):
 
     def find(self, template: Sequence[tuple[int, bytes]]) -> list[int]:
         """The numbers of all visible objects with exactly these values; damaged ones are left out and logged."""
+
+    def find_some(
+        self, template: Sequence[tuple[int, bytes]], after: int = 0, most: int = 64
+    ) -> tuple[list[int], int | None]:
+        """As `find`, in parts: `most` numbers above `after` or somewhat more, and where to go on; None at the end.
+
+        Objects that are made or removed between two parts may or may not be in the later one.
+        """
 
     def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
         """Whether `find` would find any; it looks no further than the first."""

@@ -121,6 +121,13 @@ def unwrap(wrapping: bytes, role: str, pin: bytes) -> bytes | None:
     return handover.unseal(handed_over, master)
 
 
+def hardening_of(wrapping: bytes) -> Hardening:
+    """What the PIN of this wrapping was hardened with; CKR_DEVICE_ERROR when this is none."""
+    if len(wrapping) < WRAPPING.size:
+        raise PKCS11Error(CKR.DEVICE_ERROR, "the wrapped master key has the wrong length")
+    return Hardening.stored(*WRAPPING.unpack_from(wrapping)[:3])
+
+
 def is_handed_over(wrapping: bytes, role: str) -> bool:
     """Whether the PIN opens the token's first master key and that one the present one (handover.py); the SO's only."""
     return role == "so" and len(wrapping) > WRAPPING.size

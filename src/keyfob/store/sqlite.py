@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
     from keyfob.store.record import Attributes
+    from keyfob.store.seal import Keys
 
 # A search that meets more objects than this does not push others out of the memory of recent ones.
 REMEMBERED_OF_A_SEARCH = 64
@@ -146,6 +147,13 @@ class SqliteStore:
     def set_pin(self, role: str, new_pin: bytes) -> None:
         self._vault.set_pin(role, new_pin)
 
+    def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
+        return self._vault.raise_hardening(role, pin, least)
+
+    def hardening(self, role: str) -> Hardening | None:
+        with self._lock:
+            return self._vault.hardening(role)
+
     def reset(self, label: str, so_pin: bytes) -> None:
         check_label(label)
         self._vault.reset(label.encode(), so_pin)
@@ -229,6 +237,14 @@ class SqliteStore:
         with self._lock:
             return sorted(self._hits(template))
 
+    def find_some(
+        self, template: Sequence[tuple[int, bytes]], after: int = 0, most: int = 64
+    ) -> tuple[list[int], int | None]:
+        with self._lock:
+            keys = self._ready_to_search()
+            attributes_of = self._attributes_of if after == 0 else self._attributes_in_passing
+            return search.find_some(self._database, template, keys, attributes_of, after, most)
+
     def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
         with self._lock:
             return bool(self._hits(template, most=1))
@@ -303,24 +319,36 @@ class SqliteStore:
 
     def _hits(self, template: Sequence[tuple[int, bytes]], most: int | None = None) -> set[int]:
         """The numbers of objects that match, `most` of them at most; what is damaged is left out and logged."""
-        self._database.refresh()
-        self._vault.facts()
-        keys = self._vault.keys if self._vault.sees_private else None
+        keys = self._ready_to_search()
         met = 0
 
         def attributes_of(row: Row) -> Attributes | None:
             nonlocal met
             met += 1
-            found = self._recent.get(row[0])
-            if found is not None:
-                return found
-            try:
-                return self._read(row, remember=met <= REMEMBERED_OF_A_SEARCH)
-            except DamagedError as problem:
-                self._vault.tell(f"object {row[0]}: {problem}")
-                return None
+            return self._attributes_of(row) if met <= REMEMBERED_OF_A_SEARCH else self._attributes_in_passing(row)
 
         return search.find(self._database, template, keys, attributes_of, most)
+
+    def _ready_to_search(self) -> Keys | None:
+        """What other processes did is noticed; the keys, if private objects are to be seen."""
+        self._database.refresh()
+        self._vault.facts()
+        return self._vault.keys if self._vault.sees_private else None
+
+    def _attributes_of(self, row: Row, *, remember: bool = True) -> Attributes | None:
+        """What a search compares; None for what is hidden or, after a line in the log, damaged."""
+        found = self._recent.get(row[0])
+        if found is not None:
+            return found
+        try:
+            return self._read(row, remember=remember)
+        except DamagedError as problem:
+            self._vault.tell(f"object {row[0]}: {problem}")
+            return None
+
+    def _attributes_in_passing(self, row: Row) -> Attributes | None:
+        """As `_attributes_of`, for one of many."""
+        return self._attributes_of(row, remember=False)
 
     def _forget_what_was_read(self) -> None:
         self._recent.clear()

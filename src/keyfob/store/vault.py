@@ -13,7 +13,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, permissions, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
-from keyfob.store.meta import NUMBER, ROSTER, WRAPPING_OF, Meta
+from keyfob.store.meta import HARDENING, NUMBER, ROSTER, WRAPPING_OF, Meta
 from keyfob.store.roster import Roster
 from keyfob.store.witness import Witness
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyfob.store.database import Database
+    from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
     from keyfob.store.seal import Keys
 
@@ -169,6 +170,31 @@ class Vault:
         if handed_over:
             # Each time, not once: a second time tells of an old copy that was put back (SECURITY.md).
             self._log("the first user PIN was set without the SO PIN; the SO has taken over the key")
+
+    def hardening(self, role: str) -> Hardening | None:
+        """As the wrapping of this role's PIN says, within the lock."""
+        from keyfob.store import seal
+
+        wrapping = self.facts().value(WRAPPING_OF[role])
+        return seal.hardening_of(wrapping) if wrapping else None
+
+    def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
+        """After the login with this PIN: wrap anew, in one transaction, where the wrapping has less than `least`."""
+        with self.lock:
+            self._database.refresh()
+            if self._database.read_only or self.role != role:
+                return False
+            facts = self.facts()
+            wrapping = facts.value(WRAPPING_OF[role])
+            present = self.hardening(role)
+            if present is None:
+                return False
+            wanted = present.raised_to(least)
+            if wanted is present:
+                return False
+            wanted = wanted.raised_to(facts.hardening)  # what the next PIN would get is not lowered either
+        self.set_pin(role, pin, (wrapping, wanted))
+        return True
 
     def verify(self, role: str, pin: bytes) -> None:
         """Check the PIN; only the counters change."""
@@ -389,7 +415,7 @@ class Vault:
 
     # Changing PINs
 
-    def set_pin(self, role: str, pin: bytes) -> None:
+    def set_pin(self, role: str, pin: bytes, raised: tuple[bytes, Hardening] | None = None) -> None:
         """Wrap the master key anew for `role`.
 
         With the first PIN that is set through the empty SO PIN comes a new master key, see rekey.py.
@@ -397,6 +423,8 @@ class Vault:
         A user PIN also ends the use of a key file, in the same transaction; whoever had the token open by the file and
         sets it is the user from now on. The file is deleted after that, and its name forgotten last: so there is no
         moment without a way in, and a kill in between leaves a file that opens nothing, for the next login to delete.
+
+        `raised`: the wrapping to replace, and the hardening of this PIN and of those that follow.
         """
         from keyfob.store import handover, rekey, seal
 
@@ -405,7 +433,7 @@ class Vault:
         check_pin_length(pin)
         with self.lock:
             self._database.refresh()
-            hardening = self.facts().hardening
+            hardening = self.facts().hardening if raised is None else raised[1]
             keys = self._keys_to_wrap(role)
             new_keys = seal.Keys.generate() if keys is None or self._opened_by_empty_pin else keys
             master = bytes(new_keys.master)
@@ -416,6 +444,8 @@ class Vault:
                 if self._keys_to_wrap(role) is not keys:
                     raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "logged out meanwhile")
                 values = {WRAPPING_OF[role]: wrapping}
+                if raised is not None:
+                    values |= _raised_facts(facts, role, *raised)
                 if role == "user":
                     settings = {name: value for name, value in facts.settings.items() if name != meta.USER_PIN}
                     values |= {WRAPPING_OF["file"]: b"", "settings": meta.encode_settings(settings), "so_key": b""}
@@ -494,6 +524,12 @@ class Vault:
         if self.keys is None:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this needs a login")
         return self.keys
+
+
+def _raised_facts(facts: Meta, role: str, replaced: bytes, hardening: Hardening) -> dict[str, bytes]:
+    if facts.value(WRAPPING_OF[role]) != replaced:
+        raise PKCS11Error(CKR.FUNCTION_FAILED, f"the {role} PIN was changed at this moment")
+    return {"hardening": HARDENING.pack(hardening.memory_kib, hardening.iterations, hardening.lanes)}
 
 
 def _wrapping(facts: Meta, role: str) -> bytes:

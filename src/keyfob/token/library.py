@@ -15,7 +15,7 @@ from _thread import RLock
 from keyfob import log
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import Hardening, SqliteStore, permissions
+from keyfob.store import SqliteStore, permissions
 from keyfob.store.info import MAX_LABEL
 from keyfob.token import removable
 from keyfob.token.removable import Registration, RemovableToken
@@ -109,9 +109,14 @@ class Library:
                 log.line("error", f"slot {slot_id}: the token cannot be opened: {problem}")
             token.mark_broken(problem)
 
-    @staticmethod
-    def _logger(slot_id: int) -> Callable[[str], None]:
-        return lambda text: log.line("warning", f"slot {slot_id}: {text}")
+    def _logger(self, slot_id: int) -> Callable[[str], None]:
+        """For what a store has to tell: damage, tampering, older copies that were put back."""
+
+        def tell(text: str) -> None:
+            log.line("warning", f"slot {slot_id}: {text}")
+            self._audit("store-warning", slot=slot_id, reason=text)
+
+        return tell
 
     def _token(self, slot_id: int) -> Token:
         def make_store(label: str, so_pin: bytes) -> Store:
@@ -137,8 +142,10 @@ class Library:
             raise PKCS11Error(
                 CKR.TOKEN_WRITE_PROTECTED, f"the folder of tokens cannot be made: {problem.strerror}"
             ) from None
-        hardening = Hardening(*self.config.hardening) if self.config.hardening else Hardening()
-        return SqliteStore.create(
+        from keyfob.store import calibration
+
+        hardening = calibration.chosen(self.config.hardening)
+        made = SqliteStore.create(
             self.path_of(slot_id),
             label=label,
             serial=os.urandom(8).hex(),
@@ -148,6 +155,13 @@ class Library:
             log=self._logger(slot_id),
             witness=self.config.witness,
         )
+        self._audit("token-created", slot=slot_id, token=label)
+        return made
+
+    def _audit(self, name: str, **facts: str | int) -> None:
+        from keyfob.token import audit
+
+        audit.write(self.config, name, facts)
 
     def check_label(self, label: str, slot_id: int) -> None:
         """P17: NSS splits `token:nickname` at the first colon and finds tokens by their label."""

@@ -77,8 +77,29 @@ class Login:
                 with self.token.lock:
                     self.token.role = role
 
-        self._count(role, attempt)
-        log.line("info", f"slot {self.token.slot_id}: {role} logged in")
+        self._count(role, attempt, "login")
+        self._audit("login", f"{role} logged in", role)
+        if given:
+            self._raise_hardening(role, given)
+
+    def _raise_hardening(self, role: str, pin: bytes) -> None:
+        """Best effort: a PIN that is hardened with less than is asked for now is hardened anew (store/vault.py)."""
+        from keyfob.store import calibration
+
+        store = self.token.store
+        try:
+            if store is None or not store.raise_hardening(role, pin, calibration.least(self.token.config.hardening)):
+                return
+        except PKCS11Error as problem:
+            log.line("warning", f"slot {self.token.slot_id}: the {role} PIN is not hardened anew: {problem}")
+            return
+        self._audit("pin-hardened", f"the {role} PIN was hardened anew, against faster guessing", role)
+
+    def _audit(self, name: str, text: str, role: str) -> None:
+        from keyfob.token import audit
+
+        log.line("info", f"slot {self.token.slot_id}: {text}")
+        audit.event(self.token, name, role=role)
 
     def _check_may_log_in(self, role: str, pin: bytes | None) -> None:
         present = self.token.role
@@ -146,7 +167,7 @@ class Login:
             else:
                 store.verify_pin("user", given)
 
-        self._count("user", attempt)
+        self._count("user", attempt, "operation")
         for operation in waiting:
             operation.needs_login = False
 
@@ -181,7 +202,7 @@ class Login:
                     store.set_pin("user", checked)
                     token.attach(store)
                     token.role = "so"
-        log.line("info", f"slot {token.slot_id}: the user PIN was set by the SO")
+        self._audit("pin-set", "the user PIN was set by the SO", "user")
 
     def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
         """C_SetPIN: whoever is logged in changes their PIN; nobody logged in means the user."""
@@ -209,8 +230,8 @@ class Login:
                 else:
                     self._replace_pin(store, role, present, checked)
 
-        self._count(role, attempt)
-        log.line("info", f"slot {token.slot_id}: the {role} PIN was changed")
+        self._count(role, attempt, "pin-change")
+        self._audit("pin-changed", f"the {role} PIN was changed", role)
 
     def _replace_pin(self, store: Store, role: str, old: bytes, new: bytes) -> None:
         if self.token.role is None:
@@ -252,8 +273,8 @@ class Login:
                     token.store.reset(label, given)
                     token.attach(token.store)
 
-        self._count("so", attempt)
-        log.line("info", f"slot {token.slot_id}: the token was initialised")
+        self._count("so", attempt, "initialise")
+        self._audit("token-initialised", "the token was initialised", "so")
 
     def _check_may_initialise(self) -> None:
         if self.token.sessions:
@@ -267,14 +288,32 @@ class Login:
 
     # Wrong PINs
 
-    def _count(self, role: str, attempt: Callable[[], None]) -> None:
+    def _count(self, role: str, attempt: Callable[[], None], purpose: str) -> None:
         """Run an attempt at a PIN. The store has counted a wrong one before this waits, so killing us gains nothing."""
         try:
             attempt()
         except PKCS11Error as problem:
+            self._audit_failure(role, problem, purpose)
             if problem.rv == CKR.PIN_INCORRECT and self.token.config.delay:
                 self._wait(delay_after(self._failures(role)))
             raise
+
+    def _audit_failure(self, role: str, problem: PKCS11Error, purpose: str) -> None:
+        if problem.rv not in (CKR.PIN_INCORRECT, CKR.PIN_LOCKED):
+            return
+        from keyfob.token import audit
+
+        failed = self._failures(role)
+        audit.failure(self.token, "login-failed", problem, role=role, purpose=purpose, failures=failed)
+        if problem.rv == CKR.PIN_INCORRECT and failed >= self._most_failures():
+            audit.event(self.token, "pin-locked", role=role)
+
+    def _most_failures(self) -> int:
+        try:
+            info = self.token.info
+        except PKCS11Error:
+            info = None
+        return limits.DEFAULT_MAX_FAILURES if info is None else info.max_failures
 
     def _failures(self, role: str) -> int:
         """Wrong PINs in a row; 0 where the token cannot be asked any more."""

@@ -18,6 +18,7 @@ from keyfob.token import kinds, templates
 from keyfob.token.certificate import normal_address, other_serials
 from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, ulong
 from keyfob.token.operation_state import SavedStates
+from keyfob.token.search import Search, visible_to_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ SECRETS = frozenset(
         CKA.SEED,
     )
 )
+PROFILE = ulong(CKO.PROFILE)
 TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
 
 _session_objects = count(1)
@@ -141,48 +143,54 @@ class Objects:
         return cached
 
     def find(self, template: Template) -> list[int]:
-        """Handles of every visible object that has all these attribute values (section 5.7.7)."""
+        """Handles of every visible object that has all these attribute values."""
+        return self.search(template).take_all()
+
+    def search(self, template: Template) -> Search:
+        """The same as it is asked for (section 5.7.7)."""
         wanted = []
         for attribute, value in template:
             try:
                 wanted.append((attribute, templates.checked(attribute, value)))
             except PKCS11Error:
-                return []  # no object has such a value; NSS expects a search without hits, not an error (P23)
-        for i, (attribute, value) in enumerate(wanted):
+                return Search(self, None)  # no object has such a value; NSS expects no hits, not an error (P23)
             if attribute == CKA.NSS_EMAIL:
-                wanted[i] = (attribute, normal_address(value))
-        hits = self._find_exactly(wanted)
-        if not hits and any(attribute in OTHER_FORMS for attribute, _ in wanted):
-            hits = self._find_in_other_forms(wanted)
-        return hits
+                wanted[-1] = (attribute, normal_address(value))
+        found = Search(self, wanted)
+        if not found and not OTHER_FORMS.keys().isdisjoint(dict(wanted)):
+            found = self._search_in_other_forms(wanted)
+        return found
 
-    def _find_in_other_forms(self, wanted: Template) -> list[int]:
+    def _search_in_other_forms(self, wanted: Template) -> Search:
         """What a search without hits finds when values that are written in several ways are written in another."""
         forms: list[Template] = [[]]
         for attribute, value in wanted:
             others = OTHER_FORMS[attribute](value) if attribute in OTHER_FORMS else ()
             forms = [[*form, (attribute, either)] for form in forms[:MOST_FORMS] for either in (value, *others)]
         for form in forms[1:]:
-            hits = self._find_exactly(form)
-            if hits:
-                return hits
-        return []
+            found = Search(self, form)
+            if found:
+                return found
+        return Search(self, None)
 
-    def _find_exactly(self, wanted: Template) -> list[int]:
-        values = dict(wanted)
-        if any(values[attribute] != value for attribute, value in wanted):
-            return []  # no object has two values for one attribute
+    def stored_matching(self, wanted: Template, after: int, most: int) -> tuple[list[int], int | None]:
+        """A part of the token objects' handles, and where to go on: see Store.find_some."""
+        if self.store is None:
+            return [], None
+        stored, go_on = self.store.find_some(wanted if self.token.sees_private else visible_to_all(wanted), after, most)
+        if not SECRETS.isdisjoint(dict(wanted)):
+            objects = ((i, self._stored(i)) for i in stored)
+            stored = [i for i, found in objects if found is not None and not found.hides_secrets]
+        base = self.base
+        return [base + i for i in stored], go_on
+
+    def matching_in_memory(self, values: Attributes) -> list[int]:
+        """The handles of session objects and of the built-in ones."""
         sees_private = self.token.sees_private
-        asks_secrets = any(attribute in SECRETS for attribute in values)
-        hits = []
-        if self.store is not None:
-            # The SO's login opens the store as well, but private objects are not the SO's to see.
-            stored = self.store.find(wanted if sees_private else [*wanted, (CKA.PRIVATE, FALSE)])
-            if asks_secrets:
-                objects = ((i, self._stored(i)) for i in stored)
-                stored = [i for i, found in objects if found is not None and not found.hides_secrets]
-            hits = [self.base + i for i in stored]
-        for table in (self.built_in, self.in_memory):
+        asks_secrets = not SECRETS.isdisjoint(values)
+        hits: list[int] = []
+        may_be_built_in = values.get(CKA.CLASS, PROFILE) == PROFILE  # all of those are profiles
+        for table in (self.built_in, self.in_memory) if may_be_built_in else (self.in_memory,):
             for handle, found in list(table.items()):
                 if found.private and not sees_private:
                     continue
@@ -224,6 +232,7 @@ class Objects:
                 raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
             replacing = [number for attributes in stored for number in self._replaced_by(attributes)]
             numbers = iter(self.store.insert(stored, replacing=replacing))
+            self._audit("key-created", stored)
         for attributes in objects:
             if attributes[CKA.TOKEN] == TRUE:
                 handles.append(self.base + next(numbers))
@@ -232,6 +241,13 @@ class Objects:
                 self.in_memory[handle] = Object(self.token, handle, attributes, owner=session.handle)
                 handles.append(handle)
         return handles
+
+    def _audit(self, name: str, changed: list[Attributes]) -> None:
+        for attributes in changed:
+            if CKA.KEY_TYPE in attributes:
+                from keyfob.token import audit
+
+                audit.key_event(self.token, name, attributes, generated=attributes.get(CKA.LOCAL) == TRUE)
 
     def _replaced_by(self, attributes: Attributes) -> list[int]:
         """P16: NSS writes a new trust object each time and never removes the old one."""
@@ -287,6 +303,12 @@ class Objects:
         attributes = templates.changed(target.attributes, templates.read(template), as_so=as_so)
         if target.stored and self.store is not None:
             self.store.update(target.stored, attributes)
+            if CKA.KEY_TYPE in attributes:
+                from keyfob.token import audit
+
+                changed = audit.weakened(target.attributes, attributes)
+                if changed:
+                    audit.key_event(self.token, "key-changed", attributes, changed=changed)
         target.replace(attributes)
 
     def destroy(self, session: Session, target: Object) -> None:
@@ -296,6 +318,7 @@ class Objects:
             raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not destroyable")
         if target.stored and self.store is not None:
             self.store.delete([target.stored])
+            self._audit("key-destroyed", [target.attributes])
             self._cache.pop(target.stored, None)
         else:
             self.in_memory.pop(target.handle, None)

@@ -226,6 +226,9 @@ class Token:
         """Nobody is logged in any more; what needs a login is out of reach (SE12)."""
         if self._role is None:
             return
+        from keyfob.token import audit
+
+        audit.event(self, "logout", role=self._role)
         self._role = None
         self._forget_private()
         if self.store is None:
