@@ -15,7 +15,7 @@ from keyfob.spec.errors import name_of
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "bench"
-SOURCES = ("p11bench.c", "figures.c", "figures.h", "p11.h")
+SOURCES = ("p11bench.c", "scale.c", "figures.c", "commands.h", "figures.h", "p11.h")
 UNSUPPORTED = frozenset(
     {
         "CKR_FUNCTION_NOT_SUPPORTED",
@@ -126,6 +126,11 @@ class Process:
                 self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+    def resident(self) -> int:
+        """Bytes of memory that the process holds now."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
         """Let it finalise the module and end."""

@@ -13,6 +13,8 @@
  *     measure FIGURE LANES MICROSECONDS ARGUMENT...
  *     quit
  *
+ * and those of scale.c.
+ *
  * LABEL, PIN and data are hexadecimal ("-" is empty), an ATTRIBUTE is TYPE=VALUE with both hexadecimal, numbers are
  * decimal. A failure is answered with {"error": call, "rv": number}; the program goes on. It knows no module by name. */
 #define _GNU_SOURCE
@@ -21,19 +23,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "figures.h"
+#include "commands.h"
 
 static const CK_FUNCTION_LIST *p11;
 static struct lane lanes[MAX_LANES];
 static size_t open_lanes;
 
-static int refuse(const char *what, CK_RV rv) {
+int refuse(const char *what, CK_RV rv) {
     printf("{\"error\": \"%s\", \"rv\": %lu}\n", what, rv);
     return 0;
 }
 
 /* The next word of the command line, NULL at its end. */
-static char *word(char **rest) {
+char *word(char **rest) {
     char *found;
     do
         found = strsep(rest, " \n");
@@ -41,7 +43,7 @@ static char *word(char **rest) {
     return found;
 }
 
-static int number(char **rest, uint64_t *value) {
+int number(char **rest, uint64_t *value) {
     char *text = word(rest), *end = NULL;
     if (!text)
         return 0;
@@ -50,7 +52,7 @@ static int number(char **rest, uint64_t *value) {
 }
 
 /* Hexadecimal text to bytes; -1 for bad text or more than `limit` bytes. May write over the text itself. */
-static long bytes_of(const char *text, CK_BYTE *out, size_t limit) {
+long bytes_of(const char *text, CK_BYTE *out, size_t limit) {
     size_t length = strlen(text);
     if (strcmp(text, "-") == 0)
         return 0;
@@ -66,7 +68,7 @@ static long bytes_of(const char *text, CK_BYTE *out, size_t limit) {
 }
 
 /* The remaining words, up to "/" or the end, as a template whose values stay in the command line's own memory. */
-static int template_of(char **rest, CK_ATTRIBUTE *template, CK_ULONG *count) {
+int template_of(char **rest, CK_ATTRIBUTE *template, CK_ULONG *count) {
     char *text;
     *count = 0;
     while ((text = word(rest)) && strcmp(text, "/") != 0) {
@@ -123,7 +125,7 @@ static int start(const char *path, char *parameters) {
     return 1;
 }
 
-static int slot_of_label(const CK_BYTE *label, size_t length, CK_ULONG *slot) {
+int slot_of_label(const CK_BYTE *label, size_t length, CK_ULONG *slot) {
     CK_ULONG slots[64], count = 64;
     CK_RV rv = p11->C_GetSlotList(1, slots, &count);
     if (rv != CKR_OK)
@@ -325,6 +327,8 @@ int main(int argc, char **argv) {
             break;
         if (strcmp(command, "open") == 0)
             open_token(&rest);
+        else if (scale_command(p11, &lanes[0].session, command, &rest))
+            continue;
         else if (open_lanes == 0)
             refuse("no token is open", 0);
         else if (strcmp(command, "make") == 0)
