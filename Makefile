@@ -51,6 +51,10 @@ bench-scale: $(VENV)/.built ## what 100 to 100,000 objects on a token cost, side
 	@scripts/tools.sh bench
 	@$(PY) -m bench.scale $(BENCH)
 
+experiments: $(VENV)/.built ## what people fear of software tokens, tried on keyfob, SoftHSM and softoken
+	@scripts/tools.sh bench
+	@$(PY) -m experiments $(EXPERIMENTS)
+
 modules: $(VENV)/.dev $(VENV)/.built ## check keyfob and other people's modules anew: docs/modules.md
 	@scripts/tools.sh test
 	@$(PY) tools/check_modules.py

@@ -1,0 +1,87 @@
+"""The experiments find what they are for: each is run on a store with the defect (experiments/faulty.c)."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import keyfob
+from bench.modules import Module, installed
+from experiments.__main__ import catalogue
+from experiments.outcome import Outcome
+from experiments.subjects import SO_PIN, Subject, compiled, prepare
+
+QUICK, LONG = 4, 20
+DEFECTS = {
+    "late": ["kill-create"],
+    "half": ["kill-pair"],
+    "rewrite": ["kill-login", "kill-pin", "kill-init"],
+    "forget": ["kill-modify", "kill-copy", "kill-destroy", "sharing"],
+    "unlimited": ["guess-online"],
+    "same-random": ["fork"],
+    "fork-lock": ["fork"],
+    "erases": ["init-token"],
+    "full": ["full-disk"],
+}
+
+
+@pytest.fixture(scope="module")
+def module() -> Module:
+    return next(each for each in installed()[0] if each.name == "keyfob")
+
+
+@pytest.fixture(scope="module")
+def template(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return prepare(module, tmp_path_factory.mktemp("template") / "token")
+
+
+def run(name: str, subject: Subject, folder: Path, trials: int) -> Outcome:
+    experiment = next(each for each in catalogue() if each.name == name)
+    folder.mkdir()
+    return experiment.run(subject, folder, trials)
+
+
+def faulty(subject: Subject, defect: str) -> Subject:
+    """The same token, used through a module with a defect."""
+    variables = {"FAULTY": defect, "FAULTY_OF": str(subject.path), "FAULTY_SO_PIN": SO_PIN}
+    variables["FAULTY_FILE"] = str(subject.files()[0])
+    return replace(subject, path=compiled("faulty.c", "-shared", "-fPIC"), variables=variables)
+
+
+def cases() -> list[object]:
+    quick = {"late", "half", "unlimited", "erases", "same-random"}
+    return [
+        pytest.param(defect, name, marks=() if defect in quick else pytest.mark.long)
+        for defect, names in DEFECTS.items()
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(("defect", "name"), cases())
+def test_an_experiment_finds_the_defect(defect: str, name: str, template: Subject, tmp_path: Path) -> None:
+    found = run(name, faulty(template, defect), tmp_path / "work", LONG)
+    assert found.bad > 0, found.cell()
+
+
+def test_a_store_without_macs_is_found_by_damage(template: Subject, tmp_path: Path) -> None:
+    package = tmp_path / "code" / "keyfob"
+    shutil.copytree(Path(keyfob.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = package / "store" / "integrity.py"
+    line = "from _operator import _compare_digest as same_digest\n"
+    text = source.read_text()
+    assert line in text
+    source.write_text(text.replace(line, "same_digest = lambda one, other: True\n"))
+    found = run("damage", replace(template, path=package / "libkeyfob.so"), tmp_path / "work", 2 * LONG)
+    assert found.bad > 0, found.cell()
+    assert any("flags: wrong in silence" in line for line in found.details), found.details
+
+
+@pytest.mark.parametrize(
+    "name", ["kill-create", "kill-pair", "guess-online", "init-token", "damage", "removed", "clock"]
+)
+def test_keyfob_itself_shows_no_defect(name: str, template: Subject, tmp_path: Path) -> None:
+    found = run(name, template, tmp_path / "work", QUICK if name != "guess-online" else LONG)
+    assert found.bad == 0, found.cell()
