@@ -16,6 +16,7 @@ import pytest
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore, open_store, schema
+from keyfob.store.database import SqliteDatabase
 from tests.store.samples import (
     CHEAP,
     SERIAL,
@@ -316,9 +317,7 @@ def test_a_reader_without_wal_index_notices_changes(folder: Path) -> None:
     store = make(path)
     [number] = store.insert([certificate(1)])
     store.close()
-    database = SqliteStore.open(path)._database
-    database.close()
-    reader = SqliteStore(type(database)._open_immutable(str(path), apsw.CantOpenError("no -shm")), lambda _: None)
+    reader = SqliteStore(SqliteDatabase._open_immutable(str(path), apsw.CantOpenError("no -shm")), lambda _: None)
     assert reader.read_only
     assert reader.get(number) == certificate(1)
     counter = reader.change_counter()
@@ -336,9 +335,11 @@ def test_changes_that_only_the_wal_has_are_not_overlooked(folder: Path) -> None:
     path = folder / "token"
     store = make(path)
     store.insert([certificate(1)])
-    store._database.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    store._database.connection.close()
-    store._database._connection = None
+    database = store._database
+    assert isinstance(database, SqliteDatabase)
+    database.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    database.connection.close()
+    database._connection = None
     path.with_name("token-shm").unlink()
     for file in folder.iterdir():
         file.chmod(0o444)

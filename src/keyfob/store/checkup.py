@@ -1,25 +1,26 @@
-"""Everything about a token at once: each row, checksum, MAC, look-up and fact, and SQLite's own opinion of the file."""
+"""Everything about a token at once: each row, checksum, MAC, look-up and fact, and what the database says of itself."""
 
 from __future__ import annotations
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import rows, schema
+from keyfob.store import rows
 from keyfob.store.roster import PER_BLOCK
 from keyfob.store.rows import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from keyfob.store.database import Database, Row
+    from keyfob.store.protocol import Database, Row
     from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
     from keyfob.store.vault import Vault
 
-MOST_MESSAGES = 20  # of SQLite's, about damaged pages
-
 
 def problems(database: Database, vault: Vault) -> list[str]:
     """What is wrong with the token, one line each, empty if nothing is. MACs and private objects after login only."""
+
+    def below(database: Database) -> list[str]:
+        return database.problems()
 
     def facts(database: Database) -> list[str]:
         database.refresh()
@@ -32,7 +33,7 @@ def problems(database: Database, vault: Vault) -> list[str]:
         return _roster(database, vault)
 
     found: list[str] = []
-    for check in (_file, schema.differences, _counters, facts, objects, roster):
+    for check in (below, facts, objects, roster):
         try:
             found += check(database)
         except PKCS11Error as problem:
@@ -40,17 +41,6 @@ def problems(database: Database, vault: Vault) -> list[str]:
                 raise
             found.append(problem.reason)
     return list(dict.fromkeys(found))
-
-
-def _file(database: Database) -> list[str]:
-    lines = [str(line) for (line,) in database.rows(f"PRAGMA integrity_check({MOST_MESSAGES})")]
-    return [f"file: {line}" for line in lines if line != "ok"]
-
-
-def _counters(database: Database) -> list[str]:
-    last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
-    highest = database.number("SELECT max(id) FROM object")
-    return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
 
 
 def block_problems(database: Database, vault: Vault, block: int) -> list[str]:

@@ -10,7 +10,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import key_file as key_files
 from keyfob.store import meta, publish, schema
 from keyfob.store.counters import Counters
-from keyfob.store.database import Database
+from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
 from keyfob.store.rekey import fresh_facts, so_facts
@@ -81,7 +81,7 @@ def create_token(
 
 
 def _image(path: str, facts: dict[str, bytes], keys: Keys) -> bytes:
-    database = Database.in_memory(path)
+    database = SqliteDatabase.in_memory(path)
     with database.writing():
         schema.create_tables(database)
         meta.write(database, facts, keys)

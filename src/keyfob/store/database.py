@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    Row = tuple[Any, ...]
+    from keyfob.store.protocol import Row
 
 BUSY_TIMEOUT_MS = 10_000
+MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
 
 Watcher = SharedHeader | FileStatus | Unknown
@@ -58,7 +59,7 @@ def answer(problem: Exception, path: str) -> PKCS11Error:
     return PKCS11Error(rv, f"{name}: {problem}")
 
 
-class Database:
+class SqliteDatabase:
     """One connection, with what it knows about changes by others.
 
     `changed` is called (within whatever call notices it) when the content is no longer what was read before. `counter`
@@ -94,12 +95,12 @@ class Database:
         self._changed: Callable[[], None] = _nothing
 
     @classmethod
-    def in_memory(cls, path: str) -> Database:
+    def in_memory(cls, path: str) -> SqliteDatabase:
         """An empty database without a file, to build the image of the token in that shall be at `path`."""
         return cls(apsw.Connection(":memory:"), path, read_only=False, watcher=Unknown())
 
     @classmethod
-    def open(cls, path: str, *, read_only: bool) -> Database:
+    def open(cls, path: str, *, read_only: bool) -> SqliteDatabase:
         """An existing token of our schema or an older one, which is migrated."""
         try:
             status = os.stat(path)
@@ -114,7 +115,7 @@ class Database:
         return database
 
     @classmethod
-    def _open_somehow(cls, path: str, *, read_only: bool) -> Database:
+    def _open_somehow(cls, path: str, *, read_only: bool) -> SqliteDatabase:
         try:
             return cls._open(path, read_only=read_only)
         except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.IOError, apsw.FullError) as problem:
@@ -125,7 +126,7 @@ class Database:
             raise answer(problem, path) from None
 
     @classmethod
-    def _open(cls, path: str, *, read_only: bool) -> Database:
+    def _open(cls, path: str, *, read_only: bool) -> SqliteDatabase:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         connection = apsw.Connection(path, flags=flags)
         try:
@@ -146,7 +147,7 @@ class Database:
         return database
 
     @classmethod
-    def _open_immutable(cls, path: str, reason: apsw.Error) -> Database:
+    def _open_immutable(cls, path: str, reason: apsw.Error) -> SqliteDatabase:
         """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
 
         Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
@@ -219,6 +220,25 @@ class Database:
             self.connection.executemany(sql, values).fetchall()
         except (apsw.Error, OverflowError) as problem:
             raise answer(problem, self.path) from None
+
+    def facts(self) -> Iterator[tuple[object, object, object, object]]:
+        """The meta table. As BLOB, because damage can turn a name into NULL or a number."""
+        return self.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta")
+
+    def take_numbers(self, count: int) -> int:
+        """As AUTOINCREMENT would, which takes them when they are inserted: sealing needs them beforehand."""
+        last = self.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
+        return max(last, self.number("SELECT max(id) FROM object")) + 1
+
+    def problems(self) -> list[str]:
+        """SQLite's own opinion of the file, where its schema is not ours, and whether numbers could be used twice."""
+        found: list[str] = []
+        for check in (_integrity, schema.differences, _numbering):
+            try:
+                found += check(self)
+            except PKCS11Error as problem:
+                found.append(problem.reason)
+        return found
 
     # Transactions and changes
 
@@ -321,7 +341,7 @@ class Writing:
 
     __slots__ = ("_database",)
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     def __enter__(self) -> None:
@@ -395,6 +415,17 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
+
+
+def _integrity(database: SqliteDatabase) -> list[str]:
+    lines = [str(line) for (line,) in database.rows(f"PRAGMA integrity_check({MOST_MESSAGES})")]
+    return [f"file: {line}" for line in lines if line != "ok"]
+
+
+def _numbering(database: SqliteDatabase) -> list[str]:
+    last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
+    highest = database.number("SELECT max(id) FROM object")
+    return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
 
 
 def _nothing() -> None:

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyfob.store.database import Database
     from keyfob.store.meta import Meta
+    from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
 
 SIZE = 32

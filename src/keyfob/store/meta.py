@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from keyfob.store.database import Database
+    from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
 
 COUNTERS = "counters"
@@ -63,6 +63,10 @@ SPOILT = b"\xff" * TOTAL  # a total that no roster has: what stood there was not
 MARK = b"\x04"
 KEY_ID = 16
 
+SET = """
+INSERT INTO meta (name, value, checksum, mac) VALUES (?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum, mac = excluded.mac
+"""
 NUMBER = struct.Struct("<Q")
 HARDENING = struct.Struct("<QQQ")
 
@@ -83,11 +87,11 @@ class Meta:
     def load(cls, database: Database) -> Meta:
         """Read every row and check it as far as that goes without keys."""
         meta = cls()
-        for encoded, value, checksum, mac in database.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta"):
-            # Damage can turn a name into NULL or a number, which no checksum fits.
+        for encoded, value, checksum, mac in database.facts():
             name = encoded.decode(errors="backslashreplace") if isinstance(encoded, bytes) else "without a name"
             reason = _damage(name, value, checksum)
             if reason is None:
+                assert isinstance(value, bytes)
                 meta._values[name] = value
                 meta._macs[name] = mac
             else:
@@ -286,7 +290,7 @@ def write(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
 def put(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
     """Set guarded rows as they are, within the caller's transaction: of those that are bound, use `write`."""
     database.run_each(
-        "INSERT OR REPLACE INTO meta (name, value, checksum, mac) VALUES (?, ?, ?, ?)",
+        SET,
         [
             (name, value, tag_of_meta(META_CHECKSUM, name, value), tag_of_meta(keys.mac_meta, name, value))
             for name, value in values.items()
@@ -313,10 +317,7 @@ def _beginning(mac: object) -> bytes:
 def write_counters(database: Database, counters: Counters) -> None:
     """Set the counters, within the caller's transaction."""
     value = counters.encode()
-    database.run(
-        "INSERT OR REPLACE INTO meta (name, value, checksum, mac) VALUES (?, ?, ?, NULL)",
-        (COUNTERS, value, tag_of_meta(META_CHECKSUM, COUNTERS, value)),
-    )
+    database.run(SET, (COUNTERS, value, tag_of_meta(META_CHECKSUM, COUNTERS, value), None))
 
 
 def _damage(name: str, value: object, checksum: object) -> str | None:

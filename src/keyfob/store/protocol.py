@@ -2,14 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
     from keyfob.store.record import Attributes
+
+Row = tuple[Any, ...]
+
+
+class Database(Protocol):
+    """What the parts of a sealed store ask of a database that holds one token in the tables of schema.py.
+
+    Statements are SQL that SQLite and PostgreSQL both understand, with `?` for values. Errors are PKCS11Error.
+    `path` is where the token's file is, or would be: its key file lies beside. `counter` grows with each commit of our
+    own and with each change of others that was noticed. `process` opened it, and no other may use it. `idle`: a fork is
+    going on, and nobody uses the connection.
+    """
+
+    path: str
+    process: int
+    read_only: bool
+    counter: int
+    idle: bool
+
+    def rows(self, sql: str, values: Row = ()) -> Iterator[Row]:
+        """Row by row, so that a long answer need not fit into memory where that can be helped."""
+
+    def row(self, sql: str, values: Row = ()) -> Row | None:
+        """The only row, or None."""
+
+    def number(self, sql: str, values: Row = ()) -> int:
+        """The only row's only number; 0 where there is none."""
+
+    def run(self, sql: str, values: Row = ()) -> int:
+        """A statement without an answer; the number of rows it changed."""
+
+    def run_each(self, sql: str, values: list[Row]) -> None:
+        """The same statement with these values in turn."""
+
+    def facts(self) -> Iterator[tuple[object, object, object, object]]:
+        """The meta table: name (bytes, unless it is damaged), value, checksum, MAC."""
+
+    def take_numbers(self, count: int) -> int:
+        """The first of so many numbers in a row that no object of this token ever had, within a transaction."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the database below the tables' contents, a line each."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """`with database.writing(): ...` is one durable transaction, or nothing when it raises; the only one of all."""
+
+    def call_when_changed(self, changed: Callable[[], None]) -> None:
+        """Call this, within whatever call notices it, when the content is no longer what was read before."""
+
+    def refresh(self) -> None:
+        """Notice what others have committed so far."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether what was read before still holds, as far as that can be told for almost nothing."""
+
+    def checkpoint(self) -> None:
+        """See that what was overwritten is gone everywhere; best effort."""
+
+    def close(self) -> None:
+        """Let go of it; after a fork: forget it."""
+
+    def abandon(self) -> None:
+        """In a forked child: forget it without touching what the parent uses."""
 
 
 class Store(Protocol):

@@ -10,9 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyfob.store.database import Database
     from keyfob.store.hardening import Hardening
     from keyfob.store.meta import Meta
+    from keyfob.store.protocol import Database
     from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
 

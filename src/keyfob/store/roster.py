@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from keyfob.store.database import Database, Row
+    from keyfob.store.protocol import Database, Row
     from keyfob.store.seal import Keys
 
 PER_BLOCK = 128

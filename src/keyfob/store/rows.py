@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from keyfob.store.database import Database, Row
+    from keyfob.store.protocol import Database, Row
     from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
 
@@ -115,7 +115,11 @@ def write(database: Database, object_id: int, version: int, attributes: Attribut
     checksum = tag_of_object(OBJECT_CHECKSUM, object_id, version, private, record)
     mac = tag_of_object(keys.mac, object_id, version, private, record) if keys is not None else None
     database.run(
-        "INSERT OR REPLACE INTO object (id, version, private, record, checksum, mac) VALUES (?, ?, ?, ?, ?, ?)",
+        """
+        INSERT INTO object (id, version, private, record, checksum, mac) VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET version = excluded.version, private = excluded.private,
+            record = excluded.record, checksum = excluded.checksum, mac = excluded.mac
+        """,
         (object_id, version, int(private), record, checksum, mac),
     )
 
@@ -140,13 +144,11 @@ def index(database: Database, object_id: int, old: LookUps | None, new: LookUps)
         database.run_each("DELETE FROM lookup WHERE digest = ? AND object = ?", gone)
     added = [(digest, object_id, mark) for digest, mark in sorted(new - old)]
     if added:
-        database.run_each("INSERT OR REPLACE INTO lookup (digest, object, class) VALUES (?, ?, ?)", added)
-
-
-def next_id(database: Database) -> int:
-    """A number that no object of this token ever had, as AUTOINCREMENT would take: sealing needs it beforehand."""
-    last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
-    return max(last, database.number("SELECT max(id) FROM object")) + 1
+        statement = """
+            INSERT INTO lookup (digest, object, class) VALUES (?, ?, ?)
+            ON CONFLICT (digest, object) DO UPDATE SET class = excluded.class
+        """
+        database.run_each(statement, added)
 
 
 def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], None], roster: Roster) -> None:

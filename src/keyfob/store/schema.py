@@ -25,7 +25,7 @@ from keyfob.store.integrity import META_CHECKSUM, tag_of_meta
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from keyfob.store.database import Database
+    from keyfob.store.protocol import Database
 
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
 VERSION = 4

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from keyfob.store.database import Database, Row
+    from keyfob.store.protocol import Database, Row
     from keyfob.store.record import Attributes
     from keyfob.store.seal import Keys
 

@@ -16,7 +16,7 @@ from _thread import RLock
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import fork, meta, permissions, rows, search
-from keyfob.store.database import Database
+from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import check_label
 from keyfob.store.recent import Recent
 from keyfob.store.rows import DamagedError
@@ -26,9 +26,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keyfob.store.database import Row
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
+    from keyfob.store.protocol import Database, Row
     from keyfob.store.record import Attributes
     from keyfob.store.seal import Keys
 
@@ -109,7 +109,7 @@ class SqliteStore:
         """
         with fork.opening:
             permissions.tighten(os.fspath(path), log)
-            return cls(Database.open(os.fspath(path), read_only=read_only), log, witness)
+            return cls(SqliteDatabase.open(os.fspath(path), read_only=read_only), log, witness)
 
     # The token
 
@@ -174,7 +174,7 @@ class SqliteStore:
             try:
                 with self._database.writing():
                     self._remove(replacing)
-                    first = rows.next_id(self._database)
+                    first = self._database.take_numbers(len(objects))
                     numbers = list(range(first, first + len(objects)))
                     for object_id, attributes in zip(numbers, objects, strict=True):
                         self._write(object_id, attributes, old=set())

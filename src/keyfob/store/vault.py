@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from _thread import RLock
     from collections.abc import Callable
 
-    from keyfob.store.database import Database
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
+    from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
 
 PAUSE = 0.02  # seconds between looks at whether other attempts are settled
