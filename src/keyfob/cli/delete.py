@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from keyfob.cli import objects, tokens
@@ -57,9 +55,7 @@ def _delete_token(label: str, *, yes: bool) -> None:
         if slot_id is None:
             slot_id = tokens.find(library, label).slot_id
         confirm(f"Delete the token {label!r} (slot {slot_id}) with everything on it for good?", yes=yes)
-        path, key_file = Path(library.path_of(slot_id)), tokens.key_file(library, slot_id)
-    # Closed by now, so that SQLite has folded its log into the file.
-    tokens.remove(path, key_file)
+        library.delete(slot_id)
     audit.write(library.config, "token-deleted", {"slot": slot_id, "token": label})
     click.echo(f"Deleted the token {label!r}.")
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,8 +11,7 @@ from keyfob.cli import tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKU
-from keyfob.store import SqliteStore, calibration
-from keyfob.token import audit, kinds
+from keyfob.token import kinds
 from keyfob.token.login import check_pin
 
 if TYPE_CHECKING:
@@ -105,14 +101,9 @@ def register(library: Library, folder: str) -> int:
 @contextlib.contextmanager
 def nobody_else(library: Library) -> Generator[None]:
     """While another `keyfob init` of this home makes a token wait for it; then take up what it made."""
-    library.config.make_folders()
-    folder = os.open(library.config.tokens, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with library.shelf.alone():
         library.rescan()
         yield
-    finally:
-        os.close(folder)
 
 
 def make_token(library: Library, slot_id: int, label: str, kind: str, user: bytes, so: bytes) -> None:
@@ -125,21 +116,10 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
         token.login(session, CKU.SO, so)
         token.init_pin(session, user)
     except BaseException:
-        tokens.remove(Path(library.path_of(slot_id)))
+        library.delete(slot_id)
         raise
 
 
 def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes, *, empty_pin: bool) -> None:
     """A token of general access (S12, S14): the key beside it, for its owner alone to read, opens it."""
-    SqliteStore.create(
-        library.path_of(slot_id),
-        label=label,
-        serial=os.urandom(8).hex(),
-        kind=kind,
-        so_pin=so,
-        hardening=calibration.chosen(library.config.hardening),
-        general_access=True,
-        key_file=tokens.key_file(library, slot_id),
-        empty_pin=empty_pin,
-    ).close()
-    audit.write(library.config, "token-created", {"slot": slot_id, "token": label})
+    library.make_store(slot_id, label, so, kind, general_access=True, empty_pin=empty_pin).close()

@@ -21,6 +21,7 @@ from keyfob.cli.key import working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
 from keyfob.store import SqliteStore, calibration
+from keyfob.store.folder import Folder
 from keyfob.store.meta import USER_PIN
 from keyfob.store.publish import sync_folder
 from keyfob.token import audit, kinds, templates
@@ -154,7 +155,7 @@ def _make(library: Library, found: Backup, label: str, user: bytes, so: bytes, *
     present = {token.store.info().serial for token in tokens.stored(library) if token.store is not None}
     kept = facts["serial"] not in present
     serial = str(facts["serial"]) if kept else os.urandom(8).hex()
-    target = Path(library.path_of(slot_id))
+    target = Path(Folder(library.config.tokens).file(slot_id))
     with _out_of_sight(target.parent) as folder:
         path = folder / target.name
         key = path.with_suffix(".key")

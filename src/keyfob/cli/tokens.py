@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyfob import config
@@ -72,21 +71,10 @@ def damaged_slot(tokens: Library, name: str) -> int | None:
     return int(name) if name.isascii() and name.isdigit() and int(name) in broken(tokens) else None
 
 
-def remove(path: Path, *more: Path) -> None:
-    """Delete a token's file; before it SQLite's files beside it, lest a log be taken for another token's."""
-    for each in (*(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")), path, *more):
-        each.unlink(missing_ok=True)
-
-
 def count(token: Token) -> int:
     """How many objects can be seen without a PIN."""
     token.open_session(READ_ONLY)  # opens tokens of general access
     return len(token.store.find(())) if token.store is not None else 0
-
-
-def key_file(tokens: Library, slot_id: int) -> Path:
-    """Where the key of a token without PIN is."""
-    return Path(tokens.path_of(slot_id)).with_suffix(".key")
 
 
 def label_of(token: Token) -> str:

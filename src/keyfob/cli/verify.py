@@ -7,7 +7,6 @@ import click
 from keyfob.cli import tables, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option
-from keyfob.store import SqliteStore
 
 EPILOG = """\b
 Examples:
@@ -39,13 +38,12 @@ def _problems(label: str, pin: Secret, *, login: bool, accept: bool) -> tuple[li
     """(what is wrong, whether MACs were checked)."""
     with tokens.library() as library:
         slot_id = tokens.damaged_slot(library, label)
-        path = library.path_of(slot_id) if slot_id is not None else None
-    if path is not None:
-        store = SqliteStore.open(path)
-        try:
-            return store.verify(), False
-        finally:
-            store.close()
+        if slot_id is not None:
+            store = library.open_store(slot_id)
+            try:
+                return store.verify(), False
+            finally:
+                store.close()
     with tokens.opened(label, pin, ask=login or accept) as session:
         stored = session.token.store
         if stored is None:

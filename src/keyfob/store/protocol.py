@@ -180,3 +180,41 @@ class Store(Protocol):
 
     def abandon(self) -> None:
         """In a forked child: forget all without touching what the parent uses."""
+
+
+class Shelf(Protocol):
+    """Where tokens are kept, one to a slot, under the slot's ID: a folder (folder.py), or a database server."""
+
+    def slots(self, log: Callable[[str], None]) -> list[int]:
+        """The IDs of all slots that have a token, ascending. PKCS11Error where that cannot be told now."""
+
+    def open(self, slot_id: int, log: Callable[[str], None]) -> Store:
+        """The token of a slot; CKR_TOKEN_NOT_PRESENT, CKR_TOKEN_NOT_RECOGNIZED, CKR_DEVICE_ERROR."""
+
+    def create(
+        self,
+        slot_id: int,
+        log: Callable[[str], None],
+        *,
+        label: str,
+        serial: str,
+        kind: str,
+        so_pin: bytes,
+        hardening: Hardening,
+        general_access: bool = False,
+        empty_pin: bool = False,
+    ) -> Store:
+        """Make a token and open it; CKR_FUNCTION_FAILED where the slot has one already, which stays as it is.
+
+        The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
+        the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
+        """
+
+    def delete(self, slot_id: int) -> None:
+        """Remove the token of a slot and its key file, for good."""
+
+    def key_file(self, slot_id: int) -> str:
+        """Where this machine keeps the key of a token of general access."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While one process is in there, the others that want to make a token wait."""

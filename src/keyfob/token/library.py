@@ -1,8 +1,8 @@
 """All slots of the process, between C_Initialize and C_Finalize.
 
-A token is one file of the tokens' folder, `slot-N.keyfob`, and N is its slot's ID: stable across runs (P36)
-without a registry that could be lost. Without any token there is slot 1 with an uninitialised one, so that C_InitToken
-and NSS's first PIN work. Slots are never taken away (S2); a new file gives a new slot when the list is asked for anew.
+Tokens are kept on a shelf, a folder of files or a database server, each under its slot's ID: stable across runs (P36).
+Without any token there is slot 1 with an uninitialised one, so that C_InitToken and NSS's first PIN work. Slots are
+never taken away (S2); a new token gives a new slot when the list is asked for anew.
 
 `slot-N.removable` makes N a slot whose token may come and go: removable.py.
 """
@@ -15,7 +15,8 @@ from _thread import RLock
 from keyfob import log
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import SqliteStore, permissions
+from keyfob.store import SqliteStore
+from keyfob.store.folder import PREFIX, Folder
 from keyfob.store.info import MAX_LABEL
 from keyfob.token import removable
 from keyfob.token.removable import Registration, RemovableToken
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
     from keyfob.config import Config
     from keyfob.store import Store
-
-PREFIX, SUFFIX = "slot-", ".keyfob"
-MAX_SLOT = 10**9
+    from keyfob.store.protocol import Shelf
 
 
 class Library:
@@ -38,18 +37,12 @@ class Library:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.shelf: Shelf = Folder(config.tokens, config.witness)
         self.lock = RLock()
         self.tokens: dict[int, Token] = {}
         self.process = os.getpid()
         self.closed = False
         self.rescan()
-
-    def path_of(self, slot_id: int) -> str:
-        """The token file of a slot."""
-        known = self.tokens.get(slot_id)
-        if isinstance(known, RemovableToken):
-            return known.registration.token_path
-        return os.path.join(self.config.tokens, f"{PREFIX}{slot_id}{SUFFIX}")
 
     def registration(self, slot_id: int) -> Registration:
         """The registration of a removable slot, whether it is there or not."""
@@ -60,45 +53,34 @@ class Library:
         with self.lock:
             if self.closed:
                 return
-            for slot_id, suffix in self._files().items():
+            on_shelf = self.shelf.slots(_complain)
+            for slot_id in self._removable_slots(on_shelf):
                 known = self.tokens.get(slot_id)
-                if known is None and suffix == removable.SUFFIX:
+                if known is None:
                     self._register(slot_id)
-                    continue
+                elif known.removable:
+                    known.look()
+            for slot_id in on_shelf:
+                known = self.tokens.get(slot_id)
                 if known is None:
                     known = self.tokens[slot_id] = self._token(slot_id)
-                if known.removable:
-                    known.look()
-                elif known.store is None and suffix == SUFFIX:
+                if known.store is None and not known.removable:
                     self._open(known)
             if not self.tokens:
                 self.tokens[1] = self._token(1)
             self.tokens = dict(sorted(self.tokens.items()))
 
-    def _files(self) -> dict[int, str]:
-        """{slot ID: how its file's name ends}, ascending."""
-        try:
-            names = os.listdir(self.config.tokens)
-        except FileNotFoundError:
-            return {}
-        except OSError as problem:
-            log.line("error", f"the folder of tokens cannot be read: {problem.strerror}")
-            return {}
-        permissions.tighten(self.config.tokens, lambda text: log.line("warning", text))
-        if any(name.startswith(".") for name in names):
-            from keyfob.store import publish
-
-            publish.sweep(self.config.tokens)
-        found: dict[int, str] = {}
-        for suffix in (removable.SUFFIX, SUFFIX):  # the second wins where somebody made both
-            found.update({number: suffix for name in names if (number := slot_number(name, suffix)) is not None})
-        return dict(sorted(found.items()))
+    def _removable_slots(self, on_shelf: list[int]) -> list[int]:
+        """Registered slots; of one that has a token on the shelf, too, that one counts."""
+        if not isinstance(self.shelf, Folder):
+            return []
+        return [each for each in self.shelf.numbers(removable.SUFFIX, _complain) if each not in on_shelf]
 
     def _open(self, token: Token) -> None:
         """Give the token its store. One that cannot be opened keeps its slot, which says why, and its data."""
         slot_id = token.slot_id
         try:
-            store = SqliteStore.open(self.path_of(slot_id), log=self._logger(slot_id), witness=self.config.witness)
+            store = self.open_store(slot_id)
             try:
                 token.attach(store)
             except BaseException:
@@ -108,6 +90,14 @@ class Library:
             if token.broken is None or token.broken.reason != problem.reason:
                 log.line("error", f"slot {slot_id}: the token cannot be opened: {problem}")
             token.mark_broken(problem)
+
+    def open_store(self, slot_id: int) -> Store:
+        """The store of a slot's token, beside the one that the token has open itself, if any."""
+        known = self.tokens.get(slot_id)
+        if isinstance(known, RemovableToken):
+            path = known.registration.token_path
+            return SqliteStore.open(path, log=self._logger(slot_id), witness=self.config.witness)
+        return self.shelf.open(slot_id, self._logger(slot_id))
 
     def _logger(self, slot_id: int) -> Callable[[str], None]:
         """For what a store has to tell: damage, tampering, older copies that were put back."""
@@ -132,31 +122,71 @@ class Library:
         self.tokens[slot_id] = token
         token.settle()
 
-    def make_store(self, slot_id: int, label: str, so_pin: bytes, kind: str = "multipurpose") -> Store:
-        """A new token file for the slot; another process that was first wins, and this call fails cleanly."""
+    def make_store(
+        self,
+        slot_id: int,
+        label: str,
+        so_pin: bytes,
+        kind: str = "multipurpose",
+        *,
+        general_access: bool = False,
+        empty_pin: bool = False,
+    ) -> Store:
+        """A new token for the slot; another process that was first wins, and this call fails cleanly."""
+        from keyfob.store import calibration, key_file
+
         label = label or DEFAULT_LABEL
         self.check_label(label, slot_id)
         try:
             self.config.make_folders()
         except OSError as problem:
-            raise PKCS11Error(
-                CKR.TOKEN_WRITE_PROTECTED, f"the folder of tokens cannot be made: {problem.strerror}"
-            ) from None
-        from keyfob.store import calibration
-
+            text = f"the folder of tokens cannot be made: {problem.strerror}"
+            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, text) from None
         hardening = calibration.chosen(self.config.hardening)
-        made = SqliteStore.create(
-            self.path_of(slot_id),
-            label=label,
-            serial=os.urandom(8).hex(),
-            kind=kind,
-            so_pin=so_pin,
-            hardening=hardening,
-            log=self._logger(slot_id),
-            witness=self.config.witness,
-        )
+        serial = os.urandom(8).hex()
+        known = self.tokens.get(slot_id)
+        if isinstance(known, RemovableToken):
+            path = known.registration.token_path
+            made: Store = SqliteStore.create(
+                path,
+                label=label,
+                serial=serial,
+                kind=kind,
+                so_pin=so_pin,
+                hardening=hardening,
+                general_access=general_access,
+                key_file=key_file.beside(path) if general_access else None,
+                empty_pin=empty_pin,
+                log=self._logger(slot_id),
+                witness=self.config.witness,
+            )
+        else:
+            made = self.shelf.create(
+                slot_id,
+                self._logger(slot_id),
+                label=label,
+                serial=serial,
+                kind=kind,
+                so_pin=so_pin,
+                hardening=hardening,
+                general_access=general_access,
+                empty_pin=empty_pin,
+            )
         self._audit("token-created", slot=slot_id, token=label)
         return made
+
+    def delete(self, slot_id: int) -> None:
+        """Close a slot's token and remove it for good."""
+        known = self.tokens.pop(slot_id, None)
+        if known is not None:
+            known.close()
+        if isinstance(known, RemovableToken):
+            from keyfob.store import folder, key_file
+
+            path = known.registration.token_path
+            folder.remove(path, key_file.beside(path))
+        else:
+            self.shelf.delete(slot_id)
 
     def _audit(self, name: str, **facts: str | int) -> None:
         from keyfob.token import audit
@@ -179,8 +209,9 @@ class Library:
 
     def next_slot(self, *, to_be_removable: bool = False) -> int:
         """The ID that a further token gets. 1 is never removable: running programs may have the stand-in there (S5)."""
-        numbers = list(self._files())
-        return max(numbers[-1] + 1 if numbers else 1, 2 if to_be_removable else 1)
+        on_shelf = self.shelf.slots(_complain)
+        last = max([0, *on_shelf, *self._removable_slots(on_shelf)])
+        return max(last + 1, 2 if to_be_removable else 1)
 
     def slot(self, slot_id: int) -> Token:
         """The slot's token, as it is at this moment; `absent` where the slot holds none."""
@@ -231,9 +262,5 @@ class Library:
         SESSIONS.clear()
 
 
-def slot_number(name: str, suffix: str = SUFFIX) -> int | None:
-    """The slot ID that a file name of the tokens' folder stands for; None for other files."""
-    digits = name.removeprefix(PREFIX).removesuffix(suffix)
-    if name != f"{PREFIX}{digits}{suffix}" or not (digits.isascii() and digits.isdigit()) or digits.startswith("0"):
-        return None
-    return int(digits) if int(digits) < MAX_SLOT else None
+def _complain(text: str) -> None:
+    log.line("warning", text)
