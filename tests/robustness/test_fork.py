@@ -42,3 +42,9 @@ def test_children_of_a_python_host_work_and_their_writes_stay(home: Path, key: P
 
 def test_what_a_child_writes_after_its_parent_has_ended_stays(home: Path, key: Path) -> None:
     assert answer_of(python_child("fork_and_end", PIN.decode(), KEYFOB_HOME=str(home))) == ["child", "parent"]
+
+
+@pytest.mark.rule("P39")
+def test_a_fork_waits_for_calls_but_not_for_those_that_wait_themselves(home: Path, key: Path) -> None:
+    """A child finds no lock held by a thread that it does not have; a wait for an event holds up no fork."""
+    assert answer_of(python_child("fork_inside", PIN.decode(), KEYFOB_HOME=str(home))) == {"child": 0}

@@ -93,18 +93,92 @@ static CK_ULONG keyfob_tables_address(void)
 }
 """
 # A Python host ends its interpreter before the C library runs exit handlers and destructors, which may call C_Finalize.
-# cffi would then call into an interpreter that is gone; so every slot asks first.
-AFTER_PYTHON = """
+# cffi would then call into an interpreter that is gone; so every slot asks first. And it counts who is inside: gate.py.
+CALLS = """
 static volatile int keyfob_ended;
 
 static void keyfob_end(void) { keyfob_ended = 1; }
 
+static atomic_int keyfob_inside;                                /* threads inside a call that did not step aside */
+static atomic_int keyfob_closed;                                /* a fork is near: nobody enters */
+static pthread_mutex_t keyfob_gate = PTHREAD_MUTEX_INITIALIZER; /* held while it is closed */
+static __thread int keyfob_depth;                               /* calls of this thread, one within another */
+static __thread int keyfob_forking;                             /* this thread closed the gate */
+
+/* In a Python host the caller may hold the GIL (ctypes.PyDLL), which the thread that forks needs. */
+static void keyfob_wait_at_gate(void)
+{
+    PyThreadState *thread = PyGILState_Check() ? PyEval_SaveThread() : NULL;
+
+    pthread_mutex_lock(&keyfob_gate);
+    pthread_mutex_unlock(&keyfob_gate);
+    if (thread != NULL)
+        PyEval_RestoreThread(thread);
+}
+
+static void keyfob_enter(void)
+{
+    for (;;) {
+        atomic_fetch_add(&keyfob_inside, 1);
+        if (!atomic_load(&keyfob_closed) || keyfob_forking)
+            return;
+        atomic_fetch_sub(&keyfob_inside, 1);
+        keyfob_wait_at_gate();
+    }
+}
+
+static void keyfob_leave(void) { atomic_fetch_sub(&keyfob_inside, 1); }
+
+static void keyfob_step_aside(void)
+{
+    if (keyfob_depth > 0)
+        keyfob_leave();
+}
+
+static void keyfob_step_back(void)
+{
+    if (keyfob_depth > 0)
+        keyfob_enter();
+}
+
+static void keyfob_close_gate(int milliseconds)
+{
+    struct timespec pause = {0, 100000};
+    int here = keyfob_depth > 0, left;
+
+    pthread_mutex_lock(&keyfob_gate);
+    keyfob_forking = 1;
+    atomic_store(&keyfob_closed, 1);
+    for (left = milliseconds * 10; atomic_load(&keyfob_inside) > here && left > 0; left--)
+        nanosleep(&pause, NULL);
+}
+
+static void keyfob_open_gate(void)
+{
+    keyfob_forking = 0;
+    atomic_store(&keyfob_closed, 0);
+    pthread_mutex_unlock(&keyfob_gate);
+}
+
+static void keyfob_new_gate(void)
+{
+    pthread_mutex_init(&keyfob_gate, NULL);
+    keyfob_forking = 0;
+    atomic_store(&keyfob_inside, keyfob_depth > 0);
+    atomic_store(&keyfob_closed, 0);
+}
+
 static void keyfob_call_python(struct _cffi_externpy_s *entry, char *arguments_and_result)
 {
-    if (keyfob_ended)
+    if (keyfob_ended) {
         *(CK_RV *)arguments_and_result = 0x190UL; /* CKR_CRYPTOKI_NOT_INITIALIZED */
-    else
-        _cffi_call_python(entry, arguments_and_result);
+        return;
+    }
+    if (keyfob_depth++ == 0)
+        keyfob_enter();
+    _cffi_call_python(entry, arguments_and_result);
+    if (--keyfob_depth == 0)
+        keyfob_leave();
 }
 #undef _cffi_call_python
 #define _cffi_call_python keyfob_call_python
@@ -115,19 +189,29 @@ static CK_RV keyfob_C_GetInterfaceList(CK_INTERFACE *, CK_ULONG *);
 static CK_RV keyfob_C_GetInterface(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
 """
 
+# What gate.py uses.
+GATE = """
+void keyfob_step_aside(void);
+void keyfob_step_back(void);
+void keyfob_close_gate(int milliseconds);
+void keyfob_open_gate(void);
+void keyfob_new_gate(void);
+"""
+
 ffibuilder = FFI()
 ffibuilder.cdef(
     DECLARATIONS
     + 'extern "Python" {\n'
     + PROTOTYPES
-    + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n",
+    + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n"
+    + GATE,
 )
 ffibuilder.set_source(
     "keyfob._abi",
-    "#include <stdlib.h>\n#include <string.h>\n"
+    "".join(f"#include <{name}.h>\n" for name in ("pthread", "stdatomic", "stdlib", "string", "time"))
     + DECLARATIONS
     + "".join(f"static {line}\n" for line in PROTOTYPES.splitlines())
-    + AFTER_PYTHON
+    + CALLS
     + OWN_PROTOTYPES
     + TABLES
     + INTERFACES,

@@ -14,7 +14,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <link.h>
 #include <stdio.h>
@@ -31,23 +30,20 @@
 
 #if PY_VERSION_HEX >= 0x030D0000
 #define IS_FINALIZING Py_IsFinalizing
-#define CURRENT_THREAD PyThreadState_GetUnchecked
 #else
 #define IS_FINALIZING _Py_IsFinalizing
-#define CURRENT_THREAD _PyThreadState_UncheckedGet
 #endif
 
 /* CPython's functions that we call, by their own prototypes. */
 #define PYTHON_FUNCTIONS(DO)                                                                                         \
     DO(PyConfig_Clear) DO(PyConfig_InitIsolatedConfig) DO(PyConfig_SetBytesString) DO(PyDict_GetItemString)          \
-    DO(PyDict_New) DO(PyDict_SetItemString) DO(PyErr_Clear) DO(PyEval_SaveThread) DO(PyFrame_GetBack)                \
-    DO(PyFrame_GetCode) DO(PyGILState_Check) DO(PyGILState_Ensure) DO(PyGILState_GetThisThreadState)                 \
-    DO(PyGILState_Release) DO(PyInterpreterState_ThreadHead) DO(PyList_Append) DO(PyList_New) DO(PyLong_AsVoidPtr)   \
-    DO(PyMem_RawFree) DO(PyOS_AfterFork_Child) DO(PyOS_AfterFork_Parent) DO(PyOS_BeforeFork)                         \
-    DO(PyPreConfig_InitIsolatedConfig) DO(PyRun_StringFlags) DO(PyStatus_Exception) DO(PyThreadState_GetFrame)       \
-    DO(PyThreadState_Next) DO(PyUnicode_AsUTF8AndSize) DO(PyUnicode_DecodeFSDefault) DO(PyWideStringList_Append)     \
-    DO(Py_DecRef) DO(Py_DecodeLocale) DO(Py_GetVersion) DO(Py_InitializeFromConfig) DO(Py_IsInitialized)             \
-    DO(Py_PreInitialize) DO(IS_FINALIZING) DO(CURRENT_THREAD)
+    DO(PyDict_New)                                                                                                   \
+    DO(PyDict_SetItemString) DO(PyErr_Clear) DO(PyEval_SaveThread) DO(PyGILState_Check) DO(PyGILState_Ensure)        \
+    DO(PyGILState_Release) DO(PyList_Append) DO(PyList_New) DO(PyLong_AsVoidPtr) DO(PyMem_RawFree)                   \
+    DO(PyOS_AfterFork_Child) DO(PyOS_AfterFork_Parent) DO(PyOS_BeforeFork) DO(PyPreConfig_InitIsolatedConfig)        \
+    DO(PyRun_StringFlags) DO(PyStatus_Exception) DO(PyUnicode_AsUTF8AndSize) DO(PyUnicode_DecodeFSDefault)           \
+    DO(PyWideStringList_Append) DO(Py_DecRef) DO(Py_DecodeLocale) DO(Py_GetVersion) DO(Py_InitializeFromConfig)      \
+    DO(Py_IsInitialized) DO(Py_PreInitialize) DO(IS_FINALIZING)
 
 #define AS_FIELD(name) FIELD(name)
 #define FIELD(name) __typeof__(&name) name;
@@ -367,83 +363,14 @@ void take_gil_back(void *thread)
         restore(thread);
 }
 
-/* Whether a thread is at work and does not wait for anything: states R and D (a page to come) of proc(5). */
-static int is_running(unsigned long thread)
-{
-    char path[64], status[256];
-    const char *end;
-    ssize_t length;
-    int file;
-
-    snprintf(path, sizeof path, "/proc/self/task/%lu/stat", thread);
-    file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return 0;
-    length = read(file, status, sizeof status - 1);
-    close(file);
-    status[length > 0 ? length : 0] = '\0';
-    end = strrchr(status, ')'); /* of the thread's name, which can hold anything */
-    return end != NULL && end[1] == ' ' && (end[2] == 'R' || end[2] == 'D');
-}
-
-/* Whether a thread is inside a function of keyfob. */
-static int is_inside(PyThreadState *thread)
-{
-    PyFrameObject *frame = python.PyThreadState_GetFrame(thread), *back;
-    int inside = 0;
-
-    for (; frame != NULL; frame = back) {
-        PyCodeObject *code = python.PyFrame_GetCode(frame);
-        const char *file = python.PyUnicode_AsUTF8AndSize(code->co_filename, NULL);
-
-        inside = inside || (file != NULL && strstr(file, "/keyfob/") != NULL);
-        back = inside ? NULL : python.PyFrame_GetBack(frame);
-        python.Py_DecRef((PyObject *)code);
-        python.Py_DecRef((PyObject *)frame);
-    }
-    python.PyErr_Clear();
-    return inside;
-}
-
-/*
- * OpenSSL is not made for fork: a lock that another thread holds at this moment is held in the child for ever. A thread
- * of keyfob lets go of the GIL while it is inside OpenSSL, and needs it to come out and to get in again. We have the
- * GIL, so when none of these threads is running any more, all have come out and wait for us. The limit is for keys that
- * take long to make, and a child whose parent ran into it is most likely well: locks are held for moments only.
- */
-static void wait_for_openssl(void)
-{
-    PyThreadState *here = python.PyGILState_GetThisThreadState(), *other;
-    struct timespec now, end;
-    int quiet = 0;
-
-    if (here == NULL || here != python.CURRENT_THREAD()) /* in a host of many interpreters, not to be told otherwise */
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += 2;
-    do { /* quiet twice: a thread that was seen waiting may have been woken by one that was seen running */
-        quiet++;
-        for (other = python.PyInterpreterState_ThreadHead(here->interp); other != NULL;
-             other = python.PyThreadState_Next(other))
-            if (other != here && is_inside(other) && is_running(other->native_thread_id))
-                quiet = 0;
-        if (quiet == 0)
-            usleep(50);
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (quiet < 2 && (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec)));
-}
-
 int prepare_python_for_fork(int *gil)
 {
     if (!bound || !python.Py_IsInitialized())
         return 0;
-    if (python.PyGILState_Check())
-        wait_for_openssl(); /* os.fork of a host that is Python itself, which has done everything else */
-    if (!interpreter_is_ours || python.PyGILState_Check())
+    if (!interpreter_is_ours || python.PyGILState_Check()) /* os.fork of a host that is Python itself sees to it all */
         return 0;
     *gil = (int)python.PyGILState_Ensure();
     python.PyOS_BeforeFork();
-    wait_for_openssl();
     return 1;
 }
 

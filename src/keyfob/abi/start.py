@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from keyfob._abi import lib
-from keyfob.abi import entries, filling
+from keyfob.abi import entries, filling, gate
 
 __all__ = ["entries", "filling", "tables"]
 
 
 def tables() -> int:
     """The address of the three functions that a host looks up by name (struct keyfob_tables in abi/build.py)."""
+    gate.install()
     address: int = lib.keyfob_tables_address()
     return address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from _thread import RLock, allocate_lock
 
+from keyfob.aside import ASIDE
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
@@ -36,7 +37,9 @@ class State:
         with self.lock:
             library()
             self.waiting.append(gate)
-        if not gate.acquire(timeout=seconds):
+        with ASIDE:
+            woken = gate.acquire(timeout=seconds)
+        if not woken:
             with self.lock:
                 if gate in self.waiting:
                     self.waiting.remove(gate)

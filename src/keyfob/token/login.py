@@ -15,6 +15,7 @@ from __future__ import annotations
 from _thread import allocate_lock
 
 from keyfob import log
+from keyfob.aside import ASIDE
 from keyfob.spec.constants import CKR, CKU
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import info as limits
@@ -335,7 +336,8 @@ class Login:
             if self.token.closed:
                 return
             self._waiting.append(gate)
-        gate.acquire(timeout=seconds)
+        with ASIDE:
+            gate.acquire(timeout=seconds)
         with self.token.lock:
             if gate in self._waiting:
                 self._waiting.remove(gate)

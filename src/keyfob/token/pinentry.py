@@ -22,6 +22,7 @@ import os
 import time
 from _thread import allocate_lock
 
+from keyfob.aside import ASIDE
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
@@ -199,7 +200,9 @@ class Pinentry:
         watched.register(channel.fileno(), POLLIN)
         while b"\n" not in self._received:
             left = self._deadline - time.monotonic()
-            if left <= 0 or not watched.poll(left * 1000):
+            with ASIDE:
+                ready = left > 0 and watched.poll(left * 1000)
+            if not ready:
                 raise PKCS11Error(CKR.FUNCTION_CANCELED, GIVEN_UP[TIMEOUT])
             try:
                 part = channel.recv(MOST_BYTES)
