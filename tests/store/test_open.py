@@ -260,7 +260,7 @@ def test_wrong_pins_on_a_read_only_store_are_counted_in_the_process(path: Path) 
 READER = """
 import os, pathlib, sys
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import SqliteStore, create, seal
+from keyfob.store import SqliteStore, create, seal, turns
 if os.getuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)

@@ -12,7 +12,8 @@ import pytest
 from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore
-from keyfob.store.counters import PATIENCE, Counters
+from keyfob.store.counters import OLD_ROW, ROW, Counters
+from keyfob.store.database import SqliteDatabase, Writing
 from keyfob.store.info import DEFAULT_MAX_FAILURES
 from tests.store.samples import (
     CHEAP,
@@ -325,39 +326,147 @@ def test_reset_by_another_process_logs_out(path: Path, log: list[str]) -> None:
 # Attempts cut short, and attempts at the same time
 
 
-def test_an_attempt_is_counted_before_the_pin_is_looked_at(path: Path) -> None:
-    """A process killed while it checks a PIN has used up a guess: none is free."""
-    make(path).close()
-    program = """
-import sys
-from keyfob.store import SqliteStore, seal
-def killed(*_):
-    import os, signal
+KILLED = """
+import os, signal, sys
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import SqliteStore, database, seal
+def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-seal.unwrap = killed
-SqliteStore.open(sys.argv[1]).login("user", b"a guess")
+def after(function):
+    def and_then(*arguments):
+        function(*arguments)
+        kill()
+    return and_then
+if sys.argv[2] == "while the PIN is looked at":
+    seal.harden = kill
+elif sys.argv[2] == "before the commit":
+    database.Writing.__exit__ = kill
+elif sys.argv[2] == "after the commit":
+    database.Writing.__exit__ = after(database.Writing.__exit__)
+store = SqliteStore.open(sys.argv[1])
+try:
+    store.login("user", sys.argv[3].encode())
+    print("right", flush=True)
+except PKCS11Error:
+    print("wrong", flush=True)
+kill()
 """
-    for i in range(1, 3):
-        with start_program(program, path) as process:
-            pass
+
+
+@pytest.mark.parametrize(
+    ("moment", "counted", "answers"),
+    [
+        ("while the PIN is looked at", 0, 0),
+        ("before the commit", 0, 0),
+        ("after the commit", 1, 0),
+        ("after the answer", 1, 1),
+    ],
+)
+def test_an_attempt_is_counted_before_it_is_answered(path: Path, moment: str, counted: int, answers: int) -> None:
+    """A process that is killed in the middle of an attempt learnt nothing, or has used up a guess."""
+    make(path).close()
+    said: list[bytes] = []
+    for _ in range(3):
+        with start_program(KILLED, path, moment, "a guess") as process:
+            assert process.stdout is not None
+            said += process.stdout.read().split()
         assert process.returncode == -9
-        store = SqliteStore.open(path)
-        assert store.info().failed_user == i
-        store.close()
+    store = SqliteStore.open(path)
+    assert store.info().failed_user == 3 * counted
+    assert said == [b"wrong"] * 3 * answers
+    store.close()
+
+
+@pytest.mark.parametrize("moment", ["while the PIN is looked at", "before the commit", "after the commit"])
+def test_right_logins_that_are_cut_short_lock_nothing(path: Path, moment: str) -> None:
+    make(path).close()
+    for _ in range(DEFAULT_MAX_FAILURES + 1):
+        with start_program(KILLED, path, moment, USER_PIN.decode()) as process:
+            process.communicate()
+        assert process.returncode == -9
     store = SqliteStore.open(path)
     store.login("user", USER_PIN)
+    store.close()
+
+
+def test_guesses_at_the_same_moment_are_no_more_than_guesses_one_by_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keyfob.store import seal
+
+    make(path).close()
+    threads = 3 * DEFAULT_MAX_FAILURES
+    together, harden = threading.Barrier(threads), seal.harden
+
+    def waits(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
+        together.wait(60)
+        return harden(pin, salt, hardening)
+
+    monkeypatch.setattr(seal, "harden", waits)
+    answers: list[int] = []
+
+    def guess(number: int) -> None:
+        store = SqliteStore.open(path)
+        try:
+            store.login("user", b"guess %d" % number)
+        except PKCS11Error as problem:
+            answers.append(problem.rv)
+        finally:
+            store.close()
+
+    guessing = [threading.Thread(target=guess, args=(number,)) for number in range(threads)]
+    for thread in guessing:
+        thread.start()
+    for thread in guessing:
+        thread.join()
+    assert sorted(answers) == sorted(
+        [CKR.PIN_INCORRECT] * DEFAULT_MAX_FAILURES + [CKR.PIN_LOCKED] * (threads - DEFAULT_MAX_FAILURES)
+    )
+
+
+def test_a_guess_that_cannot_be_counted_is_not_answered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, say: the right PIN is refused like a wrong one, or the disk would be filled to guess."""
+    from keyfob.store import meta
+
+    store = make(path)
+
+    def fails(*_: object) -> None:
+        raise PKCS11Error(CKR.DEVICE_MEMORY, "the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(meta, "write_counters", fails)
+        for pin in (USER_PIN, b"wrong"):
+            with refused(CKR.DEVICE_MEMORY):
+                store.login("user", pin)
+            assert not store.unlocked
     assert store.info().failed_user == 0
     store.close()
 
 
-def test_killed_attempts_lock_in_the_end() -> None:
-    counters = Counters()
-    for _ in range(DEFAULT_MAX_FAILURES):
-        assert counters.admit("user", DEFAULT_MAX_FAILURES, 1000.0)
-    assert not counters.admit("user", DEFAULT_MAX_FAILURES, 1000.0 + PATIENCE / 2)
-    for now in (1000.0 + PATIENCE, 10.0):  # later, and after the clock was put back
-        with refused(CKR.PIN_LOCKED):
-            counters.admit("user", DEFAULT_MAX_FAILURES, now)
+def test_only_an_attempt_that_changes_something_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = make(path), []
+    writing = SqliteDatabase.writing
+
+    def noted(database: SqliteDatabase, *, durable: bool = True) -> Writing:
+        asked.append(durable)
+        return writing(database, durable=durable)
+
+    monkeypatch.setattr(SqliteDatabase, "writing", noted)
+    for pin, durable in ((USER_PIN, False), (b"wrong", True), (USER_PIN, True), (USER_PIN, False)):
+        asked.clear()
+        if pin == USER_PIN:
+            store.login("user", pin)
+        else:
+            with refused(CKR.PIN_INCORRECT):
+                store.login("user", pin)
+        assert asked == [durable]
+        assert store._database.number("PRAGMA synchronous") == 2  # FULL again
+    store.close()
+
+
+def test_what_an_older_keyfob_left_unsettled_counts_as_wrong() -> None:
+    assert Counters.decode(ROW.pack(7, 1000.0, 2, 3, 0, 1, 9)).failed == {"user": 5, "so": 1}
+    assert Counters.decode(OLD_ROW.pack(7, 1000.0, 2, 0, 0, 0)).failed == {"user": 2, "so": 0}
 
 
 def test_an_attempt_that_fails_for_want_of_memory_is_not_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

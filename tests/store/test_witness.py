@@ -148,13 +148,13 @@ def test_a_new_token_of_the_slot_is_not_the_old_one(path: Path) -> None:
     store.reset("another", SO_PIN)
     store.close()
     assert machine.said == []
-    assert [file.name for file in machine.seen.iterdir()] == [SERIAL]
+    assert [file.name for file in machine.seen.glob("[!.]*")] == [SERIAL]
 
 
 def test_a_damaged_witness_is_named_and_written_anew(path: Path) -> None:
     machine = Machine(path)
     machine.guess(USER_PIN)
-    [file] = machine.seen.iterdir()
+    [file] = machine.seen.glob("[!.]*")
     file.write_bytes(b"\0" * file.stat().st_size)
     machine.guess(USER_PIN)
     assert any("is damaged" in line for line in machine.said)

@@ -1,10 +1,4 @@
-"""The counters of a token that change without login: writes to objects, and wrong PINs.
-
-An attempt is counted before its PIN is looked at and settled afterwards, so that killing the process in between gives
-no free guess. Yet ten processes that log in at the same moment with the right PIN must not lock each other out: what
-has begun but is not settled is counted apart, as `pending`, and an attempt that these alone would forbid waits for
-them.
-"""
+"""The counters of a token that change without login: writes to objects, and attempts at PINs."""
 
 from __future__ import annotations
 
@@ -14,48 +8,42 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
 ROLES = ("user", "so")
+# Where `encode` writes 0 an older keyfob kept when an attempt had begun, and those that were not settled, by role.
 ROW = struct.Struct("<QdIIIIQ")
 OLD_ROW = struct.Struct("<QdIIII")  # until schema 3, without `tries`
 MOST_VERSIONS = 1 << 62
 MOST_FAILURES = 0xFFFF_FFFF
-PATIENCE = 5.0  # seconds after which an unsettled attempt is one of a dead process
 
 
 class Counters:
     """`version`: writes to objects so far. `tries`: attempts at a PIN so far, which no right one sets back.
 
-    `begun`: when a PIN was tried last, in seconds since 1970.
-
-    `failed` and `pending`, by role: wrong PINs since the last right one, and attempts not settled.
+    `failed`, by role: wrong PINs since the last right one.
     """
 
-    __slots__ = ("begun", "failed", "pending", "tries", "version")
+    __slots__ = ("failed", "tries", "version")
 
     def __init__(self, version: int = 0) -> None:
         self.version = version
         self.tries = 0
-        self.begun = 0.0
         self.failed = dict.fromkeys(ROLES, 0)
-        self.pending = dict.fromkeys(ROLES, 0)
 
     def encode(self) -> bytes:
-        numbers = (self.failed["user"], self.pending["user"], self.failed["so"], self.pending["so"])
-        return ROW.pack(self.version, self.begun, *numbers, self.tries)
+        return ROW.pack(self.version, 0.0, self.failed["user"], 0, self.failed["so"], 0, self.tries)
 
     @classmethod
     def decode(cls, value: bytes) -> Counters:
-        """ValueError unless `encode` could have written it."""
+        """ValueError unless `encode` could have written it, here or in an older keyfob."""
         counters = cls()
         try:
             padded = value + bytes(ROW.size - OLD_ROW.size) if len(value) == OLD_ROW.size else value
-            version, counters.begun, user, user_pending, so, so_pending, counters.tries = ROW.unpack(padded)
+            version, _, user, user_unsettled, so, so_unsettled, counters.tries = ROW.unpack(padded)
         except struct.error as problem:
             raise ValueError(str(problem)) from None
         if version > MOST_VERSIONS:
             raise ValueError("the counter of versions is out of bounds")
         counters.version = version
-        counters.failed.update(user=user, so=so)
-        counters.pending.update(user=user_pending, so=so_pending)
+        counters.failed.update(user=min(user + user_unsettled, MOST_FAILURES), so=min(so + so_unsettled, MOST_FAILURES))
         return counters
 
     def next_version(self) -> int:
@@ -64,28 +52,14 @@ class Counters:
         self.version += 1
         return self.version
 
-    def admit(self, role: str, max_failures: int, now: float) -> bool:
-        """Count an attempt; CKR_PIN_LOCKED when there were too many. False: wait for those that are under way."""
-        failed, pending = self.failed[role], self.pending[role]
+    def refuse_if_locked(self, role: str, max_failures: int, failed_here: int = 0) -> None:
+        """CKR_PIN_LOCKED after too many wrong PINs. `failed_here`: those that could not be written down."""
+        failed = self.failed[role] + failed_here
         if failed >= max_failures:
             raise PKCS11Error(CKR.PIN_LOCKED, f"the {role} PIN is locked after {failed} wrong ones")
-        if failed + pending >= max_failures:
-            if 0.0 <= now - self.begun < PATIENCE:
-                return False
-            text = f"the {role} PIN is locked after {failed} wrong ones and {pending} attempts cut short"
-            raise PKCS11Error(CKR.PIN_LOCKED, text)
-        self.pending[role] = pending + 1
-        self.tries += 1
-        self.begun = now
-        return True
 
     def succeed(self, role: str) -> None:
-        self.failed[role] = self.pending[role] = 0
+        self.failed[role] = 0
 
     def fail(self, role: str) -> None:
         self.failed[role] = min(self.failed[role] + 1, MOST_FAILURES)
-        self.withdraw(role)
-
-    def withdraw(self, role: str) -> None:
-        """An attempt ended without an answer about its PIN."""
-        self.pending[role] = max(self.pending[role] - 1, 0)

@@ -13,6 +13,7 @@ import apsw
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
+from keyfob.store.patience import Patience
 from keyfob.store.watch import FileStatus, SharedHeader, Unknown
 
 TYPE_CHECKING = False
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from keyfob.store.protocol import Row
+    from keyfob.store.watch import Watcher
 
-BUSY_TIMEOUT_MS = 10_000
 MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
-
-Watcher = SharedHeader | FileStatus | Unknown
 
 # (kind of SQLite's error, what a caller of PKCS #11 is told), the first that fits.
 ANSWERS: tuple[tuple[type[Exception], int], ...] = (
@@ -130,7 +129,7 @@ class SqliteDatabase:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         connection = apsw.Connection(path, flags=flags)
         try:
-            _configure(connection)
+            patience = _configure(connection)
             _recognise(connection, path)
             refuses_writing = connection.readonly("main")
             if not refuses_writing:
@@ -139,6 +138,7 @@ class SqliteDatabase:
                 watcher: Watcher = SharedHeader(path)
             except (OSError, ValueError):
                 watcher = Unknown()
+            patience.watcher = watcher
             database = cls(connection, path, read_only=refuses_writing, watcher=watcher)
             database._accept_schema()
         except BaseException:
@@ -242,9 +242,9 @@ class SqliteDatabase:
 
     # Transactions and changes
 
-    def writing(self) -> Writing:
-        """`with database.writing(): ...` is one durable transaction, or nothing when it raises."""
-        return Writing(self)
+    def writing(self, *, durable: bool = True) -> Writing:
+        """See the Database protocol."""
+        return Writing(self, durable=durable)
 
     def call_when_changed(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -339,17 +339,20 @@ class SqliteDatabase:
 class Writing:
     """A write transaction: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when the block raises."""
 
-    __slots__ = ("_database",)
+    __slots__ = ("_database", "_durable")
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, *, durable: bool) -> None:
         self._database = database
+        self._durable = durable
 
     def __enter__(self) -> None:
         database = self._database
         if database.read_only:
             raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
-        database.run("BEGIN IMMEDIATE")
         try:
+            if not self._durable:
+                database.run("PRAGMA synchronous = NORMAL")
+            database.run("BEGIN IMMEDIATE")
             database.notice()
         except BaseException:
             self._roll_back()
@@ -357,27 +360,38 @@ class Writing:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            try:
-                self._database.run("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-            self._database.committed()
+            self._commit()
         else:
             self._roll_back()
 
+    def _commit(self) -> None:
+        try:
+            self._database.run("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self._database.committed()
+        self._be_durable_again()
+
     def _roll_back(self) -> None:
         connection = self._database.connection
-        if connection.in_transaction:
-            try:
+        try:
+            if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            except apsw.Error:  # SQLite has rolled back by itself on a full disk or an I/O error
-                return
+        except apsw.Error:  # SQLite has rolled back by itself on a full disk or an I/O error
+            return
+        finally:
+            self._be_durable_again()
+
+    def _be_durable_again(self) -> None:
+        if not self._durable:
+            self._database.run("PRAGMA synchronous = FULL")
 
 
-def _configure(connection: apsw.Connection) -> None:
-    """Durable commits, no leftovers, and nothing in a prepared file that runs by itself."""
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+def _configure(connection: apsw.Connection) -> Patience:
+    """Durable commits, no leftovers, and nothing in a prepared file that runs by itself; who waits for its locks."""
+    patience = Patience()
+    connection.set_busy_handler(patience)
     # No checkpoint by chance: not in a child that inherited the connection, nor on a store that we are about to refuse.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -388,6 +402,7 @@ def _configure(connection: apsw.Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     for setting in ("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"):
         connection.execute(f"PRAGMA {setting}").fetchall()
+    return patience
 
 
 def _recognise(connection: apsw.Connection, path: str) -> None:

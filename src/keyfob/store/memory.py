@@ -125,7 +125,7 @@ class MemoryStore:
             if role not in self._pins:
                 rv = CKR.USER_PIN_NOT_INITIALIZED if role == "user" else CKR.PIN_INCORRECT
                 raise PKCS11Error(rv, f"the token has no {role} PIN")
-            self._tries.admit(role, DEFAULT_MAX_FAILURES, 0.0)
+            self._tries.refuse_if_locked(role, DEFAULT_MAX_FAILURES)
             if not same_bytes(self._pins[role], pin):
                 self._tries.fail(role)
                 raise PKCS11Error(CKR.PIN_INCORRECT, f"the {role} PIN is wrong")

@@ -247,7 +247,7 @@ class Meta:
         return self._info
 
     def _make_info(self, failed_here: Mapping[str, int]) -> TokenInfo:
-        failed = {role: self.counters.failed[role] + self.counters.pending[role] + failed_here[role] for role in ROLES}
+        failed = {role: self.counters.failed[role] + failed_here[role] for role in ROLES}
         settings = self.settings
         general_access = bool(self.value("file_wrapping"))
         return TokenInfo(

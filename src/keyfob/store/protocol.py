@@ -54,8 +54,12 @@ class Database(Protocol):
     def problems(self) -> list[str]:
         """What is wrong with the database below the tables' contents, a line each."""
 
-    def writing(self) -> AbstractContextManager[None]:
-        """`with database.writing(): ...` is one durable transaction, or nothing when it raises; the only one of all."""
+    def writing(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """`with database.writing(): ...` is one durable transaction, or nothing when it raises; the only one of all.
+
+        Where it need not be `durable` a power failure may undo it, and others before it that need not be, and nothing
+        else may; the next durable one makes it so, too.
+        """
 
     def call_when_changed(self, changed: Callable[[], None]) -> None:
         """Call this, within whatever call notices it, when the content is no longer what was read before."""

@@ -2,11 +2,13 @@
 
 Argon2id runs outside of the store's lock and of every transaction, so that other threads and processes go on meanwhile;
 what was true before it is checked again after it.
+
+An attempt at a PIN is counted, and settled, in the one transaction that comes before its answer: who kills the process
+before that has learnt nothing, who kills it afterwards gets no guess back, and no attempt is ever half counted. Of many
+at the same moment each asks in its transaction whether the PIN is locked by now.
 """
 
 from __future__ import annotations
-
-import time
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -27,8 +29,23 @@ if TYPE_CHECKING:
     from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
 
-PAUSE = 0.02  # seconds between looks at whether other attempts are settled
 STAND_IN = "stand-in"
+
+
+class Attempt:
+    """At a PIN, looked at and not answered: `keys` are None where it was wrong.
+
+    `durable`: it must outlast a power failure. One that is right and finds nothing to set back need not: each durable
+    commit waits for the disk, and hundreds of programs may start at once.
+    """
+
+    __slots__ = ("durable", "keys", "role", "wrapping")
+
+    def __init__(self, role: str, wrapping: bytes, keys: Keys | None, *, durable: bool) -> None:
+        self.role = role
+        self.wrapping = wrapping
+        self.keys = keys
+        self.durable = durable or keys is None
 
 
 class Vault:
@@ -47,6 +64,7 @@ class Vault:
         "_opened_by_empty_pin",
         "_stands_in_until",
         "_told",
+        "_turns",
         "_witness",
         "keys",
         "lock",
@@ -76,6 +94,7 @@ class Vault:
         self.role: str | None = None
         self.roster = Roster(database, self.tell)
         self._witness = None if witness is None else Witness(witness, self.tell)
+        self._turns = witness  # the folder where turns are taken
 
     @property
     def sees_private(self) -> bool:
@@ -133,11 +152,9 @@ class Vault:
         """Check the PIN and keep the keys."""
         if role == "so" and not pin and self._stand_in():
             return
-        wrapping = self._admit(role)
-        keys = self._open(role, pin, wrapping)
+        attempt = self._look_at(role, pin)
         with self.lock:
-            self._settle(role, keys, wrapping)
-            self._keep(role, keys)
+            self._keep(role, self._answer(attempt))
             self._opened_by_empty_pin = not pin
         if role == "so" and pin:
             self._wrap_for_so(pin)
@@ -198,11 +215,9 @@ class Vault:
 
     def verify(self, role: str, pin: bytes) -> None:
         """Check the PIN; only the counters change."""
-        wrapping = self._admit(role)
-        keys = self._open(role, pin, wrapping)
+        attempt = self._look_at(role, pin)
         with self.lock:
-            self._settle(role, keys, wrapping)
-        keys.wipe()
+            self._answer(attempt).wipe()
 
     def unlock_with_key_file(self) -> None:
         """Open a token without PIN."""
@@ -233,7 +248,7 @@ class Vault:
                     self._catch_up(facts)
                     meta.write_counters(self._database, facts.counters)
                     self._adopt(keys, facts)
-            self._note(facts)
+                self._note(facts)
             self._keep("file", keys)
 
     def forget_keys(self) -> None:
@@ -251,83 +266,87 @@ class Vault:
         self.forget_keys()
         self.keys, self.role = keys, role
 
-    # One attempt at a PIN: admitted, opened, settled
+    # One attempt at a PIN: looked at, then counted and answered
 
-    def _admit(self, role: str) -> bytes:
-        """Count the attempt durably; the wrapped master key to try it on."""
+    def _look_at(self, role: str, pin: bytes) -> Attempt:
+        """The slow part, without any lock. CKR_PIN_LOCKED without looking."""
+        from keyfob.store import seal
+        from keyfob.store.turns import Turn
+
         if role not in ROLES:
             raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
-        while True:
-            with self.lock:
-                self._database.refresh()
-                if self._database.read_only:
-                    return self._admit_without_writing(role)
-                with self._database.writing():
-                    facts = self.facts()
-                    wrapping = _wrapping(facts, role)
-                    self.forget_facts()  # what a transaction changes in them must not outlive its failure
-                    self._catch_up(facts)
-                    admitted = facts.counters.admit(role, facts.max_failures, time.time())
-                    if admitted:
-                        meta.write_counters(self._database, facts.counters)
-                if admitted:
-                    self._note(facts)
-                    return wrapping
-            time.sleep(PAUSE)
-
-    def _admit_without_writing(self, role: str) -> bytes:
-        """On a read-only store guesses are counted by process; whoever can copy the file guesses elsewhere anyway."""
-        facts = self.facts()
-        failed = facts.counters.failed[role] + facts.counters.pending[role] + self._failed_here[role]
-        if failed >= facts.max_failures:
-            raise PKCS11Error(CKR.PIN_LOCKED, f"the {role} PIN is locked after {failed} wrong ones")
-        wrapping = _wrapping(facts, role)
-        self._failed_here[role] += 1
-        return wrapping
-
-    def _open(self, role: str, pin: bytes, wrapping: bytes) -> Keys:
-        """The slow part, without any lock. CKR_PIN_INCORRECT settles the attempt."""
-        from keyfob.store import seal
-
+        with self.lock:
+            self._database.refresh()
+            facts = self.facts()
+            self.forget_facts()  # what the witness knows better is not for others
+            wrapping = _wrapping(facts, role)
+            durable = self._catch_up(facts) or facts.counters.failed[role] > 0 or self._is_news(facts)
+            self._refuse_if_locked(facts, role)
         try:
-            master = seal.unwrap(wrapping, role, pin)
+            with Turn(self._turns):
+                master = seal.unwrap(wrapping, role, pin)
         except ValueError as problem:
-            self._withdraw(role)
             raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {WRAPPING_OF[role]}: {problem}") from None
-        except BaseException:
-            self._withdraw(role)
-            raise
-        if master is None:
-            with self.lock:
-                if not self._database.read_only:
-                    self._change_counters(lambda facts: facts.counters.fail(role))
-            raise PKCS11Error(CKR.PIN_INCORRECT, f"the {role} PIN is wrong")
-        return seal.Keys(master)
+        return Attempt(role, wrapping, None if master is None else seal.Keys(master), durable=durable)
 
-    def _settle(self, role: str, keys: Keys, wrapping: bytes) -> None:
-        """The PIN was right: counters to zero, and at a user's login a MAC for what was written without one."""
-        if self._database.read_only:
-            self._failed_here[role] = 0
-            self.forget_facts()
-            self._check_total(self._facts_for(keys))
-            return
+    def _answer(self, attempt: Attempt) -> Keys:
+        """Within the lock, and after the attempt is counted: the keys, or CKR_PIN_INCORRECT."""
+        keys = attempt.keys
         try:
-            with self._database.writing():
-                facts = self._facts_for(keys)
-                if _wrapping(facts, role) != wrapping:
-                    raise PKCS11Error(CKR.PIN_INCORRECT, f"the {role} PIN was changed at this moment")
+            if self._database.read_only:
+                self._count_here(attempt)
+            else:
+                self._count(attempt)
+        finally:
+            self.forget_facts()
+        if keys is None:
+            raise PKCS11Error(CKR.PIN_INCORRECT, f"the {attempt.role} PIN is wrong")
+        if not self._database.read_only:
+            self._drop_key_file(keys)
+        return keys
+
+    def _count(self, attempt: Attempt) -> None:
+        """At a user's login there is also a MAC for what was written without one."""
+        role, keys = attempt.role, attempt.keys
+        with self._database.writing(durable=attempt.durable):
+            facts = Meta.load(self._database)
+            self._catch_up(facts)
+            self._refuse_if_locked(facts, role)
+            facts.counters.tries += 1
+            if keys is None:
+                facts.counters.fail(role)
+                meta.write_counters(self._database, facts.counters)
+            else:
+                self._authenticate(facts, attempt, keys)
                 facts.counters.succeed(role)
                 meta.write_counters(self._database, facts.counters)
                 self._check_total(facts)
                 if role == "user":
                     self._adopt(keys, facts)
+        if attempt.durable:
             self._note(facts)
-        except PKCS11Error:
-            self._withdraw(role)
-            raise
-        finally:
-            self.forget_facts()
-        self._drop_key_file(keys)
+
+    def _count_here(self, attempt: Attempt) -> None:
+        """On a read-only store guesses are counted by process; whoever can copy the file guesses elsewhere anyway."""
+        role, keys = attempt.role, attempt.keys
+        facts = Meta.load(self._database)
+        self._refuse_if_locked(facts, role)
+        if keys is None:
+            self._failed_here[role] += 1
+            return
+        self._authenticate(facts, attempt, keys)
+        self._failed_here[role] = 0
+        self._check_total(facts)
+
+    def _authenticate(self, facts: Meta, attempt: Attempt, keys: Keys) -> None:
+        """By the keys that were right a moment ago."""
+        facts.authenticate(keys)
+        self._tell_problems(facts)
+        if _wrapping(facts, attempt.role) != attempt.wrapping:
+            raise PKCS11Error(CKR.PIN_INCORRECT, f"the {attempt.role} PIN was changed at this moment")
+
+    def _refuse_if_locked(self, facts: Meta, role: str) -> None:
+        facts.counters.refuse_if_locked(role, facts.max_failures, self._failed_here[role])
 
     def _adopt(self, keys: Keys, facts: Meta) -> None:
         """Vouch for what was written and removed without login."""
@@ -377,31 +396,17 @@ class Vault:
         if facts.has_roster and not self.roster.adds_up_to(facts.total):
             self.tell("roster: parts of it were removed or put back to older ones: it was tampered with")
 
-    def _withdraw(self, role: str) -> None:
-        """An attempt that ended without an answer does not count; where even that fails, it does."""
-        with self.lock:
-            try:
-                if self._database.read_only:
-                    self._failed_here[role] -= 1
-                else:
-                    self._change_counters(lambda facts: facts.counters.withdraw(role))
-            except PKCS11Error as problem:
-                self.tell(f"an attempt to log in stays counted: {problem}")
-
-    def _change_counters(self, change: Callable[[Meta], None]) -> None:
-        with self._database.writing():
-            facts = self.facts()
-            self.forget_facts()
-            change(facts)
-            meta.write_counters(self._database, facts.counters)
-        self._note(facts)
-
     # The second place that knows the counters
 
     def _catch_up(self, facts: Meta) -> bool:
         """Whether this is an older copy of the token; its counters go on from where they were."""
         serial = facts.readable_serial
         return self._witness is not None and serial is not None and self._witness.catch_up(serial, facts.counters)
+
+    def _is_news(self, facts: Meta) -> bool:
+        """Whether the witness does not know of this version of the token, or of no version at all."""
+        serial = facts.readable_serial
+        return self._witness is not None and serial is not None and not self._witness.knows(serial, facts.counters)
 
     def note(self) -> None:
         """After a commit that `settle_write` was part of."""
@@ -491,17 +496,16 @@ class Vault:
         """C_InitToken: after the right SO PIN every object, PIN and key file goes; serial, kind and limits stay."""
         from keyfob.store import rekey, seal
 
-        wrapping = self._admit("so")
-        old = self._open("so", so_pin, wrapping)
+        attempt = self._look_at("so", so_pin)
         with self.lock:
-            self._settle("so", old, wrapping)
+            old = self._answer(attempt)
             hardening = self._facts_for(old).hardening
         keys = seal.Keys.generate()
         so_facts = rekey.so_facts(keys, so_pin, hardening)
         with self.lock:
             with self._database.writing():
                 facts = self._facts_for(old)
-                if _wrapping(facts, "so") != wrapping:
+                if _wrapping(facts, "so") != attempt.wrapping:
                     raise PKCS11Error(CKR.PIN_INCORRECT, "the so PIN was changed at this moment")
                 values = rekey.start_anew(self._database, facts, keys, label) | so_facts
                 meta.write(self._database, values, keys)

@@ -70,6 +70,9 @@ class Unknown:
         return None
 
 
+Watcher = SharedHeader | FileStatus | Unknown
+
+
 def _forget_deleted_files() -> None:
     """SQLite deletes -shm when the last connection of all closes; then no lock on it matters any more."""
     for identity, (descriptor, _) in list(_maps.items()):

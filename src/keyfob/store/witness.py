@@ -5,9 +5,9 @@ it is old. So the counters of a token are kept beside in a file of their own, be
 and a token that is behind them was put back: by somebody who restored a backup, or who wants another ten PIN guesses.
 The guesses do not come back: the failures that were counted here count on.
 
-The witness is written after each commit and never waited for: where a crash loses its last words it knows less, which
-raises no false alarm. It knows one token by its serial number, holds nothing secret, and whoever can write to both
-places can put back both.
+The witness is written after each durable commit and never waited for: where a crash loses its last words it knows less,
+which raises no false alarm. It knows one token by its serial number, holds nothing secret, and whoever can write to
+both places can put back both.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Witness:
             for role, number in zip(ROLES, failed, strict=True):
                 counters.failed[role] = max(counters.failed[role], number)
         return behind
+
+    def knows(self, serial: str, counters: Counters) -> bool:
+        """Whether the token's present version was noted."""
+        seen = self._read(serial)
+        return seen is not None and seen[0] == counters.version
 
     def note(self, serial: str, counters: Counters) -> None:
         """Remember how far the token has come; best effort."""

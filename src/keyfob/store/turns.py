@@ -1,0 +1,89 @@
+"""No more PINs are hardened at a time than this machine has processors, whatever the number of processes.
+
+Each takes a processor and 64 MiB or more: four hundred programs that start at once would take 25 GiB, and none would be
+ready sooner. So each takes a turn: a lock on one byte of a file in the folder of the witnesses. The kernel gives it
+back when a process dies, whatever way. Nobody fails for want of a turn: after a while one goes without.
+
+The locks belong to open files and not to processes (F_OFD_SETLK of fcntl(2)), so threads take turns, too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from errno import EACCES, EAGAIN
+from fcntl import F_OFD_SETLK, F_WRLCK, fcntl
+from struct import Struct
+
+from keyfob.aside import ASIDE
+
+NAME = ".turns"  # no serial number's file is called so
+MOST = 8  # turns, where there are more processors
+LONGEST = 30.0  # seconds without a turn, as where programs were stopped in the middle of theirs
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds
+PLACE = Struct("hhqqi")  # struct flock: type, whence, start, length, process
+
+_open: set[int] = set()
+
+
+class Turn:
+    """`with Turn(folder): ...`; None, or a folder that cannot be written, makes nobody wait."""
+
+    __slots__ = ("_descriptor", "_folder")
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> None:
+        if self._folder is None:
+            return
+        try:
+            self._descriptor = _opened(self._folder)
+            self._wait(self._descriptor)
+        except OSError:  # this file system has no such locks, or no room
+            return
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            _open.discard(self._descriptor)
+            os.close(self._descriptor)
+
+    def _wait(self, descriptor: int) -> None:
+        end, pause = time.monotonic() + LONGEST, SHORTEST_PAUSE
+        while not _take_one(descriptor) and time.monotonic() < end:
+            with ASIDE:
+                time.sleep(pause * (0.5 + os.urandom(1)[0] / 255))
+            pause = min(1.5 * pause, LONGEST_PAUSE)
+
+
+def _opened(folder: str) -> int:
+    path, how = os.path.join(folder, NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, how, 0o600)
+    except FileNotFoundError:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        descriptor = os.open(path, how, 0o600)
+    _open.add(descriptor)
+    return descriptor
+
+
+def _take_one(descriptor: int) -> bool:
+    for place in range(min(len(os.sched_getaffinity(0)), MOST)):
+        try:
+            fcntl(descriptor, F_OFD_SETLK, PLACE.pack(F_WRLCK, os.SEEK_SET, place, 1, 0))
+        except OSError as problem:
+            if problem.errno not in (EACCES, EAGAIN):
+                raise
+        else:
+            return True
+    return False
+
+
+def _in_child() -> None:
+    """What other threads of the parent have is not kept for them here."""
+    while _open:
+        os.close(_open.pop())
+
+
+os.register_at_fork(after_in_child=_in_child)
