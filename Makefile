@@ -74,8 +74,8 @@ clean: ## remove what was built, and .venv
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # A Python that is named may be another than last time.
-$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt scripts/bootstrap.sh $(if $(PYTHON),always)
-	@PYTHON='$(PYTHON)' scripts/bootstrap.sh $(VENV) requirements/runtime.txt requirements/build.txt
+$(VENV)/.runtime: requirements/runtime.txt requirements/postgresql.txt requirements/build.txt scripts/bootstrap.sh $(if $(PYTHON),always)
+	@PYTHON='$(PYTHON)' scripts/bootstrap.sh $(VENV) requirements/runtime.txt requirements/postgresql.txt requirements/build.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime

@@ -9,7 +9,7 @@ trap 'rm -rf "$scratch"' EXIT
 "$python" -m venv "$scratch/venv"
 "$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check pip-tools
 cd requirements
-for name in runtime build dev; do
+for name in runtime postgresql build dev; do
     echo "locking requirements/$name.txt"
     "$scratch/venv/bin/pip-compile" --quiet ${UPGRADE:+--upgrade} --generate-hashes --allow-unsafe --strip-extras \
         --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file "$name.txt" "$name.in"

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 nss="certutil:libnss3-tools"
 openssl="openssl:openssl"
 case ${1:-} in
-    test) wanted="$nss $openssl pkcs11-tool:opensc softhsm2-util:softhsm2 p11-kit:p11-kit readelf:binutils p11tool:gnutls-bin pinentry-curses:pinentry-curses nss-config:libnss3-dev pkg-config:pkg-config" ;;
+    test) wanted="$nss $openssl pkcs11-tool:opensc softhsm2-util:softhsm2 p11-kit:p11-kit readelf:binutils p11tool:gnutls-bin pinentry-curses:pinentry-curses nss-config:libnss3-dev pkg-config:pkg-config pg_lsclusters:postgresql" ;;
     demo) wanted="$nss $openssl pkcs11-tool:opensc" ;;
     bench) wanted="$nss softhsm2-util:softhsm2 gcc:gcc" ;;
     firefox)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import keyfob
+from keyfob.store import open_shelf
 from tests.client import Client, ffi
+from tests.postgres import Server
+
+if TYPE_CHECKING:
+    from keyfob.store import Shelf
 
 SO_PIN = b"so-pin-12345"
 PIN = b"user-pin-1"
@@ -22,6 +28,30 @@ def module_path() -> Path:
     if not path.exists():
         pytest.fail(f"{path.name} is not built: run `make build`")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, for all tests of this process that want one."""
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database_url(postgres: Server) -> str:
+    """The URL of a fresh database that is ready for tokens."""
+    from keyfob.store.postgres.server import Server as Place
+
+    url = postgres.empty_database()
+    assert Place(url, "/nowhere").initialise()
+    return url
+
+
+@pytest.fixture
+def shelf(database_url: str, tmp_path: Path) -> Shelf:
+    """Where tokens are kept in a PostgreSQL database."""
+    return open_shelf(database_url, str(tmp_path))
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@
 $XDG_CONFIG_HOME/keyfob/config.toml, $XDG_DATA_HOME/keyfob/tokens, $XDG_STATE_HOME/keyfob/keyfob.log. A missing file is
 never an error; a faulty one is named in the log and its defaults hold.
 
+`KEYFOB_STORE=postgresql://...` keeps tokens in a PostgreSQL database instead of the folder, see docs/postgresql.md.
+
     [log]
     level = "info"          # debug, info, warning, error, off
 
@@ -19,6 +21,11 @@ never an error; a faulty one is named in the log and its defaults hold.
     [pinentry]              # what asks for the PIN of a token with protected_path
     program = "pinentry"
     timeout = 60            # seconds
+
+    [store]
+    url = "postgresql:///keyfob"    # KEYFOB_STORE goes before it
+    patience = 10           # seconds for which calls wait for a server that is away
+    max_age_ms = 0          # for so long what was read counts as current without asking the server
 
     [audit]                 # token/audit.py
     enabled = true
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # What abi/ reads through the C library's getenv, so that a host's setenv() counts too.
-VARIABLES = ("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+VARIABLES = ("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "KEYFOB_STORE")
 
 
 class TokenSettings:
@@ -61,7 +68,10 @@ class TokenSettings:
 
 
 class Config:
-    """`tokens`: the folder of token files. Numbers are checked; what is out of range falls back with a log line."""
+    """`tokens`: the folder of token files; `store`: the URL of a server that has the tokens instead, or empty.
+
+    Numbers are checked; what is out of range falls back with a log line.
+    """
 
     __slots__ = (
         "audit",
@@ -74,10 +84,13 @@ class Config:
         "hardening",
         "log_file",
         "log_level",
+        "max_age_ms",
         "max_sessions",
         "min_pin",
+        "patience",
         "pinentry",
         "pinentry_timeout",
+        "store",
         "tokens",
     )
 
@@ -94,6 +107,9 @@ class Config:
         self.hardening: tuple[int, int] | None = None  # (memory in KiB, iterations), None: the store's default
         self.min_pin = 4
         self.delay = True
+        self.store = ""
+        self.patience = 10  # seconds
+        self.max_age_ms = 0
         self.pinentry = "pinentry"
         self.pinentry_timeout = 60  # seconds
         self.by_label: dict[str, TokenSettings] = {}
@@ -133,6 +149,7 @@ def load(environment: Mapping[str, str], problems: list[str] | None = None) -> C
             below("XDG_STATE_HOME", ".local/state", "keyfob.log"),
         )
     found = _read(config)
+    config.store = environment.get("KEYFOB_STORE") or config.store
     log.configure(config.log_file, config.log_level)
     for problem in found:
         log.line("warning", f"{config.file}: {problem}")
@@ -186,6 +203,10 @@ class _Reader:
             config.log_level = level
         else:
             self.problems.append(f"log.level must be one of {', '.join(log.LEVELS)}")
+        store = self.table(self.data, "store", ("url", "patience", "max_age_ms"))
+        config.store = self.text(store, "store.url", config.store) if "url" in store else config.store
+        config.patience = self.number(store, "store.patience", config.patience, 0, 600)
+        config.max_age_ms = self.number(store, "store.max_age_ms", config.max_age_ms, 0, 60_000)
         audit = self.table(self.data, "audit", ("enabled", "file", "max_kib", "keep"))
         config.audit = self.truth(audit, "audit.enabled", default=config.audit)
         config.audit_file = self.text(audit, "audit.file", config.audit_file)

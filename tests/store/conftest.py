@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.store.samples import make, make_in_memory
+from tests.store.samples import make, make_in_memory, make_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +33,16 @@ def sqlite_store(path: Path, log: list[str]) -> Iterator[SqliteStore]:
     store.close()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop), "memory"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """The same token of either kind: both PINs set, locked."""
+    """The same token of each kind: both PINs set, locked."""
     if request.param == "sqlite":
         yield request.getfixturevalue("sqlite_store")
+    elif request.param == "postgresql":
+        shelf = request.getfixturevalue("shelf")
+        made = make_on(shelf)
+        yield made
+        made.close()
     else:
         memory = make_in_memory()
         yield memory

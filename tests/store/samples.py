@@ -18,7 +18,7 @@ from keyfob.store import Hardening, MemoryStore, SqliteStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyfob.store import Attributes
+    from keyfob.store import Attributes, Shelf, Store
 
 USER_PIN, SO_PIN = b"user's secret", b"officer's secret"
 SERIAL = "0123456789abcdef"
@@ -89,6 +89,23 @@ def make(path: Path, *, log: Callable[[str], None] | None = None, so_pin: bytes 
         log=log or (lambda _: None),
     )
     store.login("so", so_pin)
+    store.set_pin("user", USER_PIN)
+    store.logout()
+    return store
+
+
+def make_on(shelf: Shelf, slot_id: int = 1, *, log: Callable[[str], None] | None = None) -> Store:
+    """The same on a shelf."""
+    store = shelf.create(
+        slot_id,
+        log or (lambda _: None),
+        label="a token",
+        serial=SERIAL,
+        kind="multipurpose",
+        so_pin=SO_PIN,
+        hardening=CHEAP,
+    )
+    store.login("so", SO_PIN)
     store.set_pin("user", USER_PIN)
     store.logout()
     return store

@@ -29,6 +29,7 @@ COMMANDS = {
     "backup": ("backup", "backup"),
     "restore": ("restore", "restore"),
     "migrate": ("migrate", "migrate"),
+    "store": ("store", "store"),
     "pin": ("pin", "pin"),
     "delete": ("delete", "delete"),
     "verify": ("verify", "verify"),

@@ -17,15 +17,17 @@ from keyfob.store.rekey import fresh_facts, so_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyfob.store.hardening import Hardening
-    from keyfob.store.seal import Keys
+    from keyfob.store.protocol import Database
 
 MAX_SERIAL = 16
 # Bytes 18 and 19 of a database file: 2 means WAL (sqlite.org/fileformat2.html, 1.3.3).
 WAL_MARK = slice(18, 20)
 
 
-def create_token(
+def filling(
     path: str,
     *,
     label: str,
@@ -33,11 +35,13 @@ def create_token(
     kind: str,
     so_pin: bytes,
     hardening: Hardening,
-    general_access: bool,
-    key_file: str | None,
+    key_file: str | None = None,
     empty_pin: bool = False,
-) -> None:
-    """See SqliteStore.create."""
+) -> Callable[[Database], None]:
+    """What writes a new token's facts into empty tables. `key_file`: of a token of general access; made if need be.
+
+    `path`: where the token's file is, or would be. See SqliteStore.create.
+    """
     from keyfob.store import seal
 
     check_label(label)
@@ -45,11 +49,6 @@ def create_token(
         check_pin_length(so_pin)
     if not 1 <= len(serial.encode()) <= MAX_SERIAL:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"a serial number has 1 to {MAX_SERIAL} bytes")
-    leftovers = _leftovers(
-        path
-    )  # looked at first: what is there before the file is not is no other process's new token
-    if os.path.lexists(path):
-        raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {path} already")
     keys = seal.Keys.generate()
     facts = fresh_facts(keys, 1, label.encode(), 0) | {
         "created": NUMBER.pack(int(time.time())),
@@ -58,9 +57,7 @@ def create_token(
         "max_failures": NUMBER.pack(DEFAULT_MAX_FAILURES),
         "serial": serial.encode(),
     }
-    if general_access:
-        if key_file is None:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "a token without PIN needs a key file")
+    if key_file is not None:
         facts[WRAPPING_OF["file"]] = seal.wrap_with_key(keys.master, "file", key_files.obtain(key_file))
         facts["key_file"] = key_files.name_for(key_file, path).encode()
         if empty_pin:
@@ -71,8 +68,22 @@ def create_token(
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "only a token of general access has the empty user PIN")
     else:
         facts |= so_facts(keys, so_pin, hardening)
-    image = _image(path, facts, keys)
-    keys.wipe()
+
+    def fill(database: Database) -> None:
+        meta.write(database, facts, keys)
+        meta.write_counters(database, Counters())
+        keys.wipe()
+
+    return fill
+
+
+def build(path: str, fill: Callable[[Database], None]) -> None:
+    """A new token file whose tables `fill` writes; CKR_FUNCTION_FAILED when there is a file already: it stays."""
+    # Looked at first: what is there before the file is not is no other process's new token.
+    leftovers = _leftovers(path)
+    if os.path.lexists(path):
+        raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {path} already")
+    image = _image(path, fill)
     _remove(path, leftovers)
     try:
         publish.publish(image, path)
@@ -80,12 +91,11 @@ def create_token(
         raise publish.answer(problem, path) from None
 
 
-def _image(path: str, facts: dict[str, bytes], keys: Keys) -> bytes:
+def _image(path: str, fill: Callable[[Database], None]) -> bytes:
     database = SqliteDatabase.in_memory(path)
     with database.writing():
         schema.create_tables(database)
-        meta.write(database, facts, keys)
-        meta.write_counters(database, Counters())
+        fill(database)
     image = bytearray(database.image())
     database.close()
     image[WAL_MARK] = b"\x02\x02"

@@ -225,10 +225,20 @@ class SqliteDatabase:
         """The meta table. As BLOB, because damage can turn a name into NULL or a number."""
         return self.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta")
 
+    @property
+    def numbered(self) -> int:
+        """The highest number that an object of this token ever had."""
+        last = self.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
+        return max(last, self.number("SELECT max(id) FROM object"))
+
+    @numbered.setter
+    def numbered(self, last: int) -> None:
+        self.run("DELETE FROM sqlite_sequence WHERE name = 'object'")
+        self.run("INSERT INTO sqlite_sequence (name, seq) VALUES ('object', ?)", (last,))
+
     def take_numbers(self, count: int) -> int:
         """As AUTOINCREMENT would, which takes them when they are inserted: sealing needs them beforehand."""
-        last = self.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
-        return max(last, self.number("SELECT max(id) FROM object")) + 1
+        return self.numbered + 1
 
     def problems(self) -> list[str]:
         """SQLite's own opinion of the file, where its schema is not ours, and whether numbers could be used twice."""

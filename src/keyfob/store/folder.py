@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from keyfob.store.hardening import Hardening
-    from keyfob.store.protocol import Store
+    from keyfob.store.protocol import Database, Store
 
 PREFIX, SUFFIX = "slot-", ".keyfob"
 BESIDE = ("-wal", "-shm", "-journal")  # what SQLite may have beside a token's file
@@ -89,6 +89,11 @@ class Folder:
             log=log,
             witness=self.witness,
         )
+
+    def build(self, slot_id: int, fill: Callable[[Database], None]) -> None:
+        from keyfob.store import create
+
+        create.build(self.file(slot_id), fill)
 
     def delete(self, slot_id: int) -> None:
         remove(self.file(slot_id), self.key_file(slot_id))

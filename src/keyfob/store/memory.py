@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from keyfob.store.hardening import Hardening
+    from keyfob.store.protocol import Database
     from keyfob.store.record import Attributes
 
 STAND_IN = "stand-in"  # see vault.py
@@ -259,6 +260,12 @@ class MemoryStore:
 
     def accept(self) -> None:
         self._check_login()
+
+    def copy_to(self, target: Database) -> None:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "nothing is at rest that could be copied")
+
+    def fingerprint(self) -> tuple[int, bytes]:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "nothing is at rest that could be compared")
 
     def close(self) -> None:
         with self._lock:

@@ -48,6 +48,13 @@ class Database(Protocol):
     def facts(self) -> Iterator[tuple[object, object, object, object]]:
         """The meta table: name (bytes, unless it is damaged), value, checksum, MAC."""
 
+    @property
+    def numbered(self) -> int:
+        """The highest number that an object of this token ever had."""
+
+    @numbered.setter
+    def numbered(self, last: int) -> None: ...
+
     def take_numbers(self, count: int) -> int:
         """The first of so many numbers in a row that no object of this token ever had, within a transaction."""
 
@@ -179,6 +186,12 @@ class Store(Protocol):
         older version, or is gone, is no longer complained of.
         """
 
+    def copy_to(self, target: Database) -> None:
+        """Write all of the token, sealed as it is, into the empty tables of another database. Needs no PIN."""
+
+    def fingerprint(self) -> tuple[int, bytes]:
+        """The number of objects, and a digest of all that is stored: the same for a copy. Needs no PIN."""
+
     def close(self) -> None:
         """Forget the keys and let go of the file."""
 
@@ -213,6 +226,9 @@ class Shelf(Protocol):
         The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
         the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
         """
+
+    def build(self, slot_id: int, fill: Callable[[Database], None]) -> None:
+        """Make a token whose tables `fill` writes: there as a whole or not at all; CKR_FUNCTION_FAILED as `create`."""
 
     def delete(self, slot_id: int) -> None:
         """Remove the token of a slot and its key file, for good."""

@@ -75,20 +75,24 @@ class SqliteStore:
         The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
         the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
         """
-        from keyfob.store.create import create_token
+        from keyfob.store.create import build, filling
 
+        if general_access and key_file is None:
+            raise PKCS11Error(CKR.ARGUMENTS_BAD, "a token without PIN needs a key file")
         with fork.opening:
-            create_token(
+            if os.path.lexists(path):  # before anything is made beside it
+                raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {os.fspath(path)} already")
+            fill = filling(
                 os.fspath(path),
                 label=label,
                 serial=serial,
                 kind=kind,
                 so_pin=so_pin,
                 hardening=hardening,
-                general_access=general_access,
-                key_file=None if key_file is None else os.fspath(key_file),
+                key_file=os.fspath(key_file) if general_access and key_file is not None else None,
                 empty_pin=empty_pin,
             )
+            build(os.fspath(path), fill)
             return cls.open(path, log=log, witness=witness)
 
     @classmethod
@@ -265,6 +269,28 @@ class SqliteStore:
         with self._lock:
             self._vault.build_roster()
             self._recent.clear()
+
+    def copy_to(self, target: Database) -> None:
+        """Write all of the token, sealed as it is, into the empty tables of another database, within a transaction.
+
+        Needs no PIN. Nobody writes to this one meanwhile.
+        """
+        from keyfob.store.copying import copy
+
+        with self._lock:
+            self._database.refresh()
+            if self._database.read_only:
+                copy(self._database, target)
+                return
+            with self._database.writing():
+                copy(self._database, target)
+
+    def fingerprint(self) -> tuple[int, bytes]:
+        from keyfob.store.copying import fingerprint
+
+        with self._lock:
+            self._database.refresh()
+            return fingerprint(self._database)
 
     # The end
 

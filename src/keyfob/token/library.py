@@ -15,7 +15,7 @@ from _thread import RLock
 from keyfob import log
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import SqliteStore
+from keyfob.store import SqliteStore, open_shelf
 from keyfob.store.folder import PREFIX, Folder
 from keyfob.store.info import MAX_LABEL
 from keyfob.token import removable
@@ -37,12 +37,27 @@ class Library:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shelf: Shelf = Folder(config.tokens, config.witness)
+        self._shelf: Shelf | None = None
         self.lock = RLock()
         self.tokens: dict[int, Token] = {}
         self.process = os.getpid()
         self.closed = False
+        self._is_place_kept = False  # slot 1 stands for tokens that could not be asked for
         self.rescan()
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where the tokens are; PKCS11Error where the configuration names a place that cannot be."""
+        if self._shelf is None:
+            config = self.config
+            self._shelf = open_shelf(
+                config.store,
+                config.tokens,
+                config.witness,
+                patience=config.patience,
+                max_age=config.max_age_ms / 1000,
+            )
+        return self._shelf
 
     def registration(self, slot_id: int) -> Registration:
         """The registration of a removable slot, whether it is there or not."""
@@ -53,7 +68,11 @@ class Library:
         with self.lock:
             if self.closed:
                 return
-            on_shelf = self.shelf.slots(_complain)
+            try:
+                on_shelf = self.shelf.slots(_complain)
+            except PKCS11Error as problem:
+                self._keep_place(problem)
+                return
             for slot_id in self._removable_slots(on_shelf):
                 known = self.tokens.get(slot_id)
                 if known is None:
@@ -66,9 +85,18 @@ class Library:
                     known = self.tokens[slot_id] = self._token(slot_id)
                 if known.store is None and not known.removable:
                     self._open(known)
-            if not self.tokens:
+            if not self.tokens or (not on_shelf and self._is_place_kept):
                 self.tokens[1] = self._token(1)
+            self._is_place_kept = False
             self.tokens = dict(sorted(self.tokens.items()))
+
+    def _keep_place(self, problem: PKCS11Error) -> None:
+        """Nobody knows what tokens there are: one slot says why, and a later look at the slots may find them."""
+        log.line("error", f"the tokens cannot be reached: {problem}")
+        if not self.tokens:
+            self.tokens[1] = self._token(1)
+            self.tokens[1].mark_broken(problem)
+            self._is_place_kept = True
 
     def _removable_slots(self, on_shelf: list[int]) -> list[int]:
         """Registered slots; of one that has a token on the shelf, too, that one counts."""

@@ -1,0 +1,410 @@
+"""One connection to one token's tables: statements, transactions, and errors as PKCS11Error.
+
+Writers of a token take turns: each transaction that writes begins by locking the token's row of `state`, and sees all
+that was committed before. That is the order of SQLite's BEGIN IMMEDIATE, so nothing above notices a difference, and no
+transaction ever fails because another one was faster.
+
+A connection that is lost is no reason to lose a call. What was lost before COMMIT did not happen and can be done again
+(store.py does); what was lost during COMMIT may have happened, and a new connection is asked for whether it did.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import errors
+
+from keyfob.aside import ASIDE
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import schema
+from keyfob.store.postgres import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keyfob.store.protocol import Row
+
+LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
+STATEMENT_TIMEOUT = 30.0
+LONGEST_WAIT = 40.0  # for the answer of a server that has stopped
+PAUSE = 0.1  # seconds between attempts to connect again
+
+SESSION = f"""
+SET search_path TO {{schema}};
+SET lock_timeout = {int(LOCK_TIMEOUT * 1000)};
+SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)};
+SET idle_in_transaction_session_timeout = {int(STATEMENT_TIMEOUT * 1000)};
+SET default_transaction_isolation = 'read committed';
+SET client_min_messages = error;
+SELECT current_setting('transaction_read_only'), current_setting('synchronous_commit'), current_setting('fsync')
+"""
+
+# (SQLSTATE or its class, what a caller of PKCS #11 is told), the first that fits; CKR_DEVICE_ERROR otherwise.
+ANSWERS = (
+    ("53100", CKR.DEVICE_MEMORY),
+    ("53200", CKR.HOST_MEMORY),
+    ("25006", CKR.TOKEN_WRITE_PROTECTED),
+    ("42501", CKR.TOKEN_WRITE_PROTECTED),
+    ("55P03", CKR.FUNCTION_FAILED),
+    ("57014", CKR.FUNCTION_FAILED),
+    ("22003", CKR.ATTRIBUTE_VALUE_INVALID),
+)
+# The server is going, coming, or full: another attempt may succeed. Serialization failures are those of databases that
+# speak PostgreSQL's protocol and know no other isolation.
+PASSING = ("08", "57P0", "53300", "40001", "40P01", "25P03", "25P04")
+
+# What psycopg has to say of lost connections is said by us: without a handler Python prints it on standard error.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+# Connections of a parent, kept for ever: what drops one would say good-bye to the server in the parent's name.
+_inherited: list[object] = []
+_translated: dict[str, str] = {}
+
+
+class LostConnectionError(PKCS11Error):
+    """The server went away, and what was asked of it did not happen. Not CKR_DEVICE_ERROR, which tells damage."""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """One that waits for no answer longer than LONGEST_WAIT: a server may be stopped, and not gone."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        return super().wait(gen, interval, LONGEST_WAIT if timeout is None else timeout)
+
+
+def connect(conninfo: str) -> Connection:
+    """A connection in autocommit mode; LostConnectionError."""
+    try:
+        return Connection.connect(conninfo, autocommit=True)
+    except psycopg.Error as problem:
+        raise answer(problem) from None
+
+
+def answer(problem: psycopg.Error) -> PKCS11Error:
+    """What to say for an error. Its first line names tables and hosts, never values or passwords."""
+    state = problem.sqlstate or ""
+    text = problem.diag.message_primary or (str(problem).splitlines() or [type(problem).__name__])[0]
+    text = f"PostgreSQL: {text}"
+    if not state and isinstance(problem, (errors.OperationalError, errors.InterfaceError)):
+        return LostConnectionError(CKR.FUNCTION_FAILED, text)
+    if state.startswith(PASSING):
+        return LostConnectionError(CKR.FUNCTION_FAILED, text)
+    rv = next((rv for beginning, rv in ANSWERS if state.startswith(beginning)), CKR.DEVICE_ERROR)
+    return PKCS11Error(rv, text)
+
+
+class PostgresDatabase:
+    """See the Database protocol. `path`: where the token's file would be, beside which its key file is.
+
+    `patience`: seconds for which a commit whose outcome is unknown is asked for. `max_age`: seconds for which what was
+    read may be taken for current without asking; 0: never.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_changed",
+        "_connection",
+        "_conninfo",
+        "_schema",
+        "counter",
+        "durable",
+        "generation",
+        "idle",
+        "max_age",
+        "path",
+        "patience",
+        "process",
+        "read_only",
+        "writing_now",
+    )
+
+    def __init__(self, conninfo: str, slot_id: int, path: str, *, patience: float = 10.0, max_age: float = 0.0) -> None:
+        self._conninfo = conninfo
+        self._schema = tables.name(slot_id)
+        self.path = path
+        self.patience = patience
+        self.max_age = max_age
+        self.process = os.getpid()
+        self.idle = False
+        self.read_only = False
+        self.durable = True  # as far as the server's settings say
+        self.counter = 1
+        self.generation = 0
+        self.writing_now = False
+        self._asked = -1.0
+        self._changed: Callable[[], None] = _nothing
+        self._connection: Connection | None = None
+
+    @classmethod
+    def open(
+        cls, conninfo: str, slot_id: int, path: str, *, patience: float = 10.0, max_age: float = 0.0
+    ) -> PostgresDatabase:
+        """A token that is there, of our schema or an older one, which is migrated."""
+        database = cls(conninfo, slot_id, path, patience=patience, max_age=max_age)
+        try:
+            database._accept_schema(slot_id)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _accept_schema(self, slot_id: int) -> None:
+        if self.row("SELECT to_regclass('state')") == (None,):
+            raise PKCS11Error(CKR.TOKEN_NOT_PRESENT, f"the database has no token for slot {slot_id}")
+        found = self.number("SELECT version FROM state")
+        if not min(tables.MIGRATIONS, default=schema.VERSION) <= found <= schema.VERSION:
+            text = f"slot {slot_id} has schema {found}, this keyfob knows up to {schema.VERSION}: use a newer keyfob"
+            raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
+        for step in range(found, schema.VERSION):
+            with self.writing():
+                if self.number("SELECT version FROM state") == step:
+                    for statement in tables.MIGRATIONS[step]:
+                        self.run(statement)
+                    self.run("UPDATE state SET version = ?", (step + 1,))
+
+    # Statements
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, for the process that opened it; a new one where it was lost outside of a transaction."""
+        if self.process != os.getpid():
+            text = "the store is closed, or another process opened it"
+            raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED, text)
+        connection = self._connection
+        if connection is None:
+            return self._connect()
+        if connection.closed:
+            if self.writing_now:
+                raise LostConnectionError(CKR.FUNCTION_FAILED, "PostgreSQL: the connection was lost")
+            return self._connect()
+        return connection
+
+    def _connect(self) -> Connection:
+        connection = connect(self._conninfo)
+        try:
+            found = last_row(connection, SESSION.format(schema=self._schema))
+            assert found is not None
+            only_reading, commits, syncs = found
+            self.read_only = only_reading == "on"  # a replica, or a role that may not
+            if commits == "off":  # somebody's choice for other data: what a call has answered must be on the disk
+                connection.execute("SET synchronous_commit = on")
+            self.durable = syncs == "on"
+        except psycopg.Error as problem:
+            connection.close()
+            raise answer(problem) from None
+        self._connection = connection
+        self._asked = -1.0
+        self.counter += 1
+        self._changed()  # nothing that was read before is certain
+        return connection
+
+    def _execute(self, sql: str, values: Row) -> psycopg.Cursor[Any]:
+        try:
+            text = _translated[sql]
+        except KeyError:
+            text = _translated[sql] = sql.replace("?", "%s")
+        try:
+            return self.connection.execute(text, values, binary=True)
+        except psycopg.Error as problem:
+            raise answer(problem) from None
+
+    def rows(self, sql: str, values: Row = ()) -> Iterator[Row]:
+        return iter(self._execute(sql, values).fetchall())
+
+    def row(self, sql: str, values: Row = ()) -> Row | None:
+        return self._execute(sql, values).fetchone()
+
+    def number(self, sql: str, values: Row = ()) -> int:
+        row = self.row(sql, values)
+        return row[0] if row is not None and isinstance(row[0], int) else 0
+
+    def run(self, sql: str, values: Row = ()) -> int:
+        return self._execute(sql, values).rowcount
+
+    def run_each(self, sql: str, values: list[Row]) -> None:
+        try:
+            self.connection.cursor().executemany(sql.replace("?", "%s"), values)
+        except psycopg.Error as problem:
+            raise answer(problem) from None
+
+    def facts(self) -> Iterator[tuple[object, object, object, object]]:
+        return ((name.encode(), *rest) for name, *rest in self.rows("SELECT name, value, checksum, mac FROM meta"))
+
+    @property
+    def numbered(self) -> int:
+        return self.number("SELECT numbered FROM state")
+
+    @numbered.setter
+    def numbered(self, last: int) -> None:
+        self.run("UPDATE state SET numbered = ?", (last,))
+
+    def take_numbers(self, count: int) -> int:
+        last = self.number("UPDATE state SET numbered = numbered + ? RETURNING numbered", (count,))
+        return last - count + 1
+
+    def problems(self) -> list[str]:
+        last, highest = self.numbered, self.number("SELECT max(id) FROM object")
+        found = [f"state: {last} is below the object {highest}"] if last < highest else []
+        states = self.number("SELECT count(*) FROM state")
+        return found if states == 1 else [*found, f"state: {states} rows instead of one"]
+
+    # Transactions and changes
+
+    def writing(self, *, durable: bool = True) -> Writing:
+        """See the Database protocol. All of it is durable: what is not is lost in a crash of the server, too."""
+        return Writing(self)
+
+    def call_when_changed(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def refresh(self) -> None:
+        asked = time.monotonic()
+        row = self.row("SELECT generation FROM state")
+        if row is None:
+            raise PKCS11Error(CKR.DEVICE_ERROR, "the token's row of `state` is missing")
+        self._asked = asked
+        self.notice(row[0])
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() < self._asked + self.max_age and self._connection is not None
+
+    def notice(self, generation: int) -> None:
+        """The token is at this generation: if that is another than the one that was known, others have written."""
+        if generation != self.generation:
+            self.generation = generation
+            self.counter += 1
+            self._changed()
+
+    def committed(self, generation: int) -> None:
+        """After a commit of our own: it is no news to us."""
+        self.generation = generation
+        self.counter += 1
+
+    def checkpoint(self) -> None:
+        """What was overwritten goes when the server vacuums: nobody here can hurry that."""
+
+    # The end
+
+    def close(self) -> None:
+        if self.process != os.getpid():
+            self.abandon()
+            return
+        connection, self._connection, self.process = self._connection, None, 0
+        if connection is not None:
+            connection.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the socket without a word, which the server would take for the parent's."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        _inherited.append(connection)
+        try:
+            os.close(connection.pgconn.socket)
+        except (psycopg.Error, OSError):
+            return
+
+
+class Writing:
+    """A transaction that writes: the lock on `state`, then COMMIT, or ROLLBACK when the block raises."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        database = self._database
+        connection = database.connection
+        if database.read_only:
+            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, "PostgreSQL: the server lets us read only")
+        try:
+            found = last_row(connection, "BEGIN; SELECT generation FROM state FOR UPDATE")
+        except psycopg.Error as problem:
+            self._roll_back()
+            raise answer(problem) from None
+        database.writing_now = True
+        try:
+            if found is None:
+                raise PKCS11Error(CKR.DEVICE_ERROR, "the token's row of `state` is missing")
+            database.notice(found[0])
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._roll_back()
+            return
+        database = self._database
+        generation, nonce = database.generation + 1, os.urandom(8)
+        try:
+            database.connection.execute(
+                f"UPDATE state SET generation = {generation};"  # noqa: S608 - numbers of our own
+                f"INSERT INTO done VALUES ({generation}, '\\x{nonce.hex()}');"
+                f"DELETE FROM done WHERE generation <= {generation - tables.KEPT};"
+                "COMMIT".encode()
+            )
+        except psycopg.Error as problem:
+            told = answer(problem)
+            self._roll_back()
+            if not isinstance(told, LostConnectionError) or not self._happened(generation, nonce):
+                raise told from None
+        except BaseException:
+            self._roll_back()
+            raise
+        database.writing_now = False
+        database.committed(generation)
+
+    def _happened(self, generation: int, nonce: bytes) -> bool:
+        """Whether a transaction was committed whose COMMIT got no answer.
+
+        The lock on `state` is had only after the server has ended that transaction, one way or the other.
+        """
+        database = self._database
+        give_up = time.monotonic() + max(database.patience, LOCK_TIMEOUT)
+        while True:
+            try:
+                connection = database.connection
+                last_row(connection, "BEGIN; SELECT generation FROM state FOR UPDATE")
+                found = database.row("SELECT nonce FROM done WHERE generation = ?", (generation,))
+                connection.execute("ROLLBACK")
+            except (psycopg.Error, PKCS11Error) as problem:
+                if time.monotonic() > give_up:
+                    why = answer(problem).reason if isinstance(problem, psycopg.Error) else problem.reason
+                    text = f"the connection was lost in a commit; whether that happened cannot be told: {why}"
+                    raise PKCS11Error(CKR.FUNCTION_FAILED, text) from None
+                self._roll_back()
+                with ASIDE:
+                    time.sleep(PAUSE)
+            else:
+                return found == (nonce,)
+
+    def _roll_back(self) -> None:
+        database = self._database
+        database.writing_now = False
+        connection = database._connection  # noqa: SLF001 - this class is the other half of it
+        if connection is None or connection.closed:
+            return
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+
+
+def last_row(connection: Connection, statements: str) -> Row | None:
+    """Several statements in one message; the only row of the last one."""
+    cursor = connection.execute(statements.encode())
+    while cursor.nextset():
+        pass
+    return cursor.fetchone()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
