@@ -38,6 +38,11 @@ never an error; a faulty one is named in the log and its defaults hold.
     write_protected = true  # CKF_WRITE_PROTECTED (S11)
     protected_path = true   # CKF_PROTECTED_AUTHENTICATION_PATH: [pinentry] asks for the PIN, not the client (P31)
     hide_mechanisms = ["CKM_RSA_PKCS_KEY_PAIR_GEN"]  # not offered: for trying the fall-backs of clients (K8)
+    pepper = "credential:pepper"    # where the file is that PINs need beside themselves (store/pepper.py)
+    pin_file = "/run/secrets/pin"   # opens the token instead of a login (token/pin_file.py)
+
+The last two are paths from the root, from ~ or from the folder of config.toml, or `credential:NAME`, which stands for
+the file NAME in $CREDENTIALS_DIRECTORY.
 """
 
 from __future__ import annotations
@@ -52,18 +57,26 @@ if TYPE_CHECKING:
     from typing import Any
 
 # What abi/ reads through the C library's getenv, so that a host's setenv() counts too.
-VARIABLES = ("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "KEYFOB_STORE")
+VARIABLES = (
+    *("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "KEYFOB_STORE"),
+    "CREDENTIALS_DIRECTORY",
+)
 
 
 class TokenSettings:
-    """What the configuration says of one token. `hide_mechanisms`: names or numbers of what it does not offer."""
+    """What the configuration says of one token. `hide_mechanisms`: names or numbers of what it does not offer.
 
-    __slots__ = ("hide_mechanisms", "max_sessions", "protected_path", "write_protected")
+    `pepper` and `pin_file`: where these files are (store/secret_file.py); empty for none.
+    """
+
+    __slots__ = ("hide_mechanisms", "max_sessions", "pepper", "pin_file", "protected_path", "write_protected")
 
     def __init__(self, max_sessions: int) -> None:
         self.max_sessions = max_sessions
         self.write_protected = False
         self.protected_path = False
+        self.pepper = ""
+        self.pin_file = ""
         self.hide_mechanisms: tuple[str | int, ...] = ()
 
 
@@ -79,6 +92,7 @@ class Config:
         "audit_keep",
         "audit_max_kib",
         "by_label",
+        "credentials",
         "delay",
         "file",
         "hardening",
@@ -113,6 +127,7 @@ class Config:
         self.pinentry = "pinentry"
         self.pinentry_timeout = 60  # seconds
         self.by_label: dict[str, TokenSettings] = {}
+        self.credentials = ""  # the folder of `credential:NAME`
 
     def token(self, label: str) -> TokenSettings:
         """The settings of the token with this label."""
@@ -148,6 +163,7 @@ def load(environment: Mapping[str, str], problems: list[str] | None = None) -> C
             below("XDG_DATA_HOME", ".local/share", "tokens"),
             below("XDG_STATE_HOME", ".local/state", "keyfob.log"),
         )
+    config.credentials = environment.get("CREDENTIALS_DIRECTORY") or ""
     found = _read(config)
     config.store = environment.get("KEYFOB_STORE") or config.store
     log.configure(config.log_file, config.log_level)
@@ -219,12 +235,14 @@ class _Reader:
     def token(self, label: str) -> TokenSettings:
         settings = TokenSettings(self.config.max_sessions)
         name = f'token."{label}"'
-        known = ("max_sessions", "write_protected", "protected_path", "hide_mechanisms")
+        known = ("max_sessions", "write_protected", "protected_path", "hide_mechanisms", "pepper", "pin_file")
         table = self.table(self.data["token"], label, known, name)
         settings.max_sessions = self.number(table, f"{name}.max_sessions", settings.max_sessions, 1, 1 << 20)
         settings.write_protected = self.truth(table, f"{name}.write_protected", default=False)
         settings.protected_path = self.truth(table, f"{name}.protected_path", default=False)
         settings.hide_mechanisms = self.mechanisms(table, f"{name}.hide_mechanisms")
+        settings.pepper = self.location(table, f"{name}.pepper")
+        settings.pin_file = self.location(table, f"{name}.pin_file")
         return settings
 
     def table(
@@ -259,6 +277,15 @@ class _Reader:
             return value
         self.problems.append(f"{name} must be a text")
         return default
+
+    def location(self, table: dict[str, Any], name: str) -> str:
+        """Of a file with a secret; empty where none is named."""
+        if name.rpartition(".")[2] not in table:
+            return ""
+        found = self.text(table, name, "")
+        if not found or found.startswith("credential:"):
+            return found
+        return os.path.join(os.path.dirname(self.config.file), os.path.expanduser(found))
 
     def mechanisms(self, table: dict[str, Any], name: str) -> tuple[str | int, ...]:
         wanted = table.get(name.rpartition(".")[2], [])

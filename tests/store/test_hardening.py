@@ -102,11 +102,11 @@ def test_a_pin_that_another_process_changed_meanwhile_stays_changed(
     store.login("user", USER_PIN)
     wrap = seal.wrap
 
-    def changed_meanwhile(master: bytes, role: str, pin: bytes, hardening: Hardening) -> bytes:
+    def changed_meanwhile(master: bytes, role: str, pin: bytes, hardening: Hardening, pepper: None) -> bytes:
         monkeypatch.setattr(seal, "wrap", wrap)
         other.login("user", USER_PIN)
         other.set_pin("user", b"another-pin")
-        return wrap(master, role, pin, hardening)
+        return wrap(master, role, pin, hardening, pepper)
 
     monkeypatch.setattr(seal, "wrap", changed_meanwhile)
     with pytest.raises(PKCS11Error) as refused:
@@ -125,24 +125,24 @@ def test_a_guess_is_measured() -> None:
 
 def test_doctor_tells_how_fast_pins_are_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     from keyfob import config
-    from keyfob.cli import diagnosis
+    from keyfob.cli import pin_health
     from keyfob.token.token import Token
 
-    def findings() -> list[diagnosis.Finding]:
-        return list(diagnosis.guessing(token, "token"))
+    def findings() -> list[tuple[str, str, str]]:
+        return list(pin_health.of_token(token))
 
     store = make(path)
     token = Token(1, lambda label, pin: store, config.load({"KEYFOB_HOME": str(tmp_path)}))
     token.attach(store)
     monkeypatch.setattr(calibration, "guesses_per_second", lambda hardening: 5.0)
     weak = findings()
-    assert "tries 5 PINs a second" in weak[0].text
-    assert "about 28 hours" in weak[0].text
-    assert weak[0].level == diagnosis.HINT  # made with less than this version's floor
+    assert "tries 5 PINs a second" in weak[0][1]
+    assert "about 28 hours" in weak[0][1]
+    assert weak[0][0] == pin_health.HINT  # made with less than this version's floor
     token.config.hardening = (8192, 1)
     store.login("user", USER_PIN)
     assert store.raise_hardening("user", USER_PIN, calibration.least((8192, 1)))
-    assert findings()[0].level == diagnosis.OK
+    assert findings()[0][0] == pin_health.OK
     store.close()
 
 

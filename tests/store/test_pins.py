@@ -398,9 +398,9 @@ def test_guesses_at_the_same_moment_are_no_more_than_guesses_one_by_one(
     threads = 3 * DEFAULT_MAX_FAILURES
     together, harden = threading.Barrier(threads), seal.harden
 
-    def waits(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
+    def waits(pin: bytes, salt: bytes, hardening: Hardening, pepper: None) -> bytes:
         together.wait(60)
-        return harden(pin, salt, hardening)
+        return harden(pin, salt, hardening, pepper)
 
     monkeypatch.setattr(seal, "harden", waits)
     answers: list[int] = []
@@ -490,9 +490,9 @@ def test_many_right_logins_at_once_do_not_lock(path: Path, monkeypatch: pytest.M
     make(path).close()
     quick = seal.harden
 
-    def slow(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
+    def slow(pin: bytes, salt: bytes, hardening: Hardening, pepper: None) -> bytes:
         time.sleep(0.05)
-        return quick(pin, salt, hardening)
+        return quick(pin, salt, hardening, pepper)
 
     monkeypatch.setattr(seal, "harden", slow)
     problems: list[Exception] = []
@@ -550,10 +550,10 @@ def test_a_pin_changed_while_it_is_checked_counts_as_wrong(path: Path, monkeypat
     other.login("so", SO_PIN)
     unwrap = seal.unwrap
 
-    def changed_meanwhile(wrapping: bytes, role: str, pin: bytes) -> bytes | None:
+    def changed_meanwhile(wrapping: bytes, role: str, pin: bytes, pepper: None) -> bytes | None:
         monkeypatch.undo()
         other.set_pin("user", b"changed")
-        return unwrap(wrapping, role, pin)
+        return unwrap(wrapping, role, pin, pepper)
 
     monkeypatch.setattr(seal, "unwrap", changed_meanwhile)
     with refused(CKR.PIN_INCORRECT):

@@ -37,13 +37,13 @@ def test_logins_at_once_take_turns(path: Path, monkeypatch: pytest.MonkeyPatch) 
     seen, inside, counting, harden = make(path), [0, 0], threading.Lock(), seal.harden
     seen.close()
 
-    def watched(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
+    def watched(pin: bytes, salt: bytes, hardening: Hardening, pepper: None) -> bytes:
         with counting:
             inside[0] += 1
             inside[1] = max(inside)
         time.sleep(0.01)
         try:
-            return harden(pin, salt, hardening)
+            return harden(pin, salt, hardening, pepper)
         finally:
             with counting:
                 inside[0] -= 1

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyfob import config
-from keyfob.cli import certificate_health, module, p11_kit, registry, tokens
+from keyfob.cli import certificate_health, module, p11_kit, pin_health, registry, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.spec.constants import CKU
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import calibration
 from keyfob.token.token import Token
 
 OK, HINT, WRONG = "ok", "note", "wrong"
@@ -140,7 +139,8 @@ def one_token(token: Token, pin: bytes | None) -> Iterator[Finding]:
     elif left <= FEW_LEFT:
         tries = "try is" if left == 1 else "tries are"
         yield Finding(HINT, about, f"{left} {tries} left before its PIN locks", "the right PIN sets the count back")
-    yield from guessing(token, about)
+    for level, text, remedy in pin_health.of_token(token):
+        yield Finding(level, about, text, remedy)
     if not info.so_pin_set:
         yield Finding(
             HINT, about, "it has no SO PIN: a locked PIN could not be unblocked", f"keyfob pin change {info.label} --so"
@@ -154,32 +154,6 @@ def one_token(token: Token, pin: bytes | None) -> Iterator[Finding]:
         return
     for level, text, remedy in certificate_health.of_token(token):
         yield Finding(level, about, text, remedy)
-
-
-def guessing(token: Token, about: str) -> Iterator[Finding]:
-    """How fast somebody with a copy of the token's file could try PINs, measured with the token's own parameters."""
-    try:
-        hardening = token.store.hardening("user") if token.store is not None else None
-        if hardening is None:
-            return
-        rate = calibration.guesses_per_second(hardening)
-    except PKCS11Error as problem:
-        yield Finding(WRONG, about, f"its PIN's hardening cannot be read: {problem.reason}", "keyfob verify")
-        return
-    floor = calibration.least(token.config.hardening)
-    weak = hardening.raised_to(floor) is not hardening
-    text = (
-        f"one core of this machine tries {rate:,.0f} PINs a second on a copy of its file; a random PIN of 6 digits"
-        f" lasts about {lasting(500_000 / rate)}"
-    )
-    yield Finding(HINT if weak else OK, about, text, "the next login hardens it more" if weak else "")
-
-
-def lasting(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:,.0f} seconds"
 
 
 def registration_findings() -> Iterator[Finding]:

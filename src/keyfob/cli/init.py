@@ -27,6 +27,7 @@ Examples:
   keyfob init mail --kind signing-decryption
   keyfob init kiosk --empty-pin --so-pin-file so-pin.txt
   keyfob init travel --removable /media/me/STICK
+  keyfob init work --pepper /media/me/STICK/pepper
 
 The user PIN opens the token. The SO PIN sets a new user PIN when that one is lost or locked: write it down and keep it
 elsewhere. Without both, nobody gets at the keys again."""
@@ -55,10 +56,23 @@ elsewhere. Without both, nobody gets at the keys again."""
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     help="Keep the token in this folder, a USB stick's: where the folder is gone the token is removed from its slot.",
 )
+@click.option(
+    "--pepper",
+    metavar="FILE",
+    default="",
+    help="A file that the PINs need beside themselves, or credential:NAME; see `keyfob pin pepper`.",
+)
 @pin_option
 @secret_option("so-pin", "SO PIN")
 def init(
-    label: str, kind: str, no_pin: bool, empty_pin: bool, removable: str | None, pin: Secret, so_pin: Secret
+    label: str,
+    kind: str,
+    no_pin: bool,
+    empty_pin: bool,
+    removable: str | None,
+    pepper: str,
+    pin: Secret,
+    so_pin: Secret,
 ) -> None:
     """Make a new token called LABEL, with a user PIN and an SO PIN.
 
@@ -78,9 +92,9 @@ def init(
             library.check_label(label, 0)
             slot_id = library.next_slot() if removable is None else register(library, removable)
             if is_open:
-                make_open_token(library, slot_id, label, kind, so, empty_pin=empty_pin)
+                make_open_token(library, slot_id, label, kind, so, pepper, empty_pin=empty_pin)
             else:
-                make_token(library, slot_id, label, kind, user, so)
+                make_token(library, slot_id, label, kind, user, so, pepper)
     state = ", no PIN" if no_pin else ", empty PIN" if empty_pin else ""
     place = "" if removable is None else f", in {removable}"
     click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{state}{place}).")
@@ -106,9 +120,9 @@ def nobody_else(library: Library) -> Generator[None]:
         yield
 
 
-def make_token(library: Library, slot_id: int, label: str, kind: str, user: bytes, so: bytes) -> None:
+def make_token(library: Library, slot_id: int, label: str, kind: str, user: bytes, so: bytes, pepper: str) -> None:
     """A token with both PINs; where the second cannot be set none is left behind."""
-    library.make_store(slot_id, label, so, kind).close()
+    library.make_store(slot_id, label, so, kind, pepper=pepper).close()
     try:
         library.rescan()
         token = library.token(slot_id)
@@ -120,6 +134,8 @@ def make_token(library: Library, slot_id: int, label: str, kind: str, user: byte
         raise
 
 
-def make_open_token(library: Library, slot_id: int, label: str, kind: str, so: bytes, *, empty_pin: bool) -> None:
+def make_open_token(
+    library: Library, slot_id: int, label: str, kind: str, so: bytes, pepper: str, *, empty_pin: bool
+) -> None:
     """A token of general access (S12, S14): the key beside it, for its owner alone to read, opens it."""
-    library.make_store(slot_id, label, so, kind, general_access=True, empty_pin=empty_pin).close()
+    library.make_store(slot_id, label, so, kind, general_access=True, empty_pin=empty_pin, pepper=pepper).close()

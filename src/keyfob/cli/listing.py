@@ -9,6 +9,7 @@ import click
 from keyfob.cli import objects, tables, tokens
 from keyfob.cli.pins import Secret, pin_option
 from keyfob.spec.constants import CKA, CKO
+from keyfob.store.pepper import SETTING
 from keyfob.token.certificate import attributes_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def _token_row(token: Token) -> dict[str, Any]:
         flags.append("general-access")
     if token.removable:
         flags.append("removable")
+    if SETTING in info.settings:
+        flags.append("pepper")
     return {
         "slot": token.slot_id,
         "label": info.label,

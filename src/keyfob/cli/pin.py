@@ -6,6 +6,7 @@ import click
 
 from keyfob.cli import tokens
 from keyfob.cli.errors import Refusal
+from keyfob.cli.pepper import pepper
 from keyfob.cli.pins import Secret, secret_option
 from keyfob.functions.slots import C_InitPIN, C_SetPIN
 from keyfob.spec.constants import CKU
@@ -26,7 +27,10 @@ Example:
 
 @click.group()
 def pin() -> None:
-    """Change a PIN, or unblock a locked one."""
+    """Change a PIN, unblock a locked one, or give PINs a pepper."""
+
+
+pin.add_command(pepper)
 
 
 @pin.command(epilog=CHANGE_EPILOG)

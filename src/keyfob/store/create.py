@@ -13,6 +13,7 @@ from keyfob.store.counters import Counters
 from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
+from keyfob.store.pepper import with_pepper
 from keyfob.store.rekey import fresh_facts, so_facts
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyfob.store.hardening import Hardening
+    from keyfob.store.pepper import Pepper
     from keyfob.store.protocol import Database
 
 MAX_SERIAL = 16
@@ -37,6 +39,7 @@ def filling(
     hardening: Hardening,
     key_file: str | None = None,
     empty_pin: bool = False,
+    pepper: Pepper | None = None,
 ) -> Callable[[Database], None]:
     """What writes a new token's facts into empty tables. `key_file`: of a token of general access; made if need be.
 
@@ -60,14 +63,14 @@ def filling(
     if key_file is not None:
         facts[WRAPPING_OF["file"]] = seal.wrap_with_key(keys.master, "file", key_files.obtain(key_file))
         facts["key_file"] = key_files.name_for(key_file, path).encode()
-        if empty_pin:
-            facts["settings"] = meta.encode_settings({meta.USER_PIN: meta.EMPTY})
         if so_pin:
-            facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening)
+            facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening, pepper)
     elif empty_pin:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "only a token of general access has the empty user PIN")
     else:
-        facts |= so_facts(keys, so_pin, hardening)
+        facts |= so_facts(keys, so_pin, hardening, pepper)
+    settings = with_pepper({meta.USER_PIN: meta.EMPTY} if empty_pin else {}, pepper)
+    facts["settings"] = meta.encode_settings(settings)
 
     def fill(database: Database) -> None:
         meta.write(database, facts, keys)

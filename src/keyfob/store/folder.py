@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from keyfob.store.hardening import Hardening
+    from keyfob.store.pepper import Pepper
     from keyfob.store.protocol import Database, Store
 
 PREFIX, SUFFIX = "slot-", ".keyfob"
@@ -75,6 +76,7 @@ class Folder:
         hardening: Hardening,
         general_access: bool = False,
         empty_pin: bool = False,
+        pepper: Pepper | None = None,
     ) -> Store:
         return SqliteStore.create(
             self.file(slot_id),
@@ -86,6 +88,7 @@ class Folder:
             general_access=general_access,
             key_file=self.key_file(slot_id) if general_access else None,
             empty_pin=empty_pin,
+            pepper=pepper,
             log=log,
             witness=self.witness,
         )

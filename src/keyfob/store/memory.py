@@ -15,9 +15,11 @@ from keyfob.store.rows import is_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from keyfob.config import Config
     from keyfob.store.hardening import Hardening
+    from keyfob.store.pepper import PepperState
     from keyfob.store.protocol import Database
     from keyfob.store.record import Attributes
 
@@ -165,6 +167,15 @@ class MemoryStore:
 
     def hardening(self, role: str) -> Hardening | None:
         return None
+
+    def configure(self, config: Config) -> None:
+        """Nothing is looked for."""
+
+    def pepper_state(self) -> PepperState | None:
+        return None
+
+    def set_pepper(self, location: str | None, pins: Mapping[str, bytes]) -> None:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "nothing is at rest that a pepper could keep")
 
     def reset(self, label: str, so_pin: bytes) -> None:
         with self._lock:

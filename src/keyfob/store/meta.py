@@ -200,6 +200,22 @@ class Meta:
         except PKCS11Error:
             return None
 
+    @property
+    def readable_label(self) -> str:
+        """The label; empty where it is damaged."""
+        try:
+            return self.text("label")
+        except PKCS11Error:
+            return ""
+
+    @property
+    def readable_settings(self) -> dict[str, str]:
+        """The settings; none where they are damaged."""
+        try:
+            return self.settings
+        except PKCS11Error:
+            return {}
+
     def text(self, name: str) -> str:
         try:
             return self.value(name).decode()

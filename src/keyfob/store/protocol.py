@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from keyfob.config import Config
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
+    from keyfob.store.pepper import Pepper, PepperState
     from keyfob.store.record import Attributes
 
 Row = tuple[Any, ...]
@@ -133,13 +135,33 @@ class Store(Protocol):
         """
 
     def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
-        """After a login with this PIN: harden it as `least` says where it is hardened less; whether that was done."""
+        """After a login with this PIN: harden it as `least` says where it is hardened less; whether that was done.
+
+        A PIN that was made without the token's present pepper gets that, too.
+        """
 
     def hardening(self, role: str) -> Hardening | None:
         """What guessing this role's PIN costs; None without such a PIN."""
 
+    def configure(self, config: Config) -> None:
+        """Take notice of what the configuration says of this token: where its pepper is."""
+
+    def pepper_state(self) -> PepperState | None:
+        """What the PINs are made with beside themselves; None where that is nothing."""
+
+    def set_pepper(self, location: str | None, pins: Mapping[str, bytes]) -> None:
+        """Make PINs with the pepper in this file (secret_file.py), or with none, from now on; one transaction.
+
+        `pins`, by role, are made anew with it: CKR_PIN_INCORRECT, which counts. Those that were made with a pepper
+        must be among them (CKR_ARGUMENTS_BAD); others get it at their next login. Needs a login of either role, or an
+        open token of general access; CKR_DEVICE_ERROR when a pepper cannot be read.
+        """
+
     def reset(self, label: str, so_pin: bytes) -> None:
-        """C_InitToken on a token: CKR_PIN_INCORRECT, or every object, setting and the user PIN are gone for good."""
+        """C_InitToken on a token: CKR_PIN_INCORRECT, or every object, setting and the user PIN are gone for good.
+
+        The pepper stays.
+        """
 
     def set_label(self, label: str) -> None:
         """At most 32 bytes. Needs a login."""
@@ -220,11 +242,13 @@ class Shelf(Protocol):
         hardening: Hardening,
         general_access: bool = False,
         empty_pin: bool = False,
+        pepper: Pepper | None = None,
     ) -> Store:
         """Make a token and open it; CKR_FUNCTION_FAILED where the slot has one already, which stays as it is.
 
         The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
         the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
+        `pepper`: what its PINs are made with.
         """
 
     def build(self, slot_id: int, fill: Callable[[Database], None]) -> None:

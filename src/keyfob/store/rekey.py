@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyfob.store import meta, rows
+from keyfob.store import meta, pepper, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.meta import GUARDED, NUMBER, ROSTER, TOTAL, WRAPPING_OF
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from keyfob.store.hardening import Hardening
     from keyfob.store.meta import Meta
+    from keyfob.store.pepper import Pepper
     from keyfob.store.protocol import Database
     from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
@@ -34,14 +35,14 @@ def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str,
     }
 
 
-def so_facts(keys: Keys, pin: bytes, hardening: Hardening) -> dict[str, bytes]:
+def so_facts(keys: Keys, pin: bytes, hardening: Hardening, used: Pepper | None = None) -> dict[str, bytes]:
     """The SO's way into a token without user PIN; takes as long as a PIN does.
 
     Under the empty SO PIN the master key is open to every reader of the file, so nothing is ever sealed to that one.
     """
     from keyfob.store import handover, seal
 
-    wrapping = seal.wrap(keys.master, "so", pin, hardening)
+    wrapping = seal.wrap(keys.master, "so", pin, hardening, used)
     return {WRAPPING_OF["so"]: wrapping, "so_key": handover.public_key(keys.master) if pin else b""}
 
 
@@ -53,6 +54,7 @@ def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> dic
         facts.counters.succeed(role)
     kept = ("created", "hardening", "kind", "max_failures", "serial")
     fresh = fresh_facts(keys, facts.number("epoch") + 1, label, facts.counters.version)
+    fresh["settings"] = meta.encode_settings(pepper.kept(facts.settings))
     to_be_deleted = {"key_file": facts.value("key_file")}
     return {name: facts.value(name) for name in kept} | fresh | to_be_deleted
 

@@ -11,7 +11,9 @@ changes without touching any object. The associated data name the way in, so tha
 another; what it opens must then have the token's key ID, so a wrapping of another token is noticed. The serial number
 is not among them: it has a MAC under the master key itself, and a spoilt byte in it must not cost all keys.
 
-The SO's wrapping may have something behind it, see handover.py.
+A PIN's wrapping that was made with a pepper (pepper.py) has PEPPERED in its number of lanes, which a keyfob that
+knows nothing of peppers refuses, and the pepper's identity behind it. The SO's wrapping may have something more behind
+it, see handover.py.
 """
 
 from __future__ import annotations
@@ -27,11 +29,17 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.hardening import Hardening
 from keyfob.store.integrity import Hasher, keyed
+from keyfob.store.pepper import IDENTITY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from keyfob.store.pepper import Pepper
 
 KEY_SIZE = 32
 NONCE_SIZE = 12
 SEALED = 0x81  # first byte of a sealed record; a plain one starts with record.FORMAT
 WRAPPING = Struct("<III16s12s48s")  # memory in KiB, iterations, lanes; salt; nonce; master key and tag
+PEPPERED = 1 << 31
 PLACE = Struct("<QQ")
 WRAP_CONTEXT = b"keyfob wrap 1 "
 SEAL_CONTEXT = b"keyfob object 1 "
@@ -82,7 +90,7 @@ class Keys:
         self.master[:] = bytes(len(self.master))
 
 
-def harden(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
+def harden(pin: bytes, salt: bytes, hardening: Hardening, pepper: Pepper | None = None) -> bytes:
     """The wrapping key of a PIN (Argon2id, RFC 9106). Takes its time, with the GIL released."""
     try:
         return Argon2id(
@@ -91,29 +99,40 @@ def harden(pin: bytes, salt: bytes, hardening: Hardening) -> bytes:
             iterations=hardening.iterations,
             lanes=hardening.lanes,
             memory_cost=hardening.memory_kib,
+            secret=None if pepper is None else pepper.secret,
         ).derive(pin)
     except MemoryError:
         raise PKCS11Error(CKR.HOST_MEMORY, f"no {hardening.memory_kib} KiB of memory to check a PIN") from None
 
 
-def wrap(master: bytes | bytearray, role: str, pin: bytes, hardening: Hardening) -> bytes:
-    """The master key wrapped under a PIN, with the parameters and salt that unwrapping needs."""
+def wrap(master: bytes | bytearray, role: str, pin: bytes, hardening: Hardening, pepper: Pepper | None = None) -> bytes:
+    """The master key wrapped under a PIN, with the parameters and salt that unwrapping needs.
+
+    The empty PIN gets no pepper: what is under it is open to everybody, and shall be.
+    """
+    used, lanes = (None, hardening.lanes) if pepper is None or not pin else (pepper, hardening.lanes | PEPPERED)
+    identity = b"" if used is None else used.identity
     salt, nonce = os.urandom(16), os.urandom(NONCE_SIZE)
-    sealed = AESGCM(harden(pin, salt, hardening)).encrypt(nonce, bytes(master), WRAP_CONTEXT + role.encode())
-    return WRAPPING.pack(hardening.memory_kib, hardening.iterations, hardening.lanes, salt, nonce, sealed)
+    context = WRAP_CONTEXT + role.encode() + identity
+    sealed = AESGCM(harden(pin, salt, hardening, used)).encrypt(nonce, bytes(master), context)
+    return WRAPPING.pack(hardening.memory_kib, hardening.iterations, lanes, salt, nonce, sealed) + identity
 
 
-def unwrap(wrapping: bytes, role: str, pin: bytes) -> bytes | None:
-    """The master key, or None when the PIN is wrong; ValueError when this is no wrapping at all."""
-    handed_over = wrapping[WRAPPING.size :] if is_handed_over(wrapping, role) else b""
-    if len(wrapping) != WRAPPING.size + len(handed_over):
+def unwrap(wrapping: bytes, role: str, pin: bytes, pepper: Pepper | None = None) -> bytes | None:
+    """The master key, or None when the PIN is wrong; ValueError when this is no wrapping at all.
+
+    `pepper`: the one that `pepper_identity` names.
+    """
+    end = WRAPPING.size + len(pepper_identity(wrapping))
+    handed_over = wrapping[end:] if is_handed_over(wrapping, role) else b""
+    if len(wrapping) != end + len(handed_over):
         raise ValueError("the wrapped master key has the wrong length")
-    memory_kib, iterations, lanes, salt, nonce, sealed = WRAPPING.unpack_from(wrapping)
+    _, _, _, salt, nonce, sealed = WRAPPING.unpack_from(wrapping)
     try:
-        hardening = Hardening.stored(memory_kib, iterations, lanes)
+        hardening = hardening_of(wrapping)
     except PKCS11Error as problem:
         raise ValueError(problem.reason) from None
-    master = _opened(harden(pin, salt, hardening), nonce, sealed, role)
+    master = _opened(harden(pin, salt, hardening, pepper), nonce, sealed, role, wrapping[WRAPPING.size : end])
     if master is None or not handed_over:
         return master
     from keyfob.store import handover
@@ -125,12 +144,20 @@ def hardening_of(wrapping: bytes) -> Hardening:
     """What the PIN of this wrapping was hardened with; CKR_DEVICE_ERROR when this is none."""
     if len(wrapping) < WRAPPING.size:
         raise PKCS11Error(CKR.DEVICE_ERROR, "the wrapped master key has the wrong length")
-    return Hardening.stored(*WRAPPING.unpack_from(wrapping)[:3])
+    memory_kib, iterations, lanes = WRAPPING.unpack_from(wrapping)[:3]
+    return Hardening.stored(memory_kib, iterations, lanes & ~PEPPERED if pepper_identity(wrapping) else lanes)
+
+
+def pepper_identity(wrapping: bytes) -> bytes:
+    """Of the pepper that its PIN needs; empty where it needs none."""
+    if len(wrapping) < WRAPPING.size + IDENTITY or not WRAPPING.unpack_from(wrapping)[2] & PEPPERED:
+        return b""
+    return wrapping[WRAPPING.size : WRAPPING.size + IDENTITY]
 
 
 def is_handed_over(wrapping: bytes, role: str) -> bool:
     """Whether the PIN opens the token's first master key and that one the present one (handover.py); the SO's only."""
-    return role == "so" and len(wrapping) > WRAPPING.size
+    return role == "so" and len(wrapping) > WRAPPING.size + len(pepper_identity(wrapping))
 
 
 def wrap_with_key(master: bytes | bytearray, role: str, key: bytes) -> bytes:
@@ -144,8 +171,8 @@ def unwrap_with_key(wrapping: bytes, role: str, key: bytes) -> bytes | None:
     return _opened(key, wrapping[:NONCE_SIZE], wrapping[NONCE_SIZE:], role)
 
 
-def _opened(key: bytes, nonce: bytes, sealed: bytes, role: str) -> bytes | None:
+def _opened(key: bytes, nonce: bytes, sealed: bytes, role: str, identity: bytes = b"") -> bytes | None:
     try:
-        return AESGCM(key).decrypt(nonce, sealed, WRAP_CONTEXT + role.encode())
+        return AESGCM(key).decrypt(nonce, sealed, WRAP_CONTEXT + role.encode() + identity)
     except (InvalidTag, ValueError):  # ValueError: a nonce or key of impossible length, put there by somebody
         return None

@@ -24,10 +24,12 @@ from keyfob.store.vault import Vault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from keyfob.config import Config
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
+    from keyfob.store.pepper import Pepper, PepperState
     from keyfob.store.protocol import Database, Row
     from keyfob.store.record import Attributes
     from keyfob.store.seal import Keys
@@ -67,13 +69,15 @@ class SqliteStore:
         general_access: bool = False,
         key_file: str | os.PathLike[str] | None = None,
         empty_pin: bool = False,
+        pepper: Pepper | None = None,
         log: Callable[[str], None] = _silent,
         witness: str | None = None,
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
 
         The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
-        the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
+        the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo. `pepper`:
+        what its PINs are made with.
         """
         from keyfob.store.create import build, filling
 
@@ -91,6 +95,7 @@ class SqliteStore:
                 hardening=hardening,
                 key_file=os.fspath(key_file) if general_access and key_file is not None else None,
                 empty_pin=empty_pin,
+                pepper=pepper,
             )
             build(os.fspath(path), fill)
             return cls.open(path, log=log, witness=witness)
@@ -157,6 +162,17 @@ class SqliteStore:
     def hardening(self, role: str) -> Hardening | None:
         with self._lock:
             return self._vault.hardening(role)
+
+    def configure(self, config: Config) -> None:
+        self._vault.configure(config)
+
+    def pepper_state(self) -> PepperState | None:
+        with self._lock:
+            self._database.refresh()
+            return self._vault.pepper_state()
+
+    def set_pepper(self, location: str | None, pins: Mapping[str, bytes]) -> None:
+        self._vault.set_pepper(location, pins)
 
     def reset(self, label: str, so_pin: bytes) -> None:
         check_label(label)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import meta, permissions, rows
+from keyfob.store import meta, pepper, permissions, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, ROSTER, WRAPPING_OF, Meta
@@ -22,10 +22,12 @@ from keyfob.store.witness import Witness
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import RLock
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from keyfob.config import Config
     from keyfob.store.hardening import Hardening
     from keyfob.store.info import TokenInfo
+    from keyfob.store.pepper import Pepper, PepperState
     from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
 
@@ -62,6 +64,7 @@ class Vault:
         "_forget_objects",
         "_log",
         "_opened_by_empty_pin",
+        "_peppers",
         "_stands_in_until",
         "_told",
         "_turns",
@@ -95,6 +98,7 @@ class Vault:
         self.roster = Roster(database, self.tell)
         self._witness = None if witness is None else Witness(witness, self.tell)
         self._turns = witness  # the folder where turns are taken
+        self._peppers = pepper.Peppers(None, self.tell)
 
     @property
     def sees_private(self) -> bool:
@@ -196,7 +200,12 @@ class Vault:
         return seal.hardening_of(wrapping) if wrapping else None
 
     def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
-        """After the login with this PIN: wrap anew, in one transaction, where the wrapping has less than `least`."""
+        """After the login with this PIN: wrap anew, in one transaction, where the wrapping has less than `least`.
+
+        Also where it has not got the pepper that the token's PINs have by now.
+        """
+        from keyfob.store import seal
+
         with self.lock:
             self._database.refresh()
             if self._database.read_only or self.role != role:
@@ -207,7 +216,7 @@ class Vault:
             if present is None:
                 return False
             wanted = present.raised_to(least)
-            if wanted is present:
+            if wanted is present and seal.pepper_identity(wrapping) == pepper.identity_in(facts.settings):
                 return False
             wanted = wanted.raised_to(facts.hardening)  # what the next PIN would get is not lowered either
         self.set_pin(role, pin, (wrapping, wanted))
@@ -283,11 +292,21 @@ class Vault:
             durable = self._catch_up(facts) or facts.counters.failed[role] > 0 or self._is_news(facts)
             self._refuse_if_locked(facts, role)
         try:
+            used = self._pepper(seal.pepper_identity(wrapping))
             with Turn(self._turns):
-                master = seal.unwrap(wrapping, role, pin)
+                master = seal.unwrap(wrapping, role, pin, used)
         except ValueError as problem:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {WRAPPING_OF[role]}: {problem}") from None
         return Attempt(role, wrapping, None if master is None else seal.Keys(master), durable=durable)
+
+    def _pepper(self, identity: bytes) -> Pepper | None:
+        """The pepper that a PIN was made with, or shall be; CKR_DEVICE_ERROR when it is not where it should be."""
+        if not identity:
+            return None
+        with self.lock:
+            facts = self.facts()
+            label, settings = facts.readable_label, facts.readable_settings
+        return self._peppers.known(identity, label, settings)
 
     def _answer(self, attempt: Attempt) -> Keys:
         """Within the lock, and after the attempt is counted: the keys, or CKR_PIN_INCORRECT."""
@@ -442,12 +461,14 @@ class Vault:
             keys = self._keys_to_wrap(role)
             new_keys = seal.Keys.generate() if keys is None or self._opened_by_empty_pin else keys
             master = bytes(new_keys.master)
-        wrapping = seal.wrap(master, role, pin, hardening)
+            used = self._pepper(pepper.identity_in(self.facts().settings))
+        wrapping = seal.wrap(master, role, pin, hardening, used)
         with self.lock:
             with self._database.writing():
                 facts = self.facts()
                 if self._keys_to_wrap(role) is not keys:
                     raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "logged out meanwhile")
+                _check_pepper(facts, used)
                 values = {WRAPPING_OF[role]: wrapping}
                 if raised is not None:
                     values |= _raised_facts(facts, role, *raised)
@@ -470,6 +491,70 @@ class Vault:
                 self._keep(self.role, new_keys)
             self._database.checkpoint()
             self._drop_key_file(new_keys)
+
+    def configure(self, config: Config) -> None:
+        """Where peppers are, where that says anything."""
+        self._peppers = pepper.Peppers(config, self.tell)
+
+    def pepper_state(self) -> PepperState | None:
+        """What PINs are made with, within the lock; None where none has a pepper and none gets one."""
+        from keyfob.store import seal
+
+        facts = self.facts()
+        needed = {role: seal.pepper_identity(facts.value(WRAPPING_OF[role])) for role in ROLES}
+        roles = tuple(role for role in ROLES if needed[role])
+        identities = dict.fromkeys([pepper.identity_in(facts.settings), *(needed[role] for role in roles)])
+        identities.pop(b"", None)
+        if not identities:
+            return None
+        problem, location = "", ""
+        try:
+            for identity in identities:
+                found = self._pepper(identity)
+                location = found.location if found is not None else location
+        except PKCS11Error as refused:
+            problem = refused.reason
+        return pepper.PepperState(location, problem, roles)
+
+    def set_pepper(self, location: str | None, pins: Mapping[str, bytes]) -> None:
+        """Give the PINs of these roles, and all that are set from now on, another pepper or none.
+
+        A PIN that has none yet may be left out: it gets it at its next login.
+        """
+        from keyfob.store import seal
+
+        new = None if location is None else self._peppers.new(location)
+        present = {role: self._open_to_wrap_anew(role, pin) for role, pin in pins.items()}
+        with self.lock:
+            self._database.refresh()
+            keys = self._required_keys()
+            master = bytes(keys.master)
+        wrapped = {
+            WRAPPING_OF[role]: seal.wrap(master, role, pin, seal.hardening_of(present[role]), new)
+            for role, pin in pins.items()
+        }
+        with self.lock:
+            with self._database.writing():
+                facts = self.facts()
+                if self.keys is not keys:
+                    raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "logged out meanwhile")
+                for role in ROLES:
+                    wrapping = facts.value(WRAPPING_OF[role])
+                    if role in present and wrapping != present[role]:
+                        raise PKCS11Error(CKR.FUNCTION_FAILED, f"the {role} PIN was changed at this moment")
+                    if role not in present and seal.pepper_identity(wrapping):
+                        raise PKCS11Error(CKR.ARGUMENTS_BAD, f"the {role} PIN needs the present pepper: give it, too")
+                settings = meta.encode_settings(pepper.with_pepper(facts.settings, new))
+                self.forget_facts()
+                meta.write(self._database, wrapped | {"settings": settings}, keys)
+            self._database.checkpoint()
+
+    def _open_to_wrap_anew(self, role: str, pin: bytes) -> bytes:
+        """The wrapping that this PIN opens, as an attempt at it; what it opens is what is open already, or an error."""
+        attempt = self._look_at(role, pin)
+        with self.lock:
+            self._answer(attempt).wipe()
+        return attempt.wrapping
 
     def _drop_key_file(self, keys: Keys) -> None:
         """Best effort: what no longer opens the token goes."""
@@ -499,9 +584,11 @@ class Vault:
         attempt = self._look_at("so", so_pin)
         with self.lock:
             old = self._answer(attempt)
-            hardening = self._facts_for(old).hardening
+            facts = self._facts_for(old)
+            hardening = facts.hardening
+            used = self._pepper(pepper.identity_in(facts.settings))
         keys = seal.Keys.generate()
-        so_facts = rekey.so_facts(keys, so_pin, hardening)
+        so_facts = rekey.so_facts(keys, so_pin, hardening, used)
         with self.lock:
             with self._database.writing():
                 facts = self._facts_for(old)
@@ -528,6 +615,11 @@ class Vault:
         if self.keys is None:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this needs a login")
         return self.keys
+
+
+def _check_pepper(facts: Meta, used: Pepper | None) -> None:
+    if pepper.identity_in(facts.settings) != (b"" if used is None else used.identity):
+        raise PKCS11Error(CKR.FUNCTION_FAILED, "the token's pepper was changed at this moment")
 
 
 def _raised_facts(facts: Meta, role: str, replaced: bytes, hardening: Hardening) -> dict[str, bytes]:

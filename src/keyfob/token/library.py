@@ -124,8 +124,11 @@ class Library:
         known = self.tokens.get(slot_id)
         if isinstance(known, RemovableToken):
             path = known.registration.token_path
-            return SqliteStore.open(path, log=self._logger(slot_id), witness=self.config.witness)
-        return self.shelf.open(slot_id, self._logger(slot_id))
+            store: Store = SqliteStore.open(path, log=self._logger(slot_id), witness=self.config.witness)
+        else:
+            store = self.shelf.open(slot_id, self._logger(slot_id))
+        store.configure(self.config)
+        return store
 
     def _logger(self, slot_id: int) -> Callable[[str], None]:
         """For what a store has to tell: damage, tampering, older copies that were put back."""
@@ -159,9 +162,14 @@ class Library:
         *,
         general_access: bool = False,
         empty_pin: bool = False,
+        pepper: str = "",
     ) -> Store:
-        """A new token for the slot; another process that was first wins, and this call fails cleanly."""
+        """A new token for the slot; another process that was first wins, and this call fails cleanly.
+
+        `pepper`: where it is (store/secret_file.py); empty: what the configuration says for tokens of this label.
+        """
         from keyfob.store import calibration, key_file
+        from keyfob.store.pepper import Peppers
 
         label = label or DEFAULT_LABEL
         self.check_label(label, slot_id)
@@ -171,6 +179,8 @@ class Library:
             text = f"the folder of tokens cannot be made: {problem.strerror}"
             raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, text) from None
         hardening = calibration.chosen(self.config.hardening)
+        pepper = pepper or self.config.token(label).pepper
+        new_pepper = Peppers(self.config, self._logger(slot_id)).new(pepper) if pepper else None
         serial = os.urandom(8).hex()
         known = self.tokens.get(slot_id)
         if isinstance(known, RemovableToken):
@@ -185,6 +195,7 @@ class Library:
                 general_access=general_access,
                 key_file=key_file.beside(path) if general_access else None,
                 empty_pin=empty_pin,
+                pepper=new_pepper,
                 log=self._logger(slot_id),
                 witness=self.config.witness,
             )
@@ -199,7 +210,9 @@ class Library:
                 hardening=hardening,
                 general_access=general_access,
                 empty_pin=empty_pin,
+                pepper=new_pepper,
             )
+        made.configure(self.config)
         self._audit("token-created", slot=slot_id, token=label)
         return made
 

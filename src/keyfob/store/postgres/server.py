@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from keyfob.store.hardening import Hardening
+    from keyfob.store.pepper import Pepper
     from keyfob.store.postgres.database import Connection
     from keyfob.store.protocol import Database, Store
 
@@ -71,6 +72,7 @@ class Server:
         hardening: Hardening,
         general_access: bool = False,
         empty_pin: bool = False,
+        pepper: Pepper | None = None,
     ) -> Store:
         fill = create.filling(
             self._files.file(slot_id),
@@ -81,6 +83,7 @@ class Server:
             hardening=hardening,
             key_file=self.key_file(slot_id) if general_access else None,
             empty_pin=empty_pin,
+            pepper=pepper,
         )
         try:
             self.build(slot_id, fill)
