@@ -12,6 +12,8 @@ import pytest
 SOURCE = Path(__file__).with_name("module.c")
 FAULTS = (
     *("NOTHING", "CRASH", "HANG", "EXIT", "PRINT", "OVERRUN", "NO_POINTER", "CRASH_AT_EXIT", "REFUSE_FLAGS", "TOKEN"),
+    *("LOAD_CRASH", "LOAD_HANG", "LOAD_EXIT", "HANG_AT_ONCE", "HUGE_COUNT", "COMPLAIN", "HEAP", "SPIN", "CLOSE_FILES"),
+    *("CHILD", "FLOOD"),
 )
 Build = Callable[[str], str]
 

@@ -1,6 +1,7 @@
 /* A PKCS #11 module of one slot that can do nothing, and does one thing wrong as BREAK says: for tests of keyfob check.
    Its list is of version 2.40 and lies at the very end of a page, before one that cannot be read. */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,10 @@
 #ifndef BREAK
 #define BREAK 0
 #endif
-enum { NOTHING, CRASH, HANG, EXIT, PRINT, OVERRUN, NO_POINTER, CRASH_AT_EXIT, REFUSE_FLAGS, TOKEN };
+enum {
+    NOTHING, CRASH, HANG, EXIT, PRINT, OVERRUN, NO_POINTER, CRASH_AT_EXIT, REFUSE_FLAGS, TOKEN,
+    LOAD_CRASH, LOAD_HANG, LOAD_EXIT, HANG_AT_ONCE, HUGE_COUNT, COMPLAIN, HEAP, SPIN, CLOSE_FILES, CHILD, FLOOD
+};
 
 typedef unsigned long UL;
 #define OK 0
@@ -25,7 +29,27 @@ static UL stub(void) { return FUNCTION_NOT_SUPPORTED; }
 
 static void at_exit(void) { raise(SIGSEGV); }
 
+__attribute__((constructor)) static void load(void) {
+    if (BREAK == LOAD_CRASH) raise(SIGSEGV);
+    if (BREAK == LOAD_HANG) for (;;) pause();
+    if (BREAK == LOAD_EXIT) _exit(4);
+}
+
+static void *spin(void *nothing) { for (;;) usleep(1000); return nothing; }
+
+static void misbehave(void) {
+    static pthread_t thread;
+    if (BREAK == HANG_AT_ONCE) for (;;) pause();
+    if (BREAK == COMPLAIN) fprintf(stderr, "the reader is \033[31mon fire\n");
+    if (BREAK == HEAP) { char *block = malloc(24); memset(block - 16, 0xff, 64); free(block); }
+    if (BREAK == SPIN) pthread_create(&thread, 0, spin, 0);
+    if (BREAK == CLOSE_FILES) for (int i = 3; i < 1024; i++) close(i);
+    if (BREAK == CHILD && fork() == 0) for (;;) pause();
+    if (BREAK == FLOOD) for (int i = 0; i < 1 << 20; i++) puts("a line of output that nobody asked for");
+}
+
 static UL initialize(void *arguments) {
+    misbehave();
     if (BREAK == REFUSE_FLAGS && arguments) return 0x0A; /* CKR_CANT_LOCK */
     if (BREAK == CRASH_AT_EXIT) atexit(at_exit);
     if (initialized) return 0x191;
@@ -57,7 +81,7 @@ static UL get_info(unsigned char *info) {
 static UL get_slot_list(unsigned char present, UL *slots, UL *count) {
     if (!initialized) return NOT_INITIALIZED;
     if (slots) { slots[0] = 7; if (BREAK == OVERRUN) slots[1] = 8; }
-    *count = 1;
+    *count = BREAK == HUGE_COUNT ? 1UL << 60 : 1;
     return OK;
 }
 

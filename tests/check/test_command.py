@@ -12,10 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyfob.cli import keyfob
+from keyfob.nss.options import Options
 from keyfob.nss.report import as_json
+from keyfob.nss.runner import run, select_scenarios
+from keyfob.nss.scenarios import scenarios
 from tests.conftest import CHEAP_PINS, module_path
 
 if TYPE_CHECKING:
+    from keyfob.nss.model import ScenarioResult
+    from keyfob.nss.scenario import Scenario
     from tests.check.conftest import Build
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "check.md"
@@ -48,7 +53,7 @@ def document(build: Build, tmp_path: Path) -> Any:
 
 def test_keyfob_fails_nothing_and_the_code_is_0(token: None) -> None:
     said = command(f"check {module_path()} --pin {PIN} --only load --only slots --only mechs --only login", 0).output
-    assert "yes  signing and decryption" in said
+    assert "yes signing and decryption" in said
     assert "failed" not in said
     assert max(map(len, said.splitlines()[3:])) <= 80
     assert PIN not in said
@@ -63,7 +68,12 @@ def test_a_broken_rule_makes_the_code_1(build: Build) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["check", "check {here}/missing.so", "check {module} --only nonsense", "check {text}", "check {module} --slot 99"],
+    [
+        *("check", "check {here}/missing.so", "check {module} --only nonsense", "check {text}"),
+        *("check {module} --slot 99", "check {module} --token-label nobody", "check {module} --slot 7 --token-label x"),
+        *("check {here}", "check {module} --only load --html {here}/no/such/folder/report.html"),
+        *("check {module} --only load --json {here}", "check {module} --only load --junit /dev/full"),
+    ],
 )
 def test_what_cannot_be_checked_makes_the_code_2(build: Build, tmp_path: Path, line: str) -> None:
     (tmp_path / "text").write_text("no module")
@@ -80,8 +90,7 @@ def test_a_wrong_pin_is_tried_once_and_makes_the_code_2(token: None, tmp_path: P
         for call in scenario["calls"]
         if call["function"] == "C_Login" and call["rv_name"] == "CKR_PIN_INCORRECT"
     ]
-    # The checker's own wrong PIN, and the user's.
-    assert len(logins) == 2
+    assert len(logins) == 1
 
 
 def test_nothing_is_written_without_being_told(token: None, tmp_path: Path) -> None:
@@ -109,6 +118,37 @@ def test_what_an_earlier_run_left_is_removed(token: None) -> None:
     command(f"key generate work --type ec:p256 --name 'keyfob check' --pin {PIN}", 0)
     command(f"check {module_path()} --pin {PIN} --write --only certificates", 0)
     assert command(f"list work --pin {PIN}", 0).output == before
+
+
+class Impatient:
+    """A user who has had enough as soon as there is something on the token."""
+
+    def started(self, scenario: Scenario) -> None:
+        pass
+
+    def calling(self, scenario: Scenario, function: str) -> None:
+        if scenario.name == "key generation" and function == "C_SetAttributeValue":
+            raise KeyboardInterrupt
+
+    def ended(self, scenario: Scenario, result: ScenarioResult) -> None:
+        pass
+
+
+def test_what_a_run_wrote_is_removed_when_it_is_interrupted(token: None) -> None:
+    before = command(f"list work --pin {PIN}", 0).output
+    chosen, wanted = select_scenarios(scenarios(), ("key generation",), ())
+    options = Options(str(module_path()), pin=PIN, write=True, limit=20)
+    with pytest.raises(KeyboardInterrupt):
+        run(chosen, options, Impatient(), wanted)
+    assert options.made
+    assert command(f"list work --pin {PIN}", 0).output == before
+
+
+def test_a_job_that_was_not_tried_is_not_said_to_work(token: None, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command(f"check {module_path()} --pin {PIN} --only mechs --json {report}", 0)
+    jobs = json.loads(report.read_text())["jobs"]
+    assert {job["outcome"] for job in jobs} == {"not tested"}
 
 
 def test_the_json_report_has_the_documented_keys(document: Any) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keyfob.nss import watch
+from keyfob.nss.jobs import Outcome, judge
 from keyfob.nss.model import Ended, Finding, Report, ScenarioResult, Verdict
 from keyfob.nss.options import Options
 from keyfob.nss.runner import CannotCheck, run, select_scenarios
@@ -42,7 +44,7 @@ def test_a_crash_names_the_signal_and_the_call_and_fails_the_rule_that_was_check
     crashed = scenario(report, "load")
     assert crashed.ended == Ended.CRASHED
     for rule in ("X1", "G6"):
-        (finding,) = failures(report, rule)
+        (finding,) = [found for found in failures(report, rule) if found.scenario == "load"]
         assert "SIGSEGV in C_GetInfo()" in finding.saw
         call = crashed.call(finding.calls[0])
         assert call is not None
@@ -74,6 +76,55 @@ def test_a_crash_at_the_end_of_the_process_is_a_finding(build: Build) -> None:
     report = checked(build("CRASH_AT_EXIT"), "load")
     assert "at the end of the process" in failures(report, "X1")[0].saw
     assert report.results()["G7"].verdict == Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule", "saw"),
+    [
+        ("LOAD_CRASH", "X1", "the process got SIGSEGV while it was being loaded"),
+        ("LOAD_EXIT", "X3", "the process ended with exit code 4 while it was being loaded"),
+        ("LOAD_HANG", "X2", "loading the library took longer than 1 s"),
+        ("HANG_AT_ONCE", "X2", "C_Initialize did not come back within 1 s"),
+        ("HEAP", "X1", "the process got SIGABRT in C_Initialize"),
+        ("CLOSE_FILES", "X3", "it closed files of its host, the pipe to the checker among them, in C_Initialize"),
+    ],
+)
+def test_a_module_that_does_not_load_is_not_tried_again_and_again(
+    build: Build, fault: str, rule: str, saw: str
+) -> None:
+    report = checked(build(fault), "load", "slots", "login", "events", limit=1)
+    assert report.facts["not loaded"].startswith(saw)
+    assert failures(report, rule)[0].saw.startswith(saw)
+    assert {scenario(report, name).ended for name in ("slots", "login", "events")} == {Ended.SKIPPED}
+    assert report.results()["S3"].verdict == Verdict.NOT_TESTED
+    assert {result.outcome for result in judge(report)} == {Outcome.NOT}
+
+
+def test_a_crash_before_what_a_rule_speaks_of_is_not_held_against_it(build: Build) -> None:
+    report = checked(build("HEAP"), "load: threads", "load")
+    assert failures(report, "P9") == []
+    assert failures(report, "X1")
+
+
+def test_a_number_of_slots_that_cannot_be_is_a_finding(build: Build) -> None:
+    report = checked(build("HUGE_COUNT"), "slots")
+    assert f"counted {1 << 60} slots" in failures(report, "S1")[0].saw
+    assert scenario(report, "slots").ended == Ended.DONE
+
+
+def test_a_flood_of_output_ends_the_scenario(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "FLOOD", 1 << 20)
+    report = checked(build("FLOOD"), "load: NULL", limit=30)
+    assert failures(report, "X4")[0].saw.startswith("it printed more than 1 MiB in C_Initialize")
+    assert failures(report, "X2") == []
+
+
+@pytest.mark.parametrize("fault", ["COMPLAIN", "SPIN", "CHILD"])
+def test_lines_on_stderr_threads_and_child_processes_are_no_finding(build: Build, fault: str) -> None:
+    report = checked(build(fault), "load: NULL")
+    assert report.results()["G2"].verdict == Verdict.PASS
+    assert not report.failed
+    assert ("on fire" in scenario(report, "load: NULL").stderr) == (fault == "COMPLAIN")
 
 
 def test_output_on_stdout_is_a_finding_and_breaks_nothing(build: Build) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -140,6 +141,10 @@ def _check(
         chosen, wanted = select_scenarios(scenarios(), only, skip)
     except KeyError as unknown:
         raise click.UsageError(f"{unknown.args[0]!r} is no scenario and no rule; --list-rules has them") from None
+    for path in (json_file, junit, html):
+        _expect_place(path)
+    # What a run wrote is removed when it is ended, too (runner.run).
+    signal.signal(signal.SIGTERM, _end)
     try:
         report = _run(chosen, options, wanted)
     except CannotCheck as problem:
@@ -149,6 +154,19 @@ def _check(
         raise CannotCheckRefusal(f"the PIN that was given is refused ({options.refused['pin']}); it was tried once")
     if report.failed:
         raise click.exceptions.Exit(1)
+
+
+def _expect_place(path: str | None) -> None:
+    """A report that cannot be written is known before the run, which takes a while."""
+    if path is None or path == "-":
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise click.UsageError(f"{path} cannot be written")
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _text(secret: Secret) -> str | None:
@@ -199,23 +217,26 @@ def _give(report: Report, json_file: str | None, junit: str | None, html: str | 
     from keyfob.nss.report import html as as_html
     from keyfob.nss.report import junit as as_junit
 
-    if html is not None:
-        _write(html, as_html.render(report))
-    if junit is not None:
-        _write(junit, as_junit.text(report))
-    if json_file is not None:
-        _write(json_file, as_json.text(report))
     if json_file != "-":
         from rich.console import Console
 
         from keyfob.nss.report import terminal
 
         terminal.show(report, Console(highlight=False))
+    if html is not None:
+        _write(html, as_html.render(report))
+    if junit is not None:
+        _write(junit, as_junit.text(report))
+    if json_file is not None:
+        _write(json_file, as_json.text(report))
 
 
 def _write(path: str, text: str) -> None:
-    with click.open_file(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with click.open_file(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as problem:
+        raise CannotCheckRefusal(f"{path}: {problem.strerror}") from None
 
 
 def _compare(module: str | None, before: str, after: str, json_file: str | None) -> None:

@@ -10,7 +10,8 @@ A client of modules: it knows spec/ and nothing of keyfob's own token. From belo
     scenario    @scenario(name, title, rules=, needs=)
     scenarios/  what is tested: its docstring says how to write one
     child       the process of one scenario
-    runner      starts it, watches over its time, makes findings of crashes and hangs
+    watch       starts it, watches over its time, makes findings of crashes and hangs
+    runner      one scenario after the other, and cleaning up
     cleanup     removes what a run left on the token
     model       Verdict, Finding, ScenarioResult (with the timeline of calls), Report
     kinds, jobs what the findings mean: kinds of tokens, jobs that work

@@ -1,7 +1,7 @@
 """The process of one scenario: `python -m keyfob.nss.child FD`: its job on standard input, JSON lines to FD.
 
 The job is {"place": Python module, "scenario": name, "options": {...}, "facts": {...}}. Nothing of it comes by the
-command line or the environment, where others could read a PIN. Messages are documented in runner.py.
+command line or the environment, where others could read a PIN. Messages are documented in watch.py.
 Only the module writes to standard output and error.
 """
 
@@ -20,6 +20,9 @@ from keyfob.nss.driver import CallFailed, Module, Recorder
 from keyfob.nss.options import Options
 from keyfob.nss.scenario import Scenario
 
+PIPE_LOST = 86
+"""The exit code when the pipe to the runner is gone, which only the module can have closed."""
+
 
 def main(descriptor: int) -> None:
     job = json.load(sys.stdin)
@@ -29,8 +32,11 @@ def main(descriptor: int) -> None:
 
     def send(message: dict[str, Any]) -> None:
         data = json.dumps(message, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        while data:
-            data = data[os.write(descriptor, data) :]
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        except OSError:
+            os._exit(PIPE_LOST)
 
     _run(job["place"], job["scenario"], Options(**job["options"]), send, job["facts"])
 

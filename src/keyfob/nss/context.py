@@ -20,6 +20,8 @@ from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import name_of
 
 Evidence = Reply[Any] | Call
+START = "START"
+"""The step of what every scenario does first."""
 
 
 class EndOfCheck(Exception):  # noqa: N818 - no error: a way out
@@ -98,11 +100,14 @@ class Check:
 
     @contextmanager
     def setup(self, what: str) -> Iterator[None]:
-        """Within, a call that fails leaves the rule untested: it is not what the rule speaks of."""
+        """Within, a call that fails, crashes or hangs leaves the rule untested: it is not what the rule speaks of."""
+        self._context.send({"t": "checked", "rule": self.rule})
         try:
             yield
         except CallFailed as failed:
             self.not_tested(f"could not {what}: {failed}")
+        finally:
+            self._context.send({"t": "checking", "rule": self.rule})
 
     def passed(self, saw: str = "") -> None:
         """Say what was good about it; without it a block that found nothing passes silently."""
@@ -198,7 +203,7 @@ class Context:
         """The module as NSS has loaded it: START was done, once. Its slots say which of them NSS would use."""
         if self._nss is None:
             self._nss = Nss(self.module, self.options.parameters)
-            with self.step("START"):
+            with self.step(START):
                 try:
                     self._nss.start()
                 except CallFailed as failed:

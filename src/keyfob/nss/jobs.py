@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from keyfob.nss.driver.values import MECHANISM_FLAGS, flags_text, mechanism_name
 from keyfob.nss.model import Report, RuleResult, Verdict
 from keyfob.spec.constants import CKF, CKM
-from keyfob.spec.errors import name_of
 
 
 class Outcome(StrEnum):
@@ -32,6 +32,7 @@ LOADING = ("G4", "G5", "G6", "P8", "S1", "S3", "S16")
 CONDUCT = ("G1", "G2", "G3", "P9", "X1", "X2", "X3", "X5")
 # Warnings of what programs other than NSS put on a token: NSS's own work suffers nothing.
 OF_OTHER_PROGRAMS = ("P3",)
+NOT_ASKED = "this run was not asked for it"
 SIGN, DECRYPT, UNWRAP, DERIVE = CKF.SIGN, CKF.DECRYPT, CKF.UNWRAP, CKF.DERIVE
 
 
@@ -224,7 +225,11 @@ def _judge(job: Job, results: Mapping[str, RuleResult], facts: Mapping[str, Any]
     if obstacle is not None:
         return obstacle
     if "mechanisms" not in facts:
-        return JobResult(job, Outcome.UNKNOWN, ("S16",), ("no token was looked at",))
+        reason = "no token was looked at" if "S16" in results else NOT_ASKED
+        return JobResult(job, Outcome.UNKNOWN, ("S16",), (reason,))
+    left_out = tuple(name for name in job.proof if name not in results)
+    if left_out:
+        return JobResult(job, Outcome.UNKNOWN, left_out, (NOT_ASKED,))
     # Setting a PIN or trust may not concern a token: then there is no such job.
     unknown = _having(results, job.proof, Verdict.NOT_TESTED, Verdict.NOT_APPLICABLE)
     if unknown:
@@ -243,6 +248,8 @@ def _obstacle(job: Job, results: Mapping[str, RuleResult], facts: Mapping[str, A
     broken = _having(results, (*LOADING, *job.must), Verdict.FAIL)
     if broken:
         return JobResult(job, Outcome.NOT, broken)
+    if "not loaded" in facts:
+        return JobResult(job, Outcome.NOT, _having(results, (*LOADING, "G2"), Verdict.FAIL))
     if "mechanisms" in facts:
         lacks = _lacks(job, {row["number"]: row["flags"] for row in facts["mechanisms"]})
         if lacks:
@@ -253,7 +260,11 @@ def _obstacle(job: Job, results: Mapping[str, RuleResult], facts: Mapping[str, A
 
 
 def _lacks(job: Job, flags: Mapping[int, int]) -> tuple[str, ...]:
-    """What the token would need for the first alternative, when it has none of them."""
+    """The mechanisms that would do, with their uses, when the token has none of them; every alternative is one."""
     if any(all(flags.get(mechanism, 0) & flag for mechanism, flag in able) for able in job.able):
         return ()
-    return tuple(" and ".join(name_of("CKM", mechanism) for mechanism, _flag in able) for able in job.able)
+    wanted: dict[int, list[str]] = {}
+    for able in job.able:
+        for mechanism, flag in able:
+            wanted.setdefault(mechanism, []).append(flags_text(flag, MECHANISM_FLAGS))
+    return tuple(f"{mechanism_name(mechanism)} ({' or '.join(uses)})" for mechanism, uses in wanted.items())

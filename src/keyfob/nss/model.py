@@ -75,7 +75,10 @@ class Ended(StrEnum):
 
 @dataclass(slots=True)
 class ScenarioResult:
-    """One scenario: its findings, its calls in order, how it ended, what the module printed."""
+    """One scenario: its findings, its calls in order, how it ended, what the module printed.
+
+    `hung_in` is the function that hung before any work of the scenario itself.
+    """
 
     name: str
     title: str
@@ -86,6 +89,7 @@ class ScenarioResult:
     calls: list[dict[str, Any]] = field(default_factory=list)
     stdout: str = ""
     stderr: str = ""
+    hung_in: str = ""
 
     def call(self, number: int) -> dict[str, Any] | None:
         return next((call for call in self.calls if call["number"] == number), None)

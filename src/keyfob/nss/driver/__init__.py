@@ -1,6 +1,6 @@
 """A driver of any PKCS #11 module through its C ABI, which records every call with names.
 
-`Module` is all that scenarios need: see module.py. It lives in a process of its own (runner.py): a module may crash it.
+`Module` is all that scenarios need: see module.py. It lives in a process of its own (watch.py): a module may crash it.
 """
 
 from __future__ import annotations

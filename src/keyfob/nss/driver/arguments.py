@@ -19,6 +19,8 @@ from keyfob.nss.driver.values import Template, Value, attribute_name, class_of, 
 Shown = dict[str, Any]
 GUARD = 16
 """Bytes behind every output buffer that no module may touch."""
+MOST_BYTES, MOST_NUMBERS = 1 << 26, 1 << 16
+"""No buffer is larger, whatever size a module asks for: some ask for anything."""
 _CANARY = 0xA5
 
 
@@ -146,11 +148,11 @@ class OutTemplate(Argument):
 
     def __init__(self, wanted: Sequence[tuple[int, int | None]], object_class: int | None) -> None:
         super().__init__(None)
-        self.wanted = wanted
+        self.wanted = [(attribute, _capped(room, MOST_BYTES)) for attribute, room in wanted]
         self.object_class = object_class
         self.array = (structs.Attribute * max(len(wanted), 1))()
         self._held: list[Any] = []
-        for slot, (attribute, room) in zip(self.array, wanted, strict=False):
+        for slot, (attribute, room) in zip(self.array, self.wanted, strict=False):
             held = None if room is None else _guarded(room)
             self._held.append(held)
             slot.type, slot.ulValueLen = attribute, room or 0
@@ -284,7 +286,7 @@ class OutBytes(Argument):
 
     def __init__(self, room: int | None, *, secret: bool = False) -> None:
         super().__init__(None)
-        self.room = room
+        self.room = room = _capped(room, MOST_BYTES)
         self.secret = secret
         self.held = None if room is None else _guarded(room)
         self.length = c_ulong(room or 0)
@@ -333,7 +335,7 @@ class OutNumbers(Argument):
 
     def __init__(self, room: int | None, prefix: str | None = None) -> None:
         super().__init__(None)
-        self.room = room
+        self.room = room = _capped(room, MOST_NUMBERS)
         self.prefix = prefix
         self.array = None if room is None else (c_ulong * (room + GUARD))(*([structs.UNAVAILABLE] * (room + GUARD)))
         self.count = c_ulong(room or 0)
@@ -384,6 +386,10 @@ class OutHandles(OutNumbers):
             {"name": names[0], "text": str(self.result()) if isinstance(self.result(), list) else "?"},
             {"name": names[2], "text": str(self.count.value)},
         ]
+
+
+def _capped(room: int | None, most: int) -> int | None:
+    return None if room is None else min(room, most)
 
 
 def _guarded(room: int) -> Any:

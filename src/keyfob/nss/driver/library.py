@@ -118,16 +118,6 @@ class Library:
         reply = self.call("C_GetInterface", _Name(name), _InVersion(wanted), out, _Flags(flags))
         return Reply(reply.rv, out.result(), reply.call, reply.note)
 
-    def interfaces(self) -> Reply[list[FoundInterface]]:
-        """C_GetInterfaceList in two calls; of the standard, NSS does not use it."""
-        count = _OutInterfaces(None)
-        reply = self.call("C_GetInterfaceList", count)
-        if not reply.is_ok:
-            return Reply(reply.rv, [], reply.call)
-        filled = _OutInterfaces(int(count.count.value))
-        reply = self.call("C_GetInterfaceList", filled)
-        return Reply(reply.rv, filled.found(), reply.call)
-
     def get_function_list(self) -> Reply[int]:
         """C_GetFunctionList of the exported symbol; the value is the list's address."""
         out = _OutPointer()
@@ -210,24 +200,3 @@ class _OutInterface(_OutPointer):
         return [
             {"name": names[0], "text": f'"{found.name.decode(errors="replace")}" {major}.{minor} flags={found.flags}'}
         ]
-
-
-class _OutInterfaces(Argument):
-    takes = 2
-
-    def __init__(self, room: int | None) -> None:
-        super().__init__(None)
-        self._array = None if room is None else (structs.Interface * max(room, 1))()
-        self.count = ctypes.c_ulong(room or 0)
-
-    def c_values(self) -> tuple[Any, ...]:
-        return (self._array, ctypes.byref(self.count))
-
-    def shown(self, names: Any) -> list[dict[str, Any]]:
-        return [{"name": names[0], "text": "NULL" if self._array is None else "out"}]
-
-    def result_shown(self, names: Any) -> list[dict[str, Any]]:
-        return [{"name": names[1], "text": str(self.count.value)}]
-
-    def found(self) -> list[FoundInterface]:
-        return [] if self._array is None else [FoundInterface(item) for item in self._array[: self.count.value]]

@@ -8,7 +8,7 @@ from keyfob.nss.model import Ended, Report, RuleResult, ScenarioResult, Verdict
 from keyfob.nss.report import page, timeline
 from keyfob.nss.report.cards import anchor, card
 from keyfob.nss.report.page import escape
-from keyfob.nss.report.wording import verdict, worst_first
+from keyfob.nss.report.wording import same_for_all, verdict, worst_first
 
 LOOKS = {
     Verdict.FAIL: "bad",
@@ -37,7 +37,7 @@ def render(report: Report) -> str:
     parts = [
         _head(report, by_verdict, jobs),
         _kinds(report),
-        _jobs(jobs, results, costs_every_job(report)),
+        _jobs(report, jobs, results),
         _to_fix(report, by_verdict[Verdict.FAIL]),
         _cards(report, "Failures", by_verdict[Verdict.FAIL]),
         _cards(report, "Warnings", by_verdict[Verdict.WARN]),
@@ -58,8 +58,8 @@ def _tag(text: str, look: str) -> str:
 
 
 def _head(report: Report, by_verdict: dict[Verdict, list[RuleResult]], jobs: list[JobResult]) -> str:
-    worst, sentence = verdict([result for found in by_verdict.values() for result in found], jobs)
-    lost = [result.job.title for result in jobs if result.outcome == Outcome.NOT]
+    worst, sentence = verdict(report, [result for found in by_verdict.values() for result in found], jobs)
+    lost = [result.job.title for result in jobs if result.outcome == Outcome.NOT and "not loaded" not in report.facts]
     lost_line = f"<p><b>Does not work:</b> {escape('; '.join(lost))}</p>" if lost else ""
     info = report.facts.get("info", {})
     facts = [("Module", report.module)]
@@ -115,7 +115,7 @@ def _kinds(report: Report) -> str:
     return f'<h2>NSS can use it as</h2><table class="kinds"><tbody>{rows}</tbody></table>'
 
 
-def _jobs(jobs: list[JobResult], results: dict[str, RuleResult], conduct: tuple[str, ...]) -> str:
+def _jobs(report: Report, jobs: list[JobResult], results: dict[str, RuleResult]) -> str:
     rows = [
         f"<tr><td>{escape(result.job.title)}</td><td>{_tag(str(result.outcome), OUTCOMES[result.outcome])}</td>"
         f"<td>{_because(result, results)}</td></tr>"
@@ -123,9 +123,12 @@ def _jobs(jobs: list[JobResult], results: dict[str, RuleResult], conduct: tuple[
     ]
     head = "<tr><th>Job</th><th>In NSS and Firefox</th><th>Because of</th></tr>"
     every = ""
+    conduct = costs_every_job(report)
     if conduct:
         links = "".join(f"<div>{_link(results[name])}</div>" for name in conduct)
         every = f'<div class="verdict bad"><b>Whatever the job, a user may meet with</b>{links}</div>'
+    if "not loaded" in report.facts or same_for_all(jobs):
+        return every
     table = f'<table class="stacked"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
     return f"<h2>Jobs</h2>{table}{every}"
 

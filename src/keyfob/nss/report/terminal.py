@@ -6,6 +6,8 @@ Readable at 80 columns and without colour: every verdict is a word.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,7 +17,7 @@ from rich.text import Text
 
 from keyfob.nss.jobs import JobResult, Outcome, costs_every_job, judge
 from keyfob.nss.model import Ended, Finding, Report, RuleResult, ScenarioResult, Verdict
-from keyfob.nss.report.wording import calls, verdict, worst_first
+from keyfob.nss.report.wording import calls, same_for_all, verdict, worst_first
 
 STYLES = {
     Outcome.WORKS: "green",
@@ -27,6 +29,8 @@ LOOKS = {Verdict.FAIL: "bold red", Verdict.WARN: "bold yellow", Verdict.PASS: "b
 MOST_FINDINGS = 3
 MOST_CALLS = 2
 """What of a broken rule stands here; --json and --html have it all."""
+MOST_LINES, LONGEST_LINE = 5, 300
+"""What of a module's own words stands here."""
 
 
 def show(report: Report, console: Console) -> None:
@@ -34,19 +38,23 @@ def show(report: Report, console: Console) -> None:
     results = report.results()
     console.print()
     jobs = judge(report)
-    worst, sentence = verdict(results.values(), jobs)
+    worst, sentence = verdict(report, results.values(), jobs)
     console.print(_head(report))
-    console.print(Text(f"{sentence}\n", style=LOOKS[worst]))
-    console.print(_kinds(report))
-    console.print(_jobs(jobs))
+    console.print(Text(f"{printable(sentence)}\n", style=LOOKS[worst]))
+    if "kinds" in report.facts:
+        console.print(_kinds(report.facts["kinds"]))
+    if "not loaded" not in report.facts and not same_for_all(jobs):
+        console.print(_jobs(jobs))
     every = [results[name].rule for name in costs_every_job(report)]
-    if every:
+    if every and "not loaded" not in report.facts:
         console.print(Text("Whatever the job, a user may meet with", style="bold"))
-        console.print(*(Text(f"  {rule.id:3} {rule.title}\n") for rule in every), sep="", end="\n")
+        console.print(_grid([(f"  {rule.id}", rule.title) for rule in every]))
+        console.print()
     by_verdict = {verdict: [r for r in results.values() if r.verdict == verdict] for verdict in Verdict}
     _failures(report, by_verdict[Verdict.FAIL], console)
     _warnings(by_verdict[Verdict.WARN], console)
     _rest(by_verdict, console)
+    _said(report.scenarios, console)
     _troubles(report.scenarios, console)
     console.print(_last_line(by_verdict, report))
 
@@ -69,18 +77,28 @@ def _head(report: Report) -> RenderableType:
     return lines
 
 
-def _kinds(report: Report) -> RenderableType:
-    kinds = report.facts.get("kinds")
-    if not kinds:
-        return Text("Which kind of token it is was not found out.\n")
-    lines = Text("NSS can use it as\n", style="bold")
+def _kinds(kinds: list[dict[str, Any]]) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for kind in kinds:
-        if kind["usable"]:
-            lines.append("  yes  ", style="green").append(f"{kind['name']}: {kind['meaning']}\n", style="not bold")
-        else:
-            lines.append("  no   ", style="red")
-            lines.append(f"{kind['name']}: lacks {', '.join(kind['lacks'])}\n", style="not bold")
-    return lines
+        word = Text("  yes", style="green") if kind["usable"] else Text("  no", style="red")
+        grid.add_row(word, f"{kind['name']}: {kind['meaning'] if kind['usable'] else _lacking(kind['lacks'])}")
+    return Group(Text("NSS can use it as", style="bold"), grid, Text())
+
+
+def _lacking(lacks: list[str]) -> str:
+    return f"lacks {'; '.join(lacks)}"
+
+
+def _grid(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and texts that wrap beside them."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in rows:
+        grid.add_row(name, Text(printable(text)))
+    return grid
 
 
 def _jobs(jobs: list[JobResult]) -> RenderableType:
@@ -125,14 +143,16 @@ def _failure(report: Report, result: RuleResult) -> RenderableType:
         grid.add_row(head, Text(printable(text)))
 
     found = [finding for finding in result.findings if finding.verdict == Verdict.FAIL]
-    for finding in found[:MOST_FINDINGS]:
+    # The same in several scenarios is said once.
+    different = list({finding.saw: finding for finding in reversed(found)}.values())[::-1]
+    for finding in different[:MOST_FINDINGS]:
         row("Found", finding.saw)
-        for call in calls(report, finding, MOST_CALLS):
+        for call in calls(report, finding, MOST_CALLS, brief=True):
             row("Call", call)
         if finding.expects:
-            row("Answer", f"{finding.expects} was right")
-    if len(found) > MOST_FINDINGS:
-        row("", f"... and {len(found) - MOST_FINDINGS} more (--html and --json have them)")
+            row("Right", finding.expects)
+    if len(different) > MOST_FINDINGS:
+        row("", f"... and {len(different) - MOST_FINDINGS} more (--html and --json have them)")
     row("NSS", _texts(found, "nss", rule.nss))
     row("Expected", rule.expects)
     row("User sees", _texts(found, "user", rule.user))
@@ -150,12 +170,7 @@ def _warnings(warned: list[RuleResult], console: Console) -> None:
     if not warned:
         return
     console.print(Text("Warnings: it works, but a user will notice", style="bold yellow"))
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for result in warned:
-        grid.add_row(f"  {result.rule.id}", Text(printable(result.reason)))
-    console.print(grid)
+    console.print(_grid((f"  {result.rule.id}", result.reason) for result in warned))
     console.print()
 
 
@@ -164,14 +179,25 @@ def _rest(by_verdict: dict[Verdict, list[RuleResult]], console: Console) -> None
     if not reasons:
         return
     console.print(Text("Not tested", style="bold"))
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    rows = []
     for reason, number in reasons.most_common():
         ids = [result.rule.id for result in by_verdict[Verdict.NOT_TESTED] if result.reason == reason]
         shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
-        grid.add_row(f"  {number:3}", Text(printable(f"{reason} ({shown})")))
-    console.print(grid)
+        rows.append((f"  {number:3}", f"{reason} ({shown})"))
+    console.print(_grid(rows))
+    console.print()
+
+
+def _said(scenarios: list[ScenarioResult], console: Console) -> None:
+    """What the module wrote on standard error: often the reason for what its answers do not explain."""
+    lines = Counter(line for scenario in scenarios for line in scenario.stderr.splitlines() if line.strip())
+    if not lines:
+        return
+    console.print(Text("The module wrote on standard error", style="bold"))
+    rows = [(f"  {number:3} x", line[:LONGEST_LINE]) for line, number in lines.most_common(MOST_LINES)]
+    console.print(_grid(rows))
+    if len(lines) > MOST_LINES:
+        console.print(f"        ... and {len(lines) - MOST_LINES} other lines (--html and --json have them)")
     console.print()
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from keyfob.nss import material
-from keyfob.nss.client import NOTHING_FOUND, Nss, NssSlot
-from keyfob.nss.context import Context
+from keyfob.nss.client import NOTHING_FOUND, NssSlot
+from keyfob.nss.context import Check, Context
 from keyfob.nss.driver import Reply, Template
 from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
-from keyfob.spec.constants import CKA, CKK, CKO, CKR
+from keyfob.spec.constants import CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import name_of
 
 TOKEN = (CKA.TOKEN, True)
 UNKNOWN = b"keyfob check, never stored"
 MANY = 21
 """More than NSS's batches of 10 and 16."""
+FEW = 5
+SECRET: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.LABEL, LABEL)]
+CERTIFICATES: Template = [TOKEN, (CKA.CLASS, CKO.CERTIFICATE)]
 
-# The templates of section 3.10, none of which anything matches; and what each is for. Of the attributes that a module
-# may not know NSS searches by its own alone: a search by others would accuse softoken itself.
+# The templates of section 3.10, which nothing matches, but for classes that a module may have (roots and validations);
+# and what each is for. Of the attributes that a module may not know NSS searches by its own alone: a search by others
+# would accuse softoken itself.
 WITHOUT_HITS: tuple[tuple[str, Template], ...] = (
     ("CKO_NSS_BUILTIN_ROOT_LIST", [(CKA.CLASS, CKO.NSS_BUILTIN_ROOT_LIST)]),
     ("CKO_VALIDATION", [(CKA.CLASS, CKO.VALIDATION)]),
@@ -62,7 +67,7 @@ def _without_hits(context: Context, slot: NssSlot, when: str) -> None:
                 private = (CKA.CLASS, CKO.PRIVATE_KEY) in template or (CKA.CLASS, CKO.SECRET_KEY) in template
                 waiting = reply.rv == CKR.USER_NOT_LOGGED_IN and slot.needs_login and when.startswith("before")
                 if reply.is_ok or reply.rv in NOTHING_FOUND or (waiting and private):
-                    often.expect(not handles, f"a search for {what} finds {len(handles)} objects", reply)
+                    _expect_none_or_its_own(context, often, slot, what, template, reply, handles)
                 else:
                     refused.setdefault(reply.rv, []).append((what, reply))
         for searches in refused.values():
@@ -84,76 +89,109 @@ def _without_hits(context: Context, slot: NssSlot, when: str) -> None:
             check.expect_rv(ended, CKR.OK, because="in the middle of a search")
 
 
+def _expect_none_or_its_own(
+    context: Context,
+    check: Check,
+    slot: NssSlot,
+    what: str,
+    template: Template,
+    reply: Reply[Any],
+    handles: list[int],
+) -> None:
+    """Nothing is found; of a class that is looked for by nothing else, objects of that class."""
+    if len(template) == 1 and template[0][0] == CKA.CLASS:
+        wanted = template[0][1]
+        strange = [h for h in handles if context.nss().read_number(slot.session, h, CKA.CLASS) != wanted]
+        check.expect(not strange, f"a search for {what} finds {len(strange)} objects of another class", reply)
+    else:
+        check.expect(not handles, f"a search for {what} finds {len(handles)} objects", reply)
+
+
 @scenario(
     "find: many",
     "Find many objects, one, ten and sixteen at a time, on two sessions at once",
     rules=("SE3", "O20", "P23", "P25"),
 )
 def many(context: Context) -> None:
-    """Session objects: nothing is written to the token."""
-    nss, module = context.nss(), context.module
+    """Session objects: nothing is written to the token. Where it takes none, its own certificates will do."""
+    nss = context.nss()
     slot = context.ready()
     owner = nss.open_ro(slot)
-    template: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.LABEL, LABEL)]
-    made = []
-    with context.step(f"make {MANY} session keys"), module.recorder.quietly("make session keys"):
-        for i in range(MANY):
-            reply = module.C_CreateObject(owner, [*template, (CKA.ID, UNKNOWN), (CKA.VALUE, bytes([i + 1]) * 16)])
-            if reply.is_ok:
-                made.append(reply.value)
-    if len(made) < MANY:
-        context.give_up("the token takes no session keys from outside")
+    made = _session_keys(context, slot, owner)
     search: Template = [(CKA.ID, UNKNOWN), (CKA.CLASS, CKO.SECRET_KEY)]
-    with context.step("find them"), context.checking("P23") as check, context.checking("O20") as twins:
-        most = 0
+    what = "objects with one CKA_ID"
+    if len(made) < MANY:
+        search, what = CERTIFICATES, "certificates"
+        found = nss.find_objects(slot, search)
+        if len(found) < FEW:
+            context.give_up(f"the token takes no session keys from outside, and has no {FEW} certificates")
+        context.skip("the token takes no session keys from outside", "O20")
+        _in_batches(context, slot, search, what, len(found))
+        _two_searches(context, slot, owner, search, len(found))
+        with context.step("handles"), context.checking("P25") as check:
+            _same_handles(context, check, slot, search)
+    else:
+        most, last = _in_batches(context, slot, search, what, len(made))
+        with context.checking("O20") as twins:
+            saw = f"of {MANY} objects with one CKA_ID at most {most} are found"
+            twins.expect(most == len(made), saw, last)
+        _two_searches(context, slot, owner, search, len(made))
+        with context.step("handles"), context.checking("P25") as check:
+            _same_handles(context, check, slot, search)
+            _no_second_life(context, check, slot, owner, made[0])
+    nss.close(slot, owner)
+
+
+def _session_keys(context: Context, slot: NssSlot, owner: int) -> list[int]:
+    """MANY secret keys of one CKA_ID; fewer where the token takes none, or would have no use for them."""
+    made: list[int] = []
+    module = context.module
+    with context.step(f"make {MANY} session keys"), module.recorder.quietly("make session keys"):
+        for i in range(MANY if slot.mechanisms else 0):
+            value = (CKA.VALUE, bytes([i + 1]) * 16)
+            reply = module.C_CreateObject(owner, [*SECRET, (CKA.ID, UNKNOWN), value])
+            if not reply.is_ok:
+                break
+            made.append(reply.value)
+    return made
+
+
+def _in_batches(context: Context, slot: NssSlot, search: Template, what: str, number: int) -> tuple[int, Reply[Any]]:
+    """(how many different objects were found at most, a call to show)."""
+    nss, module = context.nss(), context.module
+    most = 0
+    with context.step("find them"), context.checking("P23") as check:
         for at_once in (1, 10, 16):
             handles = nss.find_all(slot.session, search, at_once)
             most = max(most, len(set(handles)))
             last = module.C_FindObjectsInit(slot.session, search)
             module.C_FindObjectsFinal(slot.session)
             check.expect(
-                len(set(handles)) == len(handles) == len(made),
-                f"{len(handles)} of {MANY} objects with one CKA_ID are found, {at_once} at a time",
+                len(set(handles)) == len(handles) == number,
+                f"{len(handles)} of {number} {what} are found, {at_once} at a time",
                 last,
                 nss="NSS takes a call that gives fewer objects than asked for as the last one.",
             )
-        twins.expect(most == len(made), f"of {MANY} objects with one CKA_ID at most {most} are found", last)
-    _two_searches(context, slot, owner, search, made)
-    with context.step("handles"), context.checking("P25") as check:
-        other = nss.open_ro(slot)
-        here, there = (nss.search(session, search, MANY + 1) for session in (slot.session, other))
-        check.expect(
-            sorted(here[1]) == sorted(there[1]),
-            "a search in another session gives other handles for the same objects",
-            here[0],
-            there[0],
-        )
-        read = module.C_GetAttributeValue(other, made[0], [(CKA.CLASS, 8)])
-        check.expect_rv(read, CKR.OK, because="for a handle that another session gave")
-        module.C_DestroyObject(owner, made[0]).ok()
-        fresh = module.C_CreateObject(owner, [*template, (CKA.ID, UNKNOWN), (CKA.VALUE, b"\x7f" * 16)])
-        check.expect(fresh.ok() != made[0], "a handle is given to another object after C_DestroyObject", fresh)
-        nss.close(slot, other)
-    nss.close(slot, owner)
+    return most, last
 
 
-def _two_searches(context: Context, slot: NssSlot, owner: int, search: Template, made: list[int]) -> None:
+def _two_searches(context: Context, slot: NssSlot, owner: int, search: Template, number: int) -> None:
     """The default session searches while a search stands open elsewhere (SE3)."""
     nss, module = context.nss(), context.module
     with context.step("two searches at once"), context.checking("SE3") as check:
         if slot.single_session:
             check.not_applicable("NSS has only one session of this token")
-        whole = {session: nss.search(session, search, MANY + 1)[1] for session in (owner, slot.session)}
-        if {len(handles) for handles in whole.values()} != {len(made)}:
+        whole = {session: nss.search(session, search, number + 1)[1] for session in (owner, slot.session)}
+        if {len(handles) for handles in whole.values()} != {number}:
             check.not_tested("a search does not find everything in one call even alone")
         with check.setup("open a search in another session"):
             module.C_FindObjectsInit(owner, search).ok()
-            first = module.C_FindObjects(owner, 5).ok()
+            first = module.C_FindObjects(owner, FEW).ok()
         begun = module.C_FindObjectsInit(slot.session, search)
         check.expect_rv(begun, CKR.OK, because="while another session searches")
-        second = module.C_FindObjects(slot.session, MANY + 1)
+        second = module.C_FindObjects(slot.session, number + 1)
         module.C_FindObjectsFinal(slot.session)
-        rest = module.C_FindObjects(owner, MANY + 1)
+        rest = module.C_FindObjects(owner, number + 1)
         module.C_FindObjectsFinal(owner)
         found = sorted(second.value) if second.is_ok and isinstance(second.value, list) else []
         check.expect(
@@ -163,26 +201,90 @@ def _two_searches(context: Context, slot: NssSlot, owner: int, search: Template,
         check.expect(found == sorted(whole[owner]), "a search loses its place while another session searches", rest)
 
 
+def _same_handles(context: Context, check: Check, slot: NssSlot, search: Template) -> None:
+    nss = context.nss()
+    other = nss.open_ro(slot)
+    here, there = (nss.search(session, search, MANY + 1) for session in (slot.session, other))
+    if not here[1]:
+        check.not_tested("nothing is found: see P23")
+    check.expect(
+        sorted(here[1]) == sorted(there[1]),
+        "a search in another session gives other handles for the same objects",
+        here[0],
+        there[0],
+    )
+    read = context.module.C_GetAttributeValue(other, here[1][0], [(CKA.CLASS, 8)])
+    check.expect_rv(read, CKR.OK, because="for a handle that another session gave")
+    nss.close(slot, other)
+
+
+def _no_second_life(context: Context, check: Check, slot: NssSlot, owner: int, handle: int) -> None:
+    context.module.C_DestroyObject(owner, handle).ok()
+    fresh = context.module.C_CreateObject(owner, [*SECRET, (CKA.ID, UNKNOWN), (CKA.VALUE, b"\x7f" * 16)])
+    check.expect(fresh.ok() != handle, "a handle is given to another object after C_DestroyObject", fresh)
+
+
 @scenario(
     "read attributes", "Read attributes as NSS does: sizes and values, known and unknown together", rules=("O17", "P24")
 )
 def attributes(context: Context) -> None:
+    """Of a session key; of a certificate of its own, where the token takes no such key or has no use for one."""
     nss = context.nss()
     slot = context.ready()
     session = nss.open_ro(slot)
-    secret: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.LABEL, LABEL)]
-    reply = context.module.C_CreateObject(session, [*secret, (CKA.VALUE, UNKNOWN), (CKA.SENSITIVE, True)])
-    if not reply.is_ok:
-        context.give_up("the token takes no session keys from outside")
+    made: Reply[int] | None = None
+    if slot.mechanisms:
+        made = context.module.C_CreateObject(session, [*SECRET, (CKA.VALUE, UNKNOWN), (CKA.SENSITIVE, True)])
+    if made is not None and made.is_ok:
+        _read(context, slot, session, made.value, SESSION_KEY)
+    else:
+        own = nss.find(slot.session, CERTIFICATES)
+        if not own:
+            context.give_up("the token takes no session keys from outside, and has no certificate")
+        _read(context, slot, session, own[0], OWN_CERTIFICATE)
+    nss.close(slot, session)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An object to read: attributes that it has not or keeps to itself, two numbers, CKA_TOKEN, its label if known."""
+
+    missing: tuple[int, ...]
+    object_class: int
+    kind: tuple[int, int]
+    on_token: bool
+    long: int
+    label: bytes | None = None
+
+
+SESSION_KEY = Subject(
+    (CKA.MODULUS, CKA.VALUE, CKA.CERTIFICATE_TYPE),
+    CKO.SECRET_KEY,
+    (CKA.KEY_TYPE, CKK.GENERIC_SECRET),
+    on_token=False,
+    long=CKA.LABEL,
+    label=LABEL.encode(),
+)
+OWN_CERTIFICATE = Subject(
+    (CKA.MODULUS, CKA.KEY_TYPE), CKO.CERTIFICATE, (CKA.CERTIFICATE_TYPE, CKC.X_509), on_token=True, long=CKA.VALUE
+)
+
+
+def _read(context: Context, slot: NssSlot, session: int, handle: int, subject: Subject) -> None:
+    nss, module = context.nss(), context.module
     with context.step("known and unknown attributes together"):
-        _mixed(context, nss, session, reply.value)
+        _mixed(context, session, handle, subject)
     with context.step("one number, one flag"), context.checking("O17") as check:
-        number = nss.read_number(session, reply.value, CKA.KEY_TYPE)
-        read = context.module.C_GetAttributeValue(session, reply.value, [(CKA.KEY_TYPE, 8)])
-        check.expect(number == CKK.GENERIC_SECRET, "CKA_KEY_TYPE is not eight bytes with the key's type", read)
-        read = context.module.C_GetAttributeValue(session, reply.value, [(CKA.TOKEN, 1)])
-        check.expect(read.is_ok and read.value[0][1:] == (1, b"\0"), "CKA_TOKEN is not one byte, FALSE", read)
-        small = context.module.C_GetAttributeValue(session, reply.value, [(CKA.LABEL, 1)])
+        attribute, value = subject.kind
+        name = name_of("CKA", attribute)
+        number = nss.read_number(slot.session, handle, attribute)
+        read = module.C_GetAttributeValue(session, handle, [(attribute, 8)])
+        check.expect(number == value, f"{name} is not eight bytes with the object's type", read)
+        read = module.C_GetAttributeValue(session, handle, [(CKA.TOKEN, 1)])
+        wanted = (1, bytes([subject.on_token]))
+        word = "TRUE" if subject.on_token else "FALSE"
+        check.expect(read.is_ok and read.value[0][1:] == wanted, f"CKA_TOKEN is not one byte, {word}", read)
+        small = module.C_GetAttributeValue(session, handle, [(subject.long, 1)])
         if small.rv != CKR.BUFFER_TOO_SMALL:
             check.fail(
                 f"C_GetAttributeValue answered {small.name} for a buffer that is too small",
@@ -191,30 +293,32 @@ def attributes(context: Context) -> None:
                 nss="A value may have grown between the pass that asks for its size and the one that reads it.",
                 user="Rarely anything: two programs at one token, one of which gives an object a longer label.",
             )
-    nss.close(slot, session)
 
 
-def _mixed(context: Context, nss: Nss, session: int, handle: int) -> None:
-    module = context.module
-    asked = (CKA.MODULUS, CKA.VALUE, CKA.LABEL, CKA.CERTIFICATE_TYPE, CKA.CLASS)
+def _mixed(context: Context, session: int, handle: int, subject: Subject) -> None:
+    nss, module = context.nss(), context.module
+    asked = (*subject.missing, CKA.LABEL, CKA.CLASS)
     with context.checking("P24") as check, context.checking("O17") as both:
         sized = module.C_GetAttributeValue(session, handle, [(attribute, None) for attribute in asked])
         check.expect_rv(sized, CKR.ATTRIBUTE_TYPE_INVALID, CKR.ATTRIBUTE_SENSITIVE, because="though some have no value")
         lengths = {attribute: length for attribute, length, _value in sized.value}
-        for missing in (CKA.MODULUS, CKA.VALUE, CKA.CERTIFICATE_TYPE):
+        for missing in subject.missing:
             check.expect(
                 lengths[missing] is None,
                 f"{name_of('CKA', missing)}, which is not to be had, has the length {lengths[missing]}",
                 sized,
                 expects="The length -1.",
             )
-        check.expect(lengths[CKA.LABEL] == len(LABEL), "CKA_LABEL behind a missing attribute has no length", sized)
+        if subject.label is not None:
+            right = lengths[CKA.LABEL] == len(subject.label)
+            check.expect(right, "CKA_LABEL behind a missing attribute has no length", sized)
         check.expect(lengths[CKA.CLASS] == 8, "CKA_CLASS behind a missing attribute has no length", sized)
         values = nss.read(session, handle, *asked)
         last = module.C_GetAttributeValue(session, handle, [(CKA.MODULUS, 8), (CKA.LABEL, 64), (CKA.CLASS, 8)])
         for each in (check, both):
             each.expect(
-                values[CKA.LABEL] == LABEL.encode() and values[CKA.CLASS] == material.ulong(CKO.SECRET_KEY),
+                values[CKA.CLASS] == material.ulong(subject.object_class)
+                and (subject.label is None or values[CKA.LABEL] == subject.label),
                 "attributes behind a missing one are not read",
                 last,
             )

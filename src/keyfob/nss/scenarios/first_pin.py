@@ -108,7 +108,11 @@ def _initialise(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes | None)
     if not done:
         if so_pin is None:
             return False
-        _initialise_by_the_standard(context, slot, so_pin)
+        otherwise = False
+        with context.checking("S19"):
+            otherwise = _initialise_by_the_standard(context, slot, so_pin)
+        if not otherwise:
+            context.give_up("the SO cannot set a user PIN by the standard's way either: see S19")
     with context.checking("S19") as check:
         nss.init_token(slot)
         info = module.C_GetTokenInfo(slot.id)
@@ -124,7 +128,7 @@ def _initialise(context: Context, nss: Nss, slot: NssSlot, so_pin: bytes | None)
     return done
 
 
-def _initialise_by_the_standard(context: Context, slot: NssSlot, so_pin: bytes) -> None:
+def _initialise_by_the_standard(context: Context, slot: NssSlot, so_pin: bytes) -> bool:
     module = context.module
     with context.step("the first PIN by the standard, without other sessions"):
         module.C_CloseAllSessions(slot.id)
@@ -136,6 +140,7 @@ def _initialise_by_the_standard(context: Context, slot: NssSlot, so_pin: bytes) 
         module.C_InitPIN(session, context.pin).ok()
         module.C_Logout(session)
         module.C_CloseSession(session)
+    return True
 
 
 def another(pin: bytes) -> bytes:

@@ -116,7 +116,10 @@ def _one_after_the_other(context: Context, check: Check, slot: NssSlot) -> None:
     counted = module.C_GetTokenInfo(slot.id)
     after = int(counted.ok().ulSessionCount)
     if before != CK.UNAVAILABLE_INFORMATION:
-        check.expect(after == before, f"ulSessionCount was {before} and is {after} after all were closed", counted)
+        saw = f"ulSessionCount was {before} and is {after} after all were closed"
+        if after < before:
+            check.warn(saw, counted, user="Nothing in NSS, which does not read it; a monitor shows nonsense.")
+        check.expect(after <= before, saw, counted)
     saw = f"{THOUSANDS} sessions, opened and closed, leave {grown // 1024} KiB of memory behind"
     check.expect(grown < THOUSANDS * LEAK, saw, counted)
 

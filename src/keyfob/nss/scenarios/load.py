@@ -43,16 +43,9 @@ def load(context: Context) -> None:
         check.passed("it was loaded by its absolute path")
     with context.step("find the functions"):
         _entry_points(context, module)
-    with context.step("C_Initialize"), context.checking("P9") as pitfall, context.checking("G2") as check:
-        reply = module.C_Initialize(parameters=context.options.parameters)
-        expects = "CKR_OK to flags 3 with four mutex callbacks."
-        check.expect(
-            reply.is_ok, f"NSS's way to initialise the module is answered with {reply.name}", reply, expects=expects
-        )
-        if not reply.is_ok:
-            pitfall.fail(f"flags 3 with mutex callbacks are answered with {reply.name}", reply, expects=expects)
-    if not reply.is_ok:
-        _second_try(context, module)
+    with context.step("C_Initialize"):
+        if not _initialise(context, module):
+            context.give_up("C_Initialize fails in every way that NSS tries: NSS does not load the module")
     context.fact("mutexes", {"created": MUTEXES.created})
     _info(context, module)
     _end_and_again(context, module)
@@ -77,8 +70,10 @@ def _entry_points(context: Context, module: Module) -> None:
                 check.passed("C_GetInterface is exported: NSS takes its default interface")
             else:
                 check.expect_rv(reply, CKR.OK)
+                check.expect(module.pointers.get("C_Initialize"), f"{name} gave no functions", reply)
                 check.passed("C_GetInterface is not exported: NSS takes C_GetFunctionList")
         if "C_Initialize" not in module.pointers:
+            context.fact("not loaded", f"{name} answered {reply.name} and gave no functions")
             context.give_up(f"{name} gave no function list")
         major, minor = module.version
         context.fact("list version", f"{major}.{minor}")
@@ -102,17 +97,30 @@ def _entry_points(context: Context, module: Module) -> None:
             check.not_applicable("C_GetInterface is not exported: NSS cannot ask for its FIPS interface")
 
 
-def _second_try(context: Context, module: Module) -> None:
+def _initialise(context: Context, module: Module) -> bool:
+    """Flags 3 with callbacks; after any error once more, for one thread (load:276-309); whether either worked."""
     parameters = context.options.parameters
-    retry = (
-        module.C_Initialize_NULL()
-        if parameters is None
-        else module.C_Initialize(parameters=parameters, callbacks=False)
-    )
-    if not retry.is_ok:
-        context.give_up(f"C_Initialize answered {retry.name} to NSS's second try: NSS does not load the module")
-    with context.checking("P9") as check:
-        check.warn("NSS uses the module with one thread at a time", retry)
+    expects = "CKR_OK to flags 3 with four mutex callbacks."
+    with context.checking("P9") as pitfall, context.checking("G2") as check:
+        reply = module.C_Initialize(parameters=parameters)
+        if reply.is_ok:
+            return True
+        retry = (
+            module.C_Initialize_NULL()
+            if parameters is None
+            else module.C_Initialize(parameters=parameters, callbacks=False)
+        )
+        if retry.is_ok:
+            check.fail(f"NSS's way to initialise the module is answered with {reply.name}", reply, expects=expects)
+            pitfall.fail(f"flags 3 with mutex callbacks are answered with {reply.name}", reply, expects=expects)
+            pitfall.warn("NSS uses the module with one thread at a time", retry)
+            return True
+        # It is not the way that it minds.
+        context.fact("not loaded", f"C_Initialize answered {reply.name}")
+        saw = f"C_Initialize answered {reply.name}, and {retry.name} to NSS's second try: NSS does not load the module"
+        check.fail(saw, reply, retry, expects=expects, user="The module does not load.")
+        pitfall.not_tested("C_Initialize fails in every way: see G2")
+    return False
 
 
 def _info(context: Context, module: Module) -> None:
@@ -164,20 +172,6 @@ def _end_and_again(context: Context, module: Module) -> None:
         for slot in slots:
             module.C_CloseAllSessions(slot)
         check.expect_rv(module.C_Finalize(), CKR.OK)
-        for reply in (
-            module.C_GetSlotList(False, None),
-            module.C_GetInfo(),
-            module.C_GetSessionInfo(1),
-            module.C_CloseSession(1),
-        ):
-            # Any error will do for NSS: by C_GetSlotList a program that forked finds out (SECMOD_RestartModules).
-            if reply.is_ok:
-                check.warn(
-                    f"{reply.call.function} answered CKR_OK after C_Finalize, as if nothing had ended",
-                    reply,
-                    expects="CKR_CRYPTOKI_NOT_INITIALIZED.",
-                    user="A server that forks after its start goes on with what its parent initialised.",
-                )
     with context.step("C_Initialize again"), context.checking("G1") as check:
         # As it was initialised before: what the first C_Initialize answered is not this rule's matter.
         reply = module.C_Initialize(parameters=context.options.parameters)
@@ -199,6 +193,30 @@ def _slots(module: Module) -> list[int]:
     counted = module.C_GetSlotList(False, None)
     listed = module.C_GetSlotList(False, counted.value) if counted.is_ok else counted
     return list(listed.value) if listed.is_ok and isinstance(listed.value, list) else []
+
+
+@scenario("load: after the end", "Calls after C_Finalize, as of a program that forked or unloads late", rules=("G3",))
+def load_after_the_end(context: Context) -> None:
+    """In a process of its own: a module may crash here."""
+    module = context.module
+    with context.checking("G3") as check:
+        with check.setup("load the module and end it"):
+            context.nss()
+            context.finish()
+        for reply in (
+            module.C_GetSlotList(False, None),
+            module.C_GetSessionInfo(1),
+            module.C_CloseSession(1),
+            module.C_GetInfo(),
+        ):
+            # Any error will do for NSS: by C_GetSlotList a program that forked finds out (SECMOD_RestartModules).
+            if reply.is_ok:
+                check.warn(
+                    f"{reply.call.function} answered CKR_OK after C_Finalize, as if nothing had ended",
+                    reply,
+                    expects="CKR_CRYPTOKI_NOT_INITIALIZED.",
+                    user="A server that forks after its start goes on with what its parent initialised.",
+                )
 
 
 @scenario("load: NULL", "C_Initialize with NULL, as NSS's second try", rules=("G2",))

@@ -10,7 +10,7 @@ from keyfob.nss.driver import NO_MECHANISM, Reply
 from keyfob.nss.driver.values import MECHANISM_FLAGS, flags_text, mechanism_name
 from keyfob.nss.kinds import kinds_of
 from keyfob.nss.scenario import scenario
-from keyfob.spec.constants import CKF, CKM, CKR
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 
 # What NSS looks for in the flags of a mechanism: at least one of these is set when it is listed.
 USES: dict[int, int] = {
@@ -70,6 +70,10 @@ def mechs(context: Context) -> None:
         kinds = kinds_of(flags, slot.flags)
         context.fact("kinds", [kind.to_json() for kind in kinds])
         usable = [kind.name for kind in kinds if not kind.lacks]
+        roots = context.nss().search(slot.session, [(CKA.CLASS, CKO.NSS_BUILTIN_ROOT_LIST)])[1]
+        context.fact("root certificates", bool(roots))
+        if roots and not usable:
+            check.not_applicable("the token brings root certificates and their trust, and no keys")
         check.expect(usable, "NSS can use the token as none of the four kinds: it neither signs nor decrypts")
         check.passed(f"NSS can use it as: {', '.join(usable)}")
 

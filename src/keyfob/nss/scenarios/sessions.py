@@ -40,9 +40,13 @@ def open_both(context: Context) -> None:
                 opened[reply.value] = flags
         for session, flags in opened.items():
             info = module.C_GetSessionInfo(session)
-            if check.expect_rv(info, CKR.OK, because="for a session that was just opened"):
-                right = info.value.flags == flags and info.value.slotID == slot.id
-                check.expect(right, "C_GetSessionInfo tells of another session than was opened", info)
+            check.expect_rv(info, CKR.OK, because="for a session that was just opened")
+            if info.is_ok and (info.value.flags, info.value.slotID) != (flags, slot.id):
+                check.warn(
+                    "C_GetSessionInfo tells of another slot or of other flags than the session was opened with",
+                    info,
+                    user="Nothing in NSS, which looks at the state only; others take it for another session.",
+                )
             module.C_CloseSession(session)
         if slot.session:
             reply = module.C_GetSessionInfo(slot.session)
@@ -109,7 +113,7 @@ def _session_objects(context: Context, slot: NssSlot) -> None:
         check.expect_rv(gone, CKR.OK, because="for an object of another session")
         if gone.is_ok:
             read = module.C_GetAttributeValue(owner, made.value, [(CKA.CLASS, 8)])
-            check.expect_rv(read, CKR.OBJECT_HANDLE_INVALID, because="for an object that another session destroyed")
+            check.expect(not read.is_ok, "an object that another session destroyed can still be read", read)
     for session in (owner, other):
         nss.close(slot, session)
 
@@ -157,15 +161,21 @@ def _token_objects(context: Context, check: Check, slot: NssSlot) -> None:
     refused = module.C_DestroyObject(reading, made.value)
     if refused.is_ok and module.C_GetAttributeValue(writing, made.value, [(CKA.CLASS, 8)]).is_ok:
         check.not_tested("C_DestroyObject destroys nothing: see O15")
-    check.expect_rv(refused, CKR.SESSION_READ_ONLY, because="for a token object in a read-only session")
+    _expect_read_only(check, refused, "for a token object in a read-only session")
     if not refused.is_ok:
         check.expect_rv(module.C_DestroyObject(writing, made.value), CKR.OK, because="in a read-write session")
     unwanted = module.C_CreateObject(reading, template)
-    check.expect_rv(unwanted, CKR.SESSION_READ_ONLY, because="to a token object in a read-only session")
+    _expect_read_only(check, unwanted, "to a token object in a read-only session")
     if unwanted.is_ok:
         module.C_DestroyObject(writing, unwanted.value)
     for session in (reading, writing):
         nss.close(slot, session)
+
+
+def _expect_read_only(check: Check, reply: Reply[Any], because: str) -> None:
+    """Refused: NSS itself opens a read-write session, so that the code is for others."""
+    saw = f"{reply.call.function} answered CKR_OK {because}"
+    check.expect(not reply.is_ok, saw, reply, expects="CKR_SESSION_READ_ONLY.")
 
 
 def _two_streams(context: Context, check: Check, slot: NssSlot, stream: Stream | None) -> None:
@@ -220,7 +230,7 @@ def _close(context: Context, check: Check, slot: NssSlot, stream: Stream | None)
             check.expect_rv(read, CKR.OK, because="for an object of an open session, after another was closed")
         elif made.is_ok and after.rv in CLOSED:
             read = module.C_GetAttributeValue(staying, made.value, [(CKA.CLASS, 8)])
-            check.expect_rv(read, CKR.OBJECT_HANDLE_INVALID, because="for an object of a closed session")
+            check.expect(not read.is_ok, "an object of a closed session can still be read", read)
     nss.close(slot, staying)
 
 
@@ -260,7 +270,12 @@ def _states(context: Context, check: Check, slot: NssSlot, stream: Stream | None
     if not check.expect_rv(sized, CKR.OK, because="to the question how long the state is"):
         nss.close(slot, session)
         return
-    state = module.C_GetOperationState(session, sized.value).ok()
+    saved = module.C_GetOperationState(session, sized.value)
+    state = saved.ok()
+    if not isinstance(state, bytes):
+        check.fail(f"C_GetOperationState gives {state} bytes into room for {sized.value}", sized, saved)
+        nss.close(slot, session)
+        return
     stream.update(session, b"what another context does with the session").ok()
     for where in ("where another operation is active", "where no operation is active"):
         restored = module.C_SetOperationState(session, state, stream.key)
