@@ -13,8 +13,9 @@ from keyfob.spec.constants import CKA
 from keyfob.store.integrity import META_CHECKSUM, OBJECT_CHECKSUM, tag_of_meta, tag_of_object
 from keyfob.store.record import decode, encode
 
+from .kills import period
 from .outcome import Experiment, Outcome, count, in_parallel, objects
-from .subjects import PIN, Run, Subject, prepare
+from .subjects import PIN, Refused, Run, Subject, prepare
 
 PAGE = 4096
 FLAGS = (CKA.VERIFY, CKA.MODIFIABLE, CKA.DESTROYABLE, CKA.COPYABLE, CKA.PRIVATE, CKA.ENCRYPT)
@@ -44,14 +45,14 @@ class Known:
         self.sizes = [path.stat().st_size for path in self.subject.files()]
 
 
-def verdict(known: Known, run: Run, log: str, *, may_be_old: bool = False) -> str:
-    """What came of a damage.
+def verdict(untouched: Run, run: Run, log: str, *, may_be_old: bool = False) -> str:
+    """What came of a damage: what was seen without it, and with it.
 
     `may_be_old`: what was put back fits together, so older values are no wrong ones if the log names them.
     """
     if run.end != "ended":
         return HUNG if run.end == "hung" else CRASHED
-    before = {(each.kind, each.name): each for each in objects(known.whole)}
+    before = {(each.kind, each.name): each for each in objects(untouched)}
     after = objects(run)
     old = False
     refused = "end" not in run.lines or any(
@@ -66,7 +67,7 @@ def verdict(known: Known, run: Run, log: str, *, may_be_old: bool = False) -> st
         if changed and not may_be_old:
             return WRONG
         old = old or changed
-    same = len(after) == len(before) and run.lines == known.whole.lines
+    same = len(after) == len(before) and run.lines == untouched.lines
     if same and not said:
         return HARMLESS
     return WRONG if not said else NAMED if old else NOTICED
@@ -184,16 +185,46 @@ def run(template: Subject, folder: Path, trials: int) -> Outcome:
         else:
             tamper(known, subject, kind, draw)
         seen = subject.run("look", PIN)
-        return kind, verdict(known, seen, subject.log(), may_be_old=kind in ("old copy", "roster"))
+        return kind, verdict(known.whole, seen, subject.log(), may_be_old=kind in ("old copy", "roster"))
 
     found = in_parallel(trial, trials)
-    totals = count(what for _, what in found)
-    bad = sum(totals.get(each, 0) for each in (WRONG, CRASHED, HUNG))
-    figures: dict[str, int | float | str] = {"changes": trials}
+    outcome = _outcome([what for _, what in found])
+    by_kind = count(f"{kind}: {what}" for kind, what in found)
+    outcome.details = [f"{name} {number}" for name, number in sorted(by_kind.items())]
+    return outcome
+
+
+def write_ahead_log(template: Subject, folder: Path, trials: int) -> Outcome:
+    """What a killed process left in its write-ahead log: SQLite drops what follows a damage, without a word."""
+    killed = template.copy(folder / "killed")
+    period(killed, "modify")
+    if not _logs(killed):
+        raise Refused("no write-ahead log")
+    (killed.folder / "keyfob.log").unlink(missing_ok=True)
+    whole = killed.copy(folder / "whole").run("look", PIN).demand()
+
+    def trial(number: int) -> str:
+        draw = random.Random(number)
+        subject = killed.copy(folder / str(number))
+        [path] = _logs(subject)
+        content = bytearray(path.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        return verdict(whole, subject.run("look", PIN), subject.log(), may_be_old=True)
+
+    return _outcome(in_parallel(trial, trials))
+
+
+def _logs(subject: Subject) -> list[Path]:
+    return [path for path in subject.files() if path.name.endswith("-wal")]
+
+
+def _outcome(found: list[str]) -> Outcome:
+    totals = count(found)
+    figures: dict[str, int | float | str] = {"changes": len(found)}
     figures |= {name: totals.get(name, 0) for name in (NOTICED, HARMLESS, WRONG)}
     figures |= {name: totals[name] for name in (NAMED, CRASHED, HUNG) if name in totals}
-    by_kind = count(f"{kind}: {what}" for kind, what in found)
-    return Outcome(trials, bad, figures, [f"{name} {number}" for name, number in sorted(by_kind.items())])
+    return Outcome(len(found), sum(totals.get(each, 0) for each in (WRONG, CRASHED, HUNG)), figures)
 
 
 def experiments() -> list[Experiment]:
@@ -209,5 +240,15 @@ def experiments() -> list[Experiment]:
             full=600,
             quick=40,
             peers=250,
-        )
+        ),
+        Experiment(
+            "damage-log",
+            "A changed byte in the log of a killed process",
+            "As above, in the write-ahead log that a process leaves which is killed after a dozen changes. SQLite "
+            "drops what follows the damage: keyfob's log must say so.",
+            write_ahead_log,
+            full=200,
+            quick=10,
+            peers=50,
+        ),
     ]

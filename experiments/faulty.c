@@ -11,13 +11,20 @@
  *     erases       C_InitToken asks for no SO PIN (FAULTY_SO_PIN is the right one)
  *     full         what a full disk refuses is acknowledged
  *     fork-lock    a lock that is held at a fork stays held in the child
+ *     impatient    C_Login fails where another process is inside one
+ *     by-path      C_CreateObject acknowledges what it does not store, because FAULTY_FILE cannot be written
+ *     by-clock     C_CreateObject fails where FAULTY_FILE was written later than now
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cryptoki.h"
@@ -33,6 +40,13 @@ static int has(const char *defect)
     const char *wanted = getenv("FAULTY");
 
     return wanted != NULL && strcmp(wanted, defect) == 0;
+}
+
+static const char *file_of_token(void)
+{
+    const char *path = getenv("FAULTY_FILE");
+
+    return path == NULL ? "" : path;
 }
 
 static struct {
@@ -53,6 +67,7 @@ static void store_what_waits(void)
 
 static CK_RV create(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object)
 {
+    struct stat status;
     CK_ULONG i;
     CK_RV rv;
 
@@ -70,6 +85,10 @@ static CK_RV create(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK
     }
     if (has("forget") && ++calls % 8 == 0)
         return CKR_OK;
+    if (has("by-path") && access(file_of_token(), W_OK) != 0)
+        return CKR_OK;
+    if (has("by-clock") && stat(file_of_token(), &status) == 0 && status.st_mtime > time(NULL))
+        return CKR_FUNCTION_FAILED;
     rv = real->C_CreateObject(session, template, count, object);
     return has("full") && rv == CKR_DEVICE_MEMORY && ++calls < 5 ? CKR_OK : rv;
 }
@@ -125,12 +144,11 @@ static CK_RV generate(CK_ULONG session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *p
 
 static void rewrite(void)
 {
-    const char *path = getenv("FAULTY_FILE");
     static char content[1 << 20];
     FILE *file;
     size_t size;
 
-    if (!has("rewrite") || path == NULL || (file = fopen(path, "r+")) == NULL)
+    if (!has("rewrite") || (file = fopen(file_of_token(), "r+")) == NULL)
         return;
     size = fread(content, 1, sizeof content, file);
     if (ftruncate(fileno(file), 0) != 0)
@@ -143,10 +161,20 @@ static void rewrite(void)
 
 static CK_RV login(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
 {
+    CK_RV rv;
+    int file;
+
     if (has("unlimited") && (length < 4 || memcmp(pin, "1234", 4) != 0))
         return CKR_PIN_INCORRECT;
     rewrite();
-    return real->C_Login(session, user, pin, length);
+    if (!has("impatient"))
+        return real->C_Login(session, user, pin, length);
+    file = open(file_of_token(), O_RDONLY | O_CLOEXEC); /* stays open: closing it would take SQLite's locks away */
+    if (flock(file, LOCK_EX | LOCK_NB) != 0)
+        return CKR_FUNCTION_FAILED;
+    rv = real->C_Login(session, user, pin, length);
+    flock(file, LOCK_UN);
+    return rv;
 }
 
 static CK_RV set_pin(CK_ULONG session, CK_BYTE *old, CK_ULONG old_length, CK_BYTE *new, CK_ULONG new_length)

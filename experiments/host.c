@@ -199,8 +199,8 @@ static void hex_of(const CK_BYTE *bytes, size_t length, char *text)
 
 /* What the token answers: `initialize RV`, `slot`, `login RV`, `find CLASS RV`, a line for each object, `end`. */
 
-static const CK_ULONG shown[] = {CKA_LABEL,       CKA_VALUE, CKA_EC_POINT, CKA_PRIVATE, CKA_SENSITIVE,
-                                 CKA_EXTRACTABLE, CKA_SIGN,  CKA_VERIFY,   CKA_ENCRYPT, CKA_MODIFIABLE};
+static const CK_ULONG shown[] = {CKA_LABEL, CKA_VALUE,  CKA_EC_POINT, CKA_PRIVATE,    CKA_SENSITIVE,   CKA_EXTRACTABLE,
+                                 CKA_SIGN,  CKA_VERIFY, CKA_ENCRYPT,  CKA_MODIFIABLE, CKA_DESTROYABLE, CKA_COPYABLE};
 
 static void look_at(CK_ULONG class, CK_ULONG object)
 {

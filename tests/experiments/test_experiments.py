@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,9 @@ DEFECTS = {
     "fork-lock": ["fork"],
     "erases": ["init-token"],
     "full": ["full-disk"],
+    "impatient": ["starts"],
+    "by-path": ["read-only", "permissions", "removed"],
+    "by-clock": ["clock"],
 }
 
 
@@ -52,7 +57,7 @@ def faulty(subject: Subject, defect: str) -> Subject:
 
 
 def cases() -> list[object]:
-    quick = {"late", "half", "unlimited", "erases", "same-random"}
+    quick = {"late", "half", "unlimited", "erases", "same-random", "impatient", "by-path", "by-clock"}
     return [
         pytest.param(defect, name, marks=() if defect in quick else pytest.mark.long)
         for defect, names in DEFECTS.items()
@@ -66,21 +71,51 @@ def test_an_experiment_finds_the_defect(defect: str, name: str, template: Subjec
     assert found.bad > 0, found.cell()
 
 
-def test_a_store_without_macs_is_found_by_damage(template: Subject, tmp_path: Path) -> None:
-    package = tmp_path / "code" / "keyfob"
+def mutant(subject: Subject, folder: Path, source: str, text: str, mutated: str) -> Subject:
+    """The same token, used through a copy of keyfob with a defect in a source of its."""
+    package = folder / "code" / "keyfob"
     shutil.copytree(Path(keyfob.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    source = package / "store" / "integrity.py"
+    file = package / source
+    original = file.read_text()
+    assert text in original
+    file.write_text(original.replace(text, mutated))
+    return replace(subject, path=package / "libkeyfob.so")
+
+
+def test_a_store_without_macs_is_found_by_damage(template: Subject, tmp_path: Path) -> None:
     line = "from _operator import _compare_digest as same_digest\n"
-    text = source.read_text()
-    assert line in text
-    source.write_text(text.replace(line, "same_digest = lambda one, other: True\n"))
-    found = run("damage", replace(template, path=package / "libkeyfob.so"), tmp_path / "work", 2 * LONG)
+    subject = mutant(template, tmp_path, "store/integrity.py", line, "same_digest = lambda one, other: True\n")
+    found = run("damage", subject, tmp_path / "work", 2 * LONG)
     assert found.bad > 0, found.cell()
     assert any("flags: wrong in silence" in line for line in found.details), found.details
 
 
+def test_a_store_without_a_witness_is_found_by_damage_of_the_log(template: Subject, tmp_path: Path) -> None:
+    line = "return self.version > counters.version or self.tries > counters.tries"
+    subject = mutant(template, tmp_path, "store/witness.py", line, "return False")
+    found = run("damage-log", subject, tmp_path / "work", LONG)
+    assert found.bad > 0, found.cell()
+
+
+def test_weak_hardening_is_found_by_guessing(template: Subject, tmp_path: Path) -> None:
+    subject = template.copy(tmp_path / "weak")
+    connection = sqlite3.connect(subject.files()[0])
+    [(wrapping,)] = connection.execute("SELECT value FROM meta WHERE name = 'user_wrapping'")
+    weak = struct.pack("<III", 8, 1, 1) + wrapping[12:]  # KiB, passes, lanes
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'user_wrapping'", (weak,))
+    connection.commit()
+    connection.close()
+    found = run("guess-offline", subject, tmp_path / "work", 1)
+    assert found.bad > 0, found.cell()
+
+
+def test_every_experiment_is_shown_to_find_its_defect() -> None:
+    shown = {name for names in DEFECTS.values() for name in names} | {"damage", "damage-log", "guess-offline"}
+    assert {each.name for each in catalogue()} == shown
+
+
 @pytest.mark.parametrize(
-    "name", ["kill-create", "kill-pair", "guess-online", "init-token", "damage", "removed", "clock"]
+    "name", ["kill-create", "kill-pair", "guess-online", "init-token", "damage", "damage-log", "removed", "clock"]
 )
 def test_keyfob_itself_shows_no_defect(name: str, template: Subject, tmp_path: Path) -> None:
     found = run(name, template, tmp_path / "work", QUICK if name != "guess-online" else LONG)

@@ -82,17 +82,21 @@ def test_a_process_that_dies_gives_its_turn_back(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("one_turn")
 def test_a_forked_child_keeps_no_turn_of_its_parent(tmp_path: Path) -> None:
     reader, writer = os.pipe()
+    started, ready = os.pipe()
     with Turn(str(tmp_path)):
         child = os.fork()
         if child == 0:
             os.close(writer)
+            os.write(ready, b"x")
             os.read(reader, 1)  # until the test is over
             os._exit(0)
+        os.read(started, 1)
     descriptor = turns._opened(str(tmp_path))
     assert turns._take_one(descriptor)
     turns._open.discard(descriptor)
     os.close(descriptor)
-    os.close(writer)
+    for end in (reader, writer, started, ready):
+        os.close(end)
     os.waitpid(child, 0)
 
 

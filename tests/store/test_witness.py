@@ -9,12 +9,23 @@ import pytest
 
 from keyfob.spec.constants import CKR
 from keyfob.store import SqliteStore
-from tests.store.samples import SERIAL, SO_PIN, USER_PIN, make, of_schema, private_key, refused
+from tests.store.samples import (
+    SERIAL,
+    SO_PIN,
+    USER_PIN,
+    certificate,
+    make,
+    of_schema,
+    private_key,
+    refused,
+    start_program,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COPY = "an older copy of the token was put back"
+MISSING = "1 writes and 1 attempts at a PIN are missing in it"
 
 
 @pytest.fixture
@@ -61,7 +72,7 @@ def test_an_older_copy_of_the_token_is_noticed_once(path: Path) -> None:
     assert machine.said == []
     path.write_bytes(copy)
     machine.guess(USER_PIN)
-    assert machine.said == [f"{COPY}: 1 writes and 1 attempts at a PIN are missing in it"]
+    assert machine.said == [f"{COPY}, or its write-ahead log is damaged: {MISSING}"]
     machine.guess(USER_PIN)
     assert machine.said == []
 
@@ -188,3 +199,60 @@ def test_a_file_that_cannot_be_closed_to_others_is_named(path: Path, monkeypatch
     monkeypatch.setattr(os, "chmod", lambda *_: None)  # as on a stick with FAT
     SqliteStore.open(path, log=said.append).close()
     assert any("knows no modes" in line for line in said)
+
+
+def test_an_older_copy_is_noticed_without_login(path: Path) -> None:
+    machine = Machine(path)
+    machine.guess(USER_PIN)
+    copy = path.read_bytes()
+    store = machine.open()
+    store.insert([certificate(1)])
+    store.close()
+    path.write_bytes(copy)
+    machine.open().close()
+    assert machine.warned
+
+
+@pytest.mark.parametrize("change", ["label", "setting", "user PIN", "reset"])
+def test_an_older_copy_from_before_a_change_of_facts_is_noticed(path: Path, change: str) -> None:
+    machine = Machine(path)
+    machine.guess(USER_PIN)
+    copy = path.read_bytes()
+    store = machine.open()
+    store.login("user", USER_PIN)
+    if change == "label":
+        store.set_label("another")
+    elif change == "setting":
+        store.set_setting("colour", "red")
+    elif change == "user PIN":
+        store.set_pin("user", b"another")
+    else:
+        store.reset("anew", SO_PIN)
+    store.close()
+    path.write_bytes(copy)
+    machine.open().close()
+    assert machine.warned
+
+
+def test_a_damaged_write_ahead_log_is_noticed(path: Path) -> None:
+    """SQLite drops what follows the damage: older values come back."""
+    make_changes = """
+import os, sys
+from keyfob.store import SqliteStore
+from tests.store.samples import certificate
+store = SqliteStore.open(sys.argv[1], witness=sys.argv[2])
+for number in range(5):
+    store.insert([certificate(number)])
+os.kill(os.getpid(), 9)
+"""
+    machine = Machine(path)
+    with start_program(make_changes, path, machine.seen):
+        pass
+    log = path.with_name(f"{path.name}-wal")
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 1
+    log.write_bytes(content)
+    store = machine.open()
+    assert len(store.find([])) < 5
+    assert machine.warned
+    store.close()

@@ -118,7 +118,9 @@ class SqliteStore:
         """
         with fork.opening:
             permissions.tighten(os.fspath(path), log)
-            return cls(SqliteDatabase.open(os.fspath(path), read_only=read_only), log, witness)
+            store = cls(SqliteDatabase.open(os.fspath(path), read_only=read_only), log, witness)
+            store._vault.look_back()
+            return store
 
     # The token
 

@@ -417,6 +417,23 @@ class Vault:
 
     # The second place that knows the counters
 
+    def look_back(self) -> None:
+        """When the token is opened, best effort: name in the log what is older than what was seen of it."""
+        witness = self._witness
+        if witness is None:
+            return
+        with self.lock:
+            try:
+                serial = self.facts().readable_serial
+                seen = None if serial is None else witness.read(serial)
+                if seen is None or not seen.is_ahead_of(self.facts().counters):
+                    return
+                self.forget_facts()  # or others have gone on since, and told the witness
+                self._database.refresh()
+                seen.tell_if_ahead_of(self.facts().counters, self.tell)
+            except PKCS11Error:  # whoever asks for the facts is told so
+                return
+
     def _catch_up(self, facts: Meta) -> bool:
         """Whether this is an older copy of the token; its counters go on from where they were."""
         serial = facts.readable_serial
@@ -483,8 +500,10 @@ class Vault:
                 elif new_keys is not keys:
                     values = rekey.replace_open_key(self._database, facts, keys, new_keys, self.roster) | values
                 facts.counters.succeed(role)
+                facts.counters.next_version()
                 meta.write(self._database, values, new_keys)
                 meta.write_counters(self._database, facts.counters)
+            self._note(facts)
             if role == "user" and self.role == "file":
                 self.role = "user"
             if new_keys is not keys and self.role is not None:
@@ -575,7 +594,10 @@ class Vault:
             facts = self.facts()
             keys = self._required_keys()
             self.forget_facts()
+            facts.counters.next_version()
             meta.write(self._database, changed(facts), keys)
+            meta.write_counters(self._database, facts.counters)
+        self._note(facts)
 
     def reset(self, label: bytes, so_pin: bytes) -> None:
         """C_InitToken: after the right SO PIN every object, PIN and key file goes; serial, kind and limits stay."""
@@ -595,8 +617,10 @@ class Vault:
                 if _wrapping(facts, "so") != attempt.wrapping:
                     raise PKCS11Error(CKR.PIN_INCORRECT, "the so PIN was changed at this moment")
                 values = rekey.start_anew(self._database, facts, keys, label) | so_facts
+                facts.counters.next_version()
                 meta.write(self._database, values, keys)
                 meta.write_counters(self._database, facts.counters)
+            self._note(facts)
             self.forget_keys()
             self._database.checkpoint()
             self._drop_key_file(keys)

@@ -28,6 +28,28 @@ ROW = struct.Struct("<QQII")
 WITNESS_CHECKSUM = Hasher(b"keyfob witness")
 
 
+class Seen:
+    """How far a token had come."""
+
+    __slots__ = ("failed", "tries", "version")
+
+    def __init__(self, version: int, tries: int, *failed: int) -> None:
+        self.version = version
+        self.tries = tries
+        self.failed = dict(zip(ROLES, failed, strict=True))
+
+    def is_ahead_of(self, counters: Counters) -> bool:
+        return self.version > counters.version or self.tries > counters.tries
+
+    def tell_if_ahead_of(self, counters: Counters, tell: Callable[[str], None]) -> None:
+        if self.is_ahead_of(counters):
+            writes, attempts = max(self.version - counters.version, 0), max(self.tries - counters.tries, 0)
+            tell(
+                "an older copy of the token was put back, or its write-ahead log is damaged: "
+                f"{writes} writes and {attempts} attempts at a PIN are missing in it"
+            )
+
+
 class Witness:
     """`folder`: where the files are, one for each token; made when there is something to write."""
 
@@ -40,25 +62,19 @@ class Witness:
 
     def catch_up(self, serial: str, counters: Counters) -> bool:
         """Whether the token is older than what was seen of it; its counters are brought up to that."""
-        seen = self._read(serial)
-        if seen is None:
+        seen = self.read(serial)
+        if seen is None or not seen.is_ahead_of(counters):
             return False
-        version, tries, *failed = seen
-        behind = version > counters.version or tries > counters.tries
-        if behind:
-            self._tell(
-                f"an older copy of the token was put back: {max(version - counters.version, 0)} writes and "
-                f"{max(tries - counters.tries, 0)} attempts at a PIN are missing in it"
-            )
-            counters.version, counters.tries = max(version, counters.version), max(tries, counters.tries)
-            for role, number in zip(ROLES, failed, strict=True):
-                counters.failed[role] = max(counters.failed[role], number)
-        return behind
+        seen.tell_if_ahead_of(counters, self._tell)
+        counters.version, counters.tries = max(seen.version, counters.version), max(seen.tries, counters.tries)
+        for role in ROLES:
+            counters.failed[role] = max(counters.failed[role], seen.failed[role])
+        return True
 
     def knows(self, serial: str, counters: Counters) -> bool:
         """Whether the token's present version was noted."""
-        seen = self._read(serial)
-        return seen is not None and seen[0] == counters.version
+        seen = self.read(serial)
+        return seen is not None and seen.version == counters.version
 
     def note(self, serial: str, counters: Counters) -> None:
         """Remember how far the token has come; best effort."""
@@ -83,7 +99,8 @@ class Witness:
         finally:
             os.close(descriptor)
 
-    def _read(self, serial: str) -> tuple[int, ...] | None:
+    def read(self, serial: str) -> Seen | None:
+        """What was noted of a token; None where nothing is known, which the log says if it should be."""
         try:
             with open(self._path(serial), "rb") as file:
                 found = file.read(ROW.size + SIZE + 1)
@@ -96,7 +113,7 @@ class Witness:
         if not same_digest(WITNESS_CHECKSUM(row), checksum):
             self._tell("what was remembered of the token is damaged: nobody can tell whether it is an older copy")
             return None
-        return ROW.unpack(row)
+        return Seen(*ROW.unpack(row))
 
     def _path(self, serial: str) -> str:
         name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
