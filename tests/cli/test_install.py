@@ -153,3 +153,21 @@ def test_a_module_that_modutil_cannot_load_is_not_registered(run: Run, folder: P
     library.write_bytes(b"no module")
     assert run("install nss db --create", code=1).stderr.startswith("keyfob: modutil failed: ")
     assert str(library) not in listed(folder / "db")
+
+
+def test_a_failed_install_leaves_no_link(run: Run, library: Path, link: Path) -> None:
+    library.write_bytes(b"no module")
+    run("install nss db --create", code=1)
+    assert not link.is_symlink()
+
+
+@pytest.mark.usefixtures("library")
+def test_a_read_only_database_is_named_and_nothing_is_changed(
+    run: Run, folder: Path, link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("install nss db --create")
+    run("uninstall nss db")
+    closed = Path("db/cert9.db")  # root may write what nobody else may, so that it is os.access that says so
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode == os.W_OK and Path(path) == closed))
+    assert run("install nss db", code=1).stderr == "keyfob: db/cert9.db is write-protected, so nothing was changed\n"
+    assert not link.is_symlink()

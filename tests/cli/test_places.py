@@ -73,6 +73,24 @@ def test_install_finds_the_profile_and_uninstall_leaves_it_as_it_was(
     assert not link().is_symlink()
 
 
+@pytest.mark.rule("I1")
+def test_a_profile_that_is_in_use_keeps_the_module_from_no_other(run: Run, user: Path) -> None:
+    """One profile that is open in Firefox is refused by name; all others get the module, and lose it again."""
+    names = ("a first", "b open", "c last")
+    folders = [database(user / ".mozilla/firefox" / name) for name in names]
+    sections = (f"[Profile{place}]\nName={name}\nIsRelative=1\nPath={name}\n" for place, name in enumerate(names))
+    (user / ".mozilla/firefox/profiles.ini").write_text("\n".join(sections))
+    (folders[1] / "lock").symlink_to(f"192.0.2.7:+{os.getpid()}")
+    assert f"{folders[1]} is in use" in run("install firefox", code=1).stderr
+    registered = [str(link()) in (folder / "pkcs11.txt").read_text() for folder in folders]
+    assert registered == [True, False, True]
+    (folders[1] / "lock").unlink()
+    run("install firefox --profile 'b open'")
+    run("uninstall firefox")
+    assert not any(str(link()) in (folder / "pkcs11.txt").read_text() for folder in folders)
+    assert not link().is_symlink()
+
+
 @pytest.mark.parametrize("packaging", ["snap", "flatpak"])
 def test_a_sandboxed_program_is_refused_with_the_reason(run: Run, user: Path, packaging: str) -> None:
     below = next(place for kind, place in profiles.PLACES[profiles.FIREFOX] if kind == packaging)
@@ -271,3 +289,40 @@ def test_the_doctor_names_a_certificate_whose_id_is_not_its_keys(run: Run, user:
     (found,) = client.find(session, [(CKA.CLASS, CKO.CERTIFICATE)])
     assert client.set(session, found, [(CKA.ID, b"another")]) == 0
     assert "token 'work': certificate 'me' has another ID than its private key 'me'" in wrong(run, "--pin 1234")
+
+    # What the doctor advises helps; without the PIN nobody can know.
+    run("cert export work me --out me.pem")
+    assert run("cert import work me.pem").stdout == "'work' has 'Me' already.\n"
+    repaired = run("cert import work me.pem --pin 1234").stdout
+    assert "Gave the certificate 'me' the ID of its private key" in repaired
+    assert wrong(run, "--pin 1234") == []
+    assert run("cert import work me.pem --pin 1234").stdout == "'work' has 'Me' already.\n"
+
+
+@pytest.mark.rule("P3", "N18")
+@pytest.mark.parametrize("key_type", ["rsa:2048", "ec:p256", "ed25519"])
+def test_the_doctor_misses_a_public_key_and_its_advice_makes_one(
+    run: Run, user: Path, client: Client, key_type: str
+) -> None:
+    """A private key without a public one is named; keyfob cert import with the PIN makes that of the private key."""
+    run(f"init work {PINS}")
+    run(f"key generate work --type {key_type} --name me --pin 1234")
+    run("cert self-sign work me --subject CN=Me --pin 1234 --out me.pem")
+    client.ok("C_Finalize", ffi.NULL)
+    client.initialize()
+    session = client.open(1)
+    client.login(session, b"1234")
+    (public,) = client.find(session, [(CKA.CLASS, CKO.PUBLIC_KEY)])
+    whole = (CKA.ID, CKA.KEY_TYPE, CKA.PUBLIC_KEY_INFO, CKA.VERIFY, CKA.LABEL)
+    before = client.get(session, public, *whole)
+    client.ok("C_DestroyObject", session, public)
+    about = "certificate 'me' has no public key object: before the PIN is given NSS does not take it for the user's own"
+    assert f"token 'work': {about}" in wrong(run, "--pin 1234")
+
+    assert "Put the public key of 'me'" in run("cert import work me.pem --pin 1234").stdout
+    assert wrong(run, "--pin 1234") == []
+    client.call("C_Finalize", ffi.NULL)
+    client.initialize()
+    session = client.open(1)
+    (again,) = client.find(session, [(CKA.CLASS, CKO.PUBLIC_KEY)])
+    assert client.get(session, again, *whole) == before

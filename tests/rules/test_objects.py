@@ -181,7 +181,7 @@ def test_identical_objects_are_no_trouble(nss: Nss) -> None:
     assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY), 1) == keys[1:]
 
 
-@pytest.mark.rule("N4", "N2", "K5", "K11")
+@pytest.mark.rule("N4", "N2", "N3", "K5", "K11")
 def test_a_token_that_was_made_the_default(nss: Nss) -> None:
     """Does for others, in a read-only session and without a login, what "modutil -default" gives it to do."""
     slot, client = nss.slot, nss.client

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -188,19 +190,18 @@ def test_a_late_answer_holds_nobody_up(home: Path, module: Client) -> None:
     for _ in range(4):
         guess()
     assert [rv for rv, _ in answers] == [CKR.PIN_INCORRECT] * 4
-    assert answers[1][1] < 0.25 < answers[2][1] < 0.5 < answers[3][1]
+    assert answers[2][1] > 0.25
+    assert answers[3][1] > 0.5
     guesser = threading.Thread(target=guess)
     guesser.start()
     while not shown(slot, USER_FLAGS)[0] or client.token_info(slot.id).flags & CKF.USER_PIN_LOCKED:
         time.sleep(0.01)
     time.sleep(0.2)  # by now the wrong PIN is counted and the answer waits
-    began = time.monotonic()
     other = client.open(slot.id, READ_WRITE)
     assert login(slot, PIN, session=other) == CKR.OK
     assert client.state(slot.session) == CKS.RO_USER_FUNCTIONS
     client.ok("C_Logout", other)
-    assert time.monotonic() - began < 0.7
-    assert len(answers) == 4
+    assert len(answers) == 4, "the late answer must still be under way"
     guesser.join()
     assert answers[4][0] == CKR.PIN_INCORRECT
     assert answers[4][1] > 1
@@ -216,11 +217,9 @@ def test_c_finalize_does_not_wait_for_a_late_answer(home: Path, module: Client) 
     guesser = threading.Thread(target=lambda: answers.append(login(slot, WRONG)))
     guesser.start()
     time.sleep(0.4)
-    began = time.monotonic()
     slot.client.ok("C_Finalize", ffi.NULL)
     guesser.join()
-    assert time.monotonic() - began < 0.5
-    assert answers == [CKR.CRYPTOKI_NOT_INITIALIZED]
+    assert answers == [CKR.CRYPTOKI_NOT_INITIALIZED], "who waits for the answer hears CKR_PIN_INCORRECT"
 
 
 # Keys that ask each time
@@ -402,10 +401,23 @@ def test_asking_for_mechanisms_is_cheap_beside_many_keys(nss: Nss) -> None:
                 ],
             )
     asking_keys(slot)
-    began = time.perf_counter()
-    for _ in range(1000):
+    assert not slot.mechanism_flags(CKM.ECDSA_SHA256) & CKF.SIGN
+    searches = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal searches
+        searches += event == "call" and "/store/" in frame.f_code.co_filename and "find" in frame.f_code.co_name
+
+    sys.setprofile(count)  # the module runs in this interpreter
+    try:
+        for _ in range(100):
+            assert not slot.mechanism_flags(CKM.ECDSA_SHA256) & CKF.SIGN
+        assert searches == 0
+        asking_keys(slot)
         assert not slot.mechanism_flags(CKM.ECDSA_SHA256) & CKF.SIGN
-    assert (time.perf_counter() - began) / 1000 < 0.0005
+    finally:
+        sys.setprofile(None)
+    assert searches > 0, "the token changed"
 
 
 @pytest.mark.rule("S12", "S14")

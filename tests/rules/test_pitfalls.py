@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -335,16 +335,16 @@ def test_a_public_key_outlives_its_private_key(nss: Nss) -> None:
 # The token
 
 
-@pytest.mark.rule("P27", "N2")
+@pytest.mark.rule("P27", "N2", "N3")
 def test_random_numbers_come_at_once_and_without_a_login(nss: Nss) -> None:
-    """Sets CKF_RNG and gives 32 random bytes within microseconds, before any login, each time others."""
+    """Sets CKF_RNG and gives 32 random bytes before any login, each time others, and waits for nothing."""
     assert nss.slot.flags & CKF.RNG
     drawn, held = set(), ffi.new("char[32]")
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     for _ in range(1000):
         nss.client.ok("C_GenerateRandom", nss.slot.session, held, 32)
         drawn.add(bytes(ffi.buffer(held)))
-    assert time.perf_counter() - began < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before < 100, "it gave the processor away to wait"
     assert len(drawn) == 1000
     nss.client.ok("C_SeedRandom", nss.slot.session, held, 32)
 

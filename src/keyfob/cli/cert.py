@@ -54,8 +54,10 @@ def import_(label: str, file: Any, name: str | None, pin: Secret) -> None:
     """Put the certificates of FILE (PEM or DER, -: standard input) on the token LABEL.
 
     Certificates are public, so the PIN is not needed. A certificate gets the ID of its key: so programs find both.
+    With the PIN one that is there already gets it too, and a private key without a public one gets that.
     """
-    from keyfob.cli import certificates, formats  # X.509 and key formats: 60 ms
+    from keyfob.cli import certificates, formats, halves  # X.509 and key formats: 60 ms
+    from keyfob.token.certificate import attributes_of
 
     found = formats.certificates(file.read())
     if not found:
@@ -68,9 +70,11 @@ def import_(label: str, file: Any, name: str | None, pin: Secret) -> None:
             template = arrivals.template(der, name=name)
             if template is None:
                 click.echo(f"{label!r} has {certificates.common_name(certificates.load(der))!r} already.")
-                continue
-            made = session.token.objects.get(C_CreateObject(session, template))
-            click.echo(f"Put {objects.label_of(made)!r}{objects.with_id(made)} on {label!r}.")
+            else:
+                made = session.token.objects.get(C_CreateObject(session, template))
+                click.echo(f"Put {objects.label_of(made)!r}{objects.with_id(made)} on {label!r}.")
+            for line in halves.put_right(session, attributes_of(der)[CKA.PUBLIC_KEY_INFO], der):
+                click.echo(line)
 
 
 @cert.command(epilog="\b\nExample:\n  keyfob cert export work mary --out mary.pem")

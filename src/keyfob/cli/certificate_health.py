@@ -56,7 +56,7 @@ def _links(token: Token, attributes: dict[int, bytes], name: str) -> Result:
         other = _key_with_another_id(token, attributes)
         if other:
             text = f"{name} has another ID than its private key {other!r}"
-            yield WRONG, text, "import it anew for that key: keyfob cert import"
+            yield WRONG, text, "import it anew, with the PIN: keyfob cert import --pin-file"
         elif public:
             yield WRONG, f"{name} has a public key here but no private one", "import the private key: keyfob import"
         else:
@@ -66,7 +66,7 @@ def _links(token: Token, attributes: dict[int, bytes], name: str) -> Result:
         text = (
             f"{name} has no public key object{known}: before the PIN is given NSS does not take it for the user's own"
         )
-        yield WRONG if private else HINT, text, "import the key pair anew, or make a new one"
+        yield WRONG if private else HINT, text, "import it anew, with the PIN: keyfob cert import --pin-file"
 
 
 def _key_with_another_id(token: Token, attributes: dict[int, bytes]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ def token_findings(pin: bytes | None) -> Iterator[Finding]:
 def one_token(token: Token, pin: bytes | None) -> Iterator[Finding]:
     info = token.info
     assert info is not None  # only stored tokens are looked at
-    about = f"token {info.label!r}"
+    about, in_shell = f"token {info.label!r}", shlex.quote(info.label)
     yield Finding(OK, about, f"slot {token.slot_id}, {info.kind}" + (", read-only" if token.write_protected else ""))
     left = info.max_failures - info.failed_user
     if not info.user_pin_set and not info.general_access:
@@ -132,10 +133,10 @@ def one_token(token: Token, pin: bytes | None) -> Iterator[Finding]:
             WRONG,
             about,
             "it has no user PIN yet",
-            f"set one in Firefox, with certutil -W, or: keyfob pin unblock {info.label}",
+            f"set one in Firefox, with certutil -W, or: keyfob pin unblock {in_shell}",
         )
     elif left <= 0:
-        yield Finding(WRONG, about, "its PIN is locked after too many wrong ones", f"keyfob pin unblock {info.label}")
+        yield Finding(WRONG, about, "its PIN is locked after too many wrong ones", f"keyfob pin unblock {in_shell}")
     elif left <= FEW_LEFT:
         tries = "try is" if left == 1 else "tries are"
         yield Finding(HINT, about, f"{left} {tries} left before its PIN locks", "the right PIN sets the count back")
@@ -143,7 +144,7 @@ def one_token(token: Token, pin: bytes | None) -> Iterator[Finding]:
         yield Finding(level, about, text, remedy)
     if not info.so_pin_set:
         yield Finding(
-            HINT, about, "it has no SO PIN: a locked PIN could not be unblocked", f"keyfob pin change {info.label} --so"
+            HINT, about, "it has no SO PIN: a locked PIN could not be unblocked", f"keyfob pin change {in_shell} --so"
         )
     try:
         session = token.open_session(tokens.READ_ONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -48,11 +49,15 @@ def _add(database: nss_database.Database, place: str) -> None:
     if others:
         click.echo(f"{place} has the module already, as {others[0]!r}.")
         return
-    database.refuse_while_in_use()
+    database.require_change()
     link.point()
-    if nss_database.NAME in known:  # an older build, somewhere else
-        database.remove(nss_database.NAME)
-    database.add(path)
+    try:
+        if nss_database.NAME in known:  # an older build, somewhere else
+            database.remove(nss_database.NAME)
+        database.add(path)
+    except Refusal:
+        registry.remove_link_if_unused()
+        raise
     click.echo(f"Registered the module in {place} as {nss_database.NAME!r}.")
 
 
@@ -60,7 +65,7 @@ def _remove(database: nss_database.Database, place: str) -> None:
     if nss_database.NAME not in database.registrations():
         click.echo(f"{place} does not have the module: there is nothing to undo.")
         return
-    database.refuse_while_in_use()
+    database.require_change()
     database.remove(nss_database.NAME)
     registry.forget(registry.DATABASES, database.folder)
     registry.remove_link_if_unused()
@@ -118,19 +123,37 @@ def _chosen(program: str, wanted: str | None) -> list[Profile]:
     return usable
 
 
+def _for_each(chosen: list[Profile], act: Callable[[Profile], None]) -> None:
+    """Do it with every profile: what one refuses must not keep it from the others."""
+    refusals: list[Refusal] = []
+    for profile in chosen:
+        try:
+            act(profile)
+        except Refusal as problem:
+            refusals.append(problem)
+    for refusal in refusals[:-1]:
+        refusal.show()
+    if refusals:
+        raise refusals[-1]
+
+
 def _install_profiles(program: str, wanted: str | None) -> None:
-    for profile in _chosen(program, wanted):
+    def add(profile: Profile) -> None:
         database = nss_database.Database(str(profile.folder))
         if wanted is None and not (profile.folder / "cert9.db").is_file():
             click.echo(f"Left out {profile.title}: {program} was never started with it.")
-            continue
+            return
         database.require(create=False)
         _add(database, profile.title)
 
+    _for_each(_chosen(program, wanted), add)
+
 
 def _uninstall_profiles(program: str, wanted: str | None) -> None:
-    for profile in _chosen(program, wanted):
+    def remove(profile: Profile) -> None:
         _remove(nss_database.Database(str(profile.folder)), profile.title)
+
+    _for_each(_chosen(program, wanted), remove)
 
 
 @install.command(name="firefox")
@@ -201,6 +224,9 @@ def install_p11_kit(system: bool) -> None:
         return
     p11_kit.register(file, path)
     click.echo(f"Registered the module with p11-kit ({file}).")
+    why, remedy = p11_kit.ignored(system=system)
+    if why:
+        click.echo(f"But p11-kit takes no notice of it: {why}. What helps: {remedy}", err=True)
 
 
 @uninstall.command(name="p11-kit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # People write these in subjects; RFC 4514 has no short names for them.
 MORE_NAMES = {"E": NameOID.EMAIL_ADDRESS, "emailAddress": NameOID.EMAIL_ADDRESS, "SN": NameOID.SURNAME}
+# Around a comma that is not escaped and around "=": people write them, and OpenSSL does; RFC 4514 does not.
+BLANKS = re.compile(r"(^|(?<!\\)[,+])\s*([\w.]+)\s*=\s*")
 # --for: what an end entity's certificate is good for.
 PURPOSES = {
     "server": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -35,9 +38,9 @@ Extensions = list[tuple[x509.ExtensionType, bool]]
 
 
 def subject_name(text: str) -> x509.Name:
-    """The name that RFC 4514 text like "CN=Mary,O=Example" stands for."""
+    """The name that RFC 4514 text like "CN=Mary,O=Example" stands for; "CN = Mary, O = Example" does as well."""
     try:
-        name = x509.Name.from_rfc4514_string(text, MORE_NAMES)
+        name = x509.Name.from_rfc4514_string(BLANKS.sub(r"\1\2=", text.strip()), MORE_NAMES)
     except ValueError:
         raise Refusal(f'--subject {text!r} is not a name like "CN=Mary,O=Example,C=CH"') from None
     if not list(name):

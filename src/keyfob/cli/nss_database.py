@@ -62,10 +62,17 @@ class Database:
                 found[values["name"].strip()] = values.get("library", "").strip()
         return found
 
-    def refuse_while_in_use(self) -> None:
-        """A running Firefox or Thunderbird would write its own list of modules over ours when it ends."""
+    def require_change(self) -> None:
+        """The list of modules can be changed: nobody has it open, and its files can be written.
+
+        A running Firefox or Thunderbird would write its own list over ours when it ends.
+        """
         if self._in_use():
             raise Refusal(f"{self.folder} is in use: close Firefox or Thunderbird, then try again")
+        files = [self.folder / name for name in ("cert9.db", "key4.db", "pkcs11.txt")]
+        for path in (self.folder, *(file for file in files if file.exists())):
+            if not os.access(path, os.W_OK):
+                raise Refusal(f"{path} is write-protected, so nothing was changed")
 
     def _in_use(self) -> bool:
         """Whether a program holds the lock of .parentlock; where there is none, whether the linked process lives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from keyfob.cli.errors import Refusal
@@ -84,7 +85,7 @@ def named(session: Session, name: str, object_class: int | None = None) -> list[
     hides = not token.sees_private and object_class != CKO.CERTIFICATE
     hint = "; without the PIN only public objects are seen" if hides else ""
     label = token.info.label if token.info else ""
-    raise Refusal(f"{label!r} has no {what} called {name!r}{hint} (see `keyfob list {label}`)")
+    raise Refusal(f"{label!r} has no {what} called {name!r}{hint} (see `keyfob list {shlex.quote(label)}`)")
 
 
 def single(session: Session, name: str, object_class: int) -> Object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from keyfob.cli import tokens
@@ -52,7 +54,8 @@ def change(label: str, so: bool, pin: Secret, new_pin: Secret) -> None:  # the o
         has_empty_pin = not so and info is not None and info.empty_pin
         if token.general_access and not so and not has_empty_pin:
             raise Refusal(
-                f"{label!r} has no PIN; the SO PIN sets one, which then everybody needs: keyfob pin unblock {label}"
+                f"{label!r} has no PIN; the SO PIN sets one, which then everybody needs:"
+                f" keyfob pin unblock {shlex.quote(label)}"
             )
         session = token.open_session(tokens.READ_WRITE)
         if has_empty_pin:

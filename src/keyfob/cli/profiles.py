@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,9 @@ class Profile:
     @property
     def command(self) -> str:
         """What comes after `keyfob install` and `keyfob uninstall` for it."""
-        return CHROMIUM.lower() if self.program == CHROMIUM else f"{self.program.lower()} --profile {self.name}"
+        if self.program == CHROMIUM:
+            return CHROMIUM.lower()
+        return f"{self.program.lower()} --profile {shlex.quote(self.name)}"
 
 
 def home() -> Path:

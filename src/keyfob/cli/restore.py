@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 from collections import Counter
 from itertools import islice
@@ -109,7 +110,7 @@ def _checked(found: Backup) -> Counter[int]:
 
 def _refuse_taken(library: Library, label: str) -> None:
     if any(tokens.label_of(token) == label for token in tokens.stored(library)):
-        raise Refusal(f"there is a token {label!r} already: give another --label, or --into {label}")
+        raise Refusal(f"there is a token {label!r} already: give another --label, or --into {shlex.quote(label)}")
     library.check_label(label, 0)
 
 

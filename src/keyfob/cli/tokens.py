@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -108,11 +109,12 @@ def login(session: Session, pin: Secret, *, user_type: int = CKU.USER) -> None:
     """C_Login with the PIN, wherever it comes from; what goes wrong is said with the way out."""
     token = session.token
     label, info = label_of(token), token.info
+    in_shell = shlex.quote(label)
     if info is not None:
         if user_type == CKU.USER and not info.user_pin_set:
-            raise Refusal(f"{label!r} has no user PIN yet: set one with `keyfob pin unblock {label}`")
+            raise Refusal(f"{label!r} has no user PIN yet: set one with `keyfob pin unblock {in_shell}`")
         if user_type == CKU.SO and not info.so_pin_set:
-            raise Refusal(f"{label!r} has no SO PIN: its user sets one with `keyfob pin change {label} --so`")
+            raise Refusal(f"{label!r} has no SO PIN: its user sets one with `keyfob pin change {in_shell} --so`")
     try:
         token.login(session, user_type, pin.read())
     except PKCS11Error as problem:
@@ -128,7 +130,8 @@ def login_refused(token: Token, problem: PKCS11Error, user_type: int = CKU.USER)
     if problem.rv == CKR.PIN_LOCKED or (problem.rv == CKR.PIN_INCORRECT and left <= 0):
         if is_so:
             return f"the SO PIN of {label!r} is locked after too many wrong ones, for good; the user PIN still works"
-        return f"the PIN of {label!r} is locked after too many wrong ones; with the SO PIN: keyfob pin unblock {label}"
+        way_out = f"with the SO PIN: keyfob pin unblock {shlex.quote(label)}"
+        return f"the PIN of {label!r} is locked after too many wrong ones; {way_out}"
     if problem.rv == CKR.PIN_INCORRECT:
         return f"the {who} of {label!r} is wrong; {left} {'attempt is' if left == 1 else 'attempts are'} left"
     return f"{label!r} refused the {who}: {problem.reason or problem}"

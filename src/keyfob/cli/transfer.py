@@ -10,6 +10,7 @@ import click
 
 from keyfob.cli import files, objects, tokens
 from keyfob.cli.errors import Refusal
+from keyfob.cli.halves import public_half
 from keyfob.cli.key import naming, refuse_taken, uses, working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.functions.keys import C_WrapKey
@@ -113,7 +114,7 @@ def _keep(
         common = dict(naming(label, identifier))
         refuse_taken(session, label, common.get(CKA.ID))
         private = _private_half(made, common, protection)
-        complete += [private, _public_half(private, common)]
+        complete += [private, public_half(private, common)]
         arrivals.keys[public_info] = (label, private[CKA.ID])
     for friendly_name, der in found.certificates:
         template = arrivals.template(der, suggested=friendly_name)
@@ -154,20 +155,6 @@ def _private_half(made: Attributes, common: Attributes, protection: Attributes) 
     template = {**common, **protection, **dict(uses(number(made[CKA.KEY_TYPE]), private=True))}
     template |= {CKA.CLASS: PRIVATE_KEY, CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE}
     return templates.complete(template, templates.UNWRAP, made=made, private_default=True)
-
-
-def _public_half(private: Attributes, common: Attributes) -> Attributes:
-    """The public key object that belongs to a private one: NSS looks for it before login (P3)."""
-    key_type = number(private[CKA.KEY_TYPE])
-    template = {**common, CKA.ID: private[CKA.ID], **dict(uses(key_type, private=False))}
-    template |= {CKA.CLASS: PUBLIC_KEY, CKA.KEY_TYPE: ulong(key_type), CKA.TOKEN: TRUE}
-    if key_type == CKK.RSA:
-        template |= {attribute: private[attribute] for attribute in (CKA.MODULUS, CKA.PUBLIC_EXPONENT)}
-    else:
-        from keyfob.mechanisms import load_key
-
-        template |= {CKA.EC_PARAMS: private[CKA.EC_PARAMS], CKA.EC_POINT: load_key(private).public_value() or b""}
-    return templates.complete(template, templates.CREATE, private_default=False)
 
 
 @click.command(epilog=EXPORT_EPILOG)

@@ -235,9 +235,13 @@ class Library:
         audit.write(self.config, name, facts)
 
     def check_label(self, label: str, slot_id: int) -> None:
-        """P17: NSS splits `token:nickname` at the first colon and finds tokens by their label."""
-        if ":" in label or not label.isprintable() or not 1 <= len(label.encode()) <= MAX_LABEL:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "a label has 1 to 32 bytes of printable text without a colon")
+        """P17: NSS splits `token:nickname` at the first colon and finds tokens by their label.
+
+        Blanks at the end are padding to NSS: with one a label could not be told from that without.
+        """
+        if ":" in label or label.endswith(" ") or not label.isprintable() or not 1 <= len(label.encode()) <= MAX_LABEL:
+            reason = "a label has 1 to 32 bytes of printable text, without a colon and without a blank at its end"
+            raise PKCS11Error(CKR.ARGUMENTS_BAD, reason)
         for other in list(self.tokens.values()):
             if other.slot_id == slot_id or other.broken is not None:
                 continue
