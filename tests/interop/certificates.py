@@ -93,14 +93,11 @@ class Authority:
         names = x509.SubjectAlternativeName([x509.RFC822Name(address)])
         return builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
 
-    def write_server(self, file: Path, *names: str) -> None:
-        """Write key and certificate of a TLS server on loopback into one PEM `file`, as Python's ssl wants it.
-
-        `names` are names that it has besides localhost.
-        """
+    def write_server(self, file: Path) -> None:
+        """Write key and certificate of a TLS server on loopback into one PEM `file`, as Python's ssl wants it."""
         key = ec.generate_private_key(ec.SECP256R1())
         loopback = x509.SubjectAlternativeName(
-            [*map(x509.DNSName, ("localhost", *names)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
         builder = self._leaf("localhost", key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH)
         certificate = builder.add_extension(loopback, critical=False).sign(self._key, hashes.SHA256())

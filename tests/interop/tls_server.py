@@ -37,13 +37,13 @@ class Handshake:
 
 
 class TlsServer:
-    """The server, on `port` of 127.0.0.1 (0: an ephemeral one), from `with` to the end of it.
+    """The server, on an ephemeral port of 127.0.0.1, from `with` to the end of it.
 
     The page's title is `client: ` and the client's name. `handshakes` lists what happened, `failures` what did not.
     Sessions are never resumed: each connection is a full handshake with a signature by the client's key.
     """
 
-    def __init__(self, version: ssl.TLSVersion, server_pem: Path, authority_pem: Path, *, port: int = 0) -> None:
+    def __init__(self, version: ssl.TLSVersion, server_pem: Path, authority_pem: Path) -> None:
         self.handshakes: list[Handshake] = []
         self.failures: list[str] = []
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -53,7 +53,7 @@ class TlsServer:
         self._context.load_cert_chain(server_pem)
         self._context.load_verify_locations(authority_pem)
         self._context.verify_mode = ssl.CERT_OPTIONAL
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self._acceptor = threading.Thread(target=self._accept, name="tls-server", daemon=True)
 
     @property

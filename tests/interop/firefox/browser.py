@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.interop.gecko.application import Dialog
 
-_PREFERENCES: profile.Preferences = {
+PREFERENCES: profile.Preferences = {
     # One connection for one visit: none on suspicion, none for an icon.
     "network.http.speculative-parallel-limit": 0,
     "browser.chrome.site_icons": False,
@@ -45,7 +45,7 @@ def make_profile(
     folder: Path, authority_pem: Path, environment: Mapping[str, str], preferences: profile.Preferences | None = None
 ) -> None:
     """Make a profile whose certificate database trusts the authority for servers, and which knows no module yet."""
-    profile.make_profile(folder, authority_pem, environment, {**_PREFERENCES, **(preferences or {})}, name="interop CA")
+    profile.make_profile(folder, authority_pem, environment, {**PREFERENCES, **(preferences or {})}, name="interop CA")
 
 
 def installation_with_policies(folder: Path, policies: Mapping[str, object]) -> Path:
@@ -98,6 +98,25 @@ class Browser(Application):
             url,
         )
         return Visit(str(title), self.dialogs)
+
+    def import_authority(self, pem: Path) -> Dialog:
+        """Import a certificate as the certificate manager does once the file is chosen, and trust it for websites.
+
+        That is Settings, View Certificates, Authorities, Import; only the system's own dialog for files is left out.
+        Gives the record of the dialog that asks what to trust the authority for.
+        """
+        self.answer_dialogs(trust=True)
+        self.start(
+            """
+            const file = Cc["@mozilla.org/file/local;1"].createInstance(Ci.nsIFile);
+            file.initWithPath(arguments[0]);
+            const database = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
+            database.importCertsFromFile(file, Ci.nsIX509Cert.CA_CERT);
+            """,
+            str(pem),
+        )
+        self.until("return globalThis.answering.met.length;", "the dialog about the authority")
+        return dict(self.dialogs[0])
 
     def load_module(self, name: str, module: Path) -> Dialog:
         """Load `module` through the browser's Load dialog (Settings, Security Devices, Load); the dialog's record."""

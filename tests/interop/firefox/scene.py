@@ -29,12 +29,12 @@ class Stage:
     folder: Path
 
     @classmethod
-    def make(cls, folder: Path, *, authority: Authority | None = None, host: str = "localhost") -> Stage:
-        """Make the authority's files, and those of a server of that name."""
-        stage = cls(authority or Authority(), folder)
+    def make(cls, folder: Path) -> Stage:
+        """Make the authority's files, and those of its server."""
+        stage = cls(Authority(), folder)
         folder.mkdir(parents=True, exist_ok=True)
         stage.authority.write(stage.authority_pem)
-        stage.authority.write_server(stage.server_pem, host)
+        stage.authority.write_server(stage.server_pem)
         return stage
 
     @property

@@ -1,36 +1,35 @@
 """Take the pictures of Firefox that the documents show: `make screenshots`, or this module with the folder to fill.
 
-It is Firefox ESR on a screen in memory, with the keyfob of this repository and a token called `alice`. What is seen is
-what a user sees; only the mark of a browser under remote control is taken away.
+It is Firefox ESR on a screen in memory, with the keyfob of this repository, the token, the key and the server of
+docs/firefox.md. What is seen is what a user sees; only the mark of a browser under remote control is taken away.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
-from tests.interop.certificates import Authority
+from cryptography import x509
+
+from demo.who_are_you import Authority
 from tests.interop.desktop import Desktop
-from tests.interop.firefox.browser import Browser
-from tests.interop.firefox.scene import VERSIONS, Stage
+from tests.interop.firefox.browser import Browser, make_profile
 from tests.interop.firefox.security_windows import DeviceManager
 from tests.interop.gecko.application import TASK_TIMEOUT, wait_until
-from tests.interop.gecko.profile import Preferences
+from tests.interop.gecko.profile import Preferences, register_with_modutil
 from tests.interop.programs import succeed
-from tests.interop.tls_server import TlsServer
 from tests.interop.tokens import PIN, SO_PIN, Token, module_under_test
 
 USER = "Alice Example"
 TOKEN = "alice"
-HOST = "intranet.example"
 PORT = 8443
 
 _SIZE = (900, 600)
 _PREFERENCES: Preferences = {
     "network.proxy.type": 0,
-    "network.dns.localDomains": HOST,
     "browser.newtabpage.enabled": False,
     "browser.tabs.inTitlebar": 0,
     "ui.systemUsesDarkTheme": 0,
@@ -82,26 +81,35 @@ def take(folder: Path) -> None:
     """Write the pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="keyfob-screenshots-") as scratch:
-        stage, token = _prepare(Path(scratch))
-        environment = token.environment()
-        with (
-            TlsServer(VERSIONS["TLSv1.3"], stage.server_pem, stage.authority_pem, port=PORT) as server,
-            Desktop(environment, size="{}x{}".format(*_SIZE)) as desktop,
-            stage.browser(token, preferences=_PREFERENCES, display=desktop.environment["DISPLAY"]) as browser,
-        ):
-            desktop.put_pointer_away()
-            browser.ask("document.documentElement.removeAttribute('remotecontrol');")
-            _take_all(_Photographer(desktop, folder), desktop, browser)
-            assert {handshake.client for handshake in server.handshakes} == {USER}, server.failures
+        authority = Authority(Path(scratch) / "who-are-you")
+        token = _prepare(Path(scratch), authority)
+        profile, environment = Path(scratch) / "profile", token.environment()
+        make_profile(profile, authority.certificate_file, environment, _PREFERENCES)
+        register_with_modutil(profile, "keyfob", token.module.path, environment)
+        server = authority.server(PORT)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Desktop(environment, size="{}x{}".format(*_SIZE)) as desktop:
+            display = desktop.environment["DISPLAY"]
+            with Browser(profile, environment, evidence=Path(scratch), display=display) as browser:
+                desktop.put_pointer_away()
+                browser.ask("document.documentElement.removeAttribute('remotecontrol');")
+                _take_all(_Photographer(desktop, folder), desktop, browser)
+        server.shutdown()
 
 
-def _prepare(folder: Path) -> tuple[Stage, Token]:
+def _prepare(folder: Path, authority: Authority) -> Token:
+    """Steps 1 and 2 of docs/firefox.md."""
     module = module_under_test()
     token = Token(module, TOKEN, PIN, SO_PIN, module.home(folder / "home"))
-    succeed([module.command, "init", TOKEN, "--pin", PIN, "--so-pin", SO_PIN], token.environment())
-    stage = Stage.make(folder / "stage", authority=Authority("Example CA"), host=HOST)
-    stage.certify(token, USER, "EC:prime256v1", "01")
-    return stage, token
+    pin, environment = ("--pin", PIN), token.environment()
+    request, certificate = folder / "alice.csr", folder / "alice.pem"
+    succeed([module.command, "init", TOKEN, *pin, "--so-pin", SO_PIN], environment)
+    succeed([module.command, "key", "generate", TOKEN, "--type", "ec:p256", "--name", "me", *pin], environment)
+    subject = ("--subject", f"CN={USER}")
+    succeed([module.command, "cert", "request", TOKEN, "me", *subject, "--out", request, *pin], environment)
+    certificate.write_bytes(authority.certify(x509.load_pem_x509_csr(request.read_bytes())))
+    succeed([module.command, "cert", "import", TOKEN, certificate], environment)
+    return token
 
 
 def _take_all(photographer: _Photographer, desktop: Desktop, browser: Browser) -> None:
@@ -111,14 +119,14 @@ def _take_all(photographer: _Photographer, desktop: Desktop, browser: Browser) -
     devices.close()
 
     # As if typed: the address stays to be seen while the page is not there yet.
-    browser.start("gURLBar.value = arguments[0]; gURLBar.handleCommand();", f"https://{HOST}:{PORT}/")
+    browser.start("gURLBar.value = arguments[0]; gURLBar.handleCommand();", f"https://localhost:{PORT}/")
     browser.until(_CHOOSER, "the certificate chooser")
     photographer.screen("firefox-certificate")
     desktop.press("Return")
     photographer.wait_for_window("Password Required")
     photographer.screen("firefox-pin")
     desktop.type(PIN)
-    photographer.wait_for_window(f"client: {USER}")
+    photographer.wait_for_window(f"You are {USER}")
     photographer.screen("firefox-page")
 
 

@@ -40,7 +40,8 @@ class Application:
     When the `with` block fails, the folder `evidence` keeps a screenshot (if the program still answers), the program's
     output, the dialogs that were met and a copy of the module's `log`, and the exception says so.
 
-    Without a `display` (as in DISPLAY) it runs headless.
+    Without a `display` (as in DISPLAY) it runs headless. `home` is the user's home folder; without one it is the
+    profile, so that nothing of the user's own is read or written.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Application:
         executable: Path | None = None,
         keep_profile: bool = False,
         display: str | None = None,
+        home: Path | None = None,
     ) -> None:
         self._profile = profile
         self._evidence = evidence
@@ -72,7 +74,7 @@ class Application:
             | {
                 "MOZ_CRASHREPORTER_DISABLE": "1",
                 "MOZ_DATA_REPORTING": "0",
-                "HOME": str(profile),  # nothing of the user's own is read or written
+                "HOME": str(home or profile),
                 "XDG_RUNTIME_DIR": str(profile),
             }
         )

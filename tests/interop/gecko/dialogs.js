@@ -4,6 +4,7 @@
 //   certificate: "..."    the one to choose is the first that contains this; where none does, or without it, none is sent
 //   module: {name, path}  for the Load dialog of the device manager
 //   change: {old, new}    for its Change Password dialog
+//   trust: true           trusts an authority that is imported for websites
 //   confirm: true         says yes to questions; without it they are cancelled
 // What was met is left in `met`, one record for each dialog: kind, text, answer, what was offered, and when.
 
@@ -84,6 +85,14 @@ function answerDelete(window, record) {
   press(window.document.getElementById("deleteCertificate"), record.answer);
 }
 
+function answerTrust(window, record) {
+  record.kind = "trust";
+  record.text = window.document.getElementById("trustHeader").textContent;
+  window.document.getElementById("trustSSL").checked = true;
+  record.answer = "trusted for websites";
+  press(window.document.getElementById("download_cert"), "accept");
+}
+
 function answerPicker(window, record) {
   record.kind = "pickCertificate";
   const list = window.document.getElementById("nicknames");
@@ -120,6 +129,10 @@ const dialogs = {
   "chrome://pippki/content/deletecert.xhtml": {
     ready: window => window.document.getElementById("certlist").childElementCount,
     answer: answerDelete,
+  },
+  "chrome://pippki/content/downloadcert.xhtml": {
+    ready: window => plan.trust && window.document.getElementById("trustHeader").textContent,
+    answer: answerTrust,
   },
   "chrome://messenger/content/certpicker.xhtml": { // Thunderbird's account settings
     ready: window => window.document.getElementById("nicknames").menupopup.childElementCount,
