@@ -22,8 +22,8 @@ test: $(VENV)/.dev $(VENV)/.built ## unit and functional tests
 	@scripts/tools.sh test
 	@$(PYTEST) -n $(JOBS) -m 'not interop and not long and not firefox' $(TESTS)
 
-test-interop: $(VENV)/.dev $(VENV)/.built ## real clients: NSS's tools, pkcs11-tool, python-pkcs11
-	@scripts/tools.sh test
+test-interop: $(VENV)/.dev $(VENV)/.built ## real clients: NSS's tools, OpenSC, OpenSSL, OpenSSH, GnuTLS, Java, Python
+	@scripts/tools.sh interop
 	@$(PYTEST) -n $(JOBS) -m 'interop and not long and not firefox' $(TESTS)
 
 test-long: $(VENV)/.dev $(VENV)/.built ## kill -9 in a loop, fuzzing, installs into several Pythons
