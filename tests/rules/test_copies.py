@@ -120,7 +120,7 @@ def test_a_template_that_is_null_but_counted_is_refused(slot: Slot) -> None:
     assert slot.find([]) != []
 
 
-@pytest.mark.rule("P2", "O19")
+@pytest.mark.rule("P2", "O19", "P23")
 def test_a_search_without_a_template_finds_all(slot: Slot) -> None:
     """Searches with NULL and 0 for everything that the login lets be seen."""
     client = slot.client

@@ -33,6 +33,25 @@ def by_mail(slot: Slot, address: bytes) -> list[int]:
     return []
 
 
+@pytest.mark.rule("O19")
+def test_one_attribute_alone_is_enough_to_find_its_object_and_no_other(nss: Nss) -> None:
+    """Looked for as PK11_IsUserCert and PK11_FindCertFromDERCert do: CKA_VALUE or CKA_MODULUS without any class."""
+    slot = nss.slot
+    slot.login(PIN)
+    values = [make_certificate(name=name) for name in ("one", "other")]
+    handles = [slot.create(certificate(value)) for value in values]
+    public, private = slot.generate_rsa()
+    for value, handle in zip(values, handles, strict=True):
+        assert slot.find([(CKA.VALUE, value)]) == [handle]
+        assert slot.find([(CKA.VALUE, value), (CKA.CLASS, CKO.CERTIFICATE)], 1) == [handle]
+        assert slot.find([(CKA.VALUE, value[:-1])]) == []
+    (modulus,) = slot.read(public, CKA.MODULUS)
+    assert modulus is not None
+    assert sorted(slot.find([(CKA.MODULUS, modulus)])) == sorted([public, private])
+    assert slot.find([(CKA.MODULUS, modulus[::-1])]) == []
+    assert slot.find([(CKA.VALUE, b"")]) == []
+
+
 @pytest.mark.rule("N12")
 def test_certificates_are_found_by_every_address_in_them(nss: Nss) -> None:
     """A certificate is found by each e-mail address of its subject and subjectAltName, in any case, with a NUL too."""
