@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from keyfob.spec.constants import CKA, CKC, CKF, CKK, CKO, CKR
-from tests.client import RvError, Template
+from keyfob.spec.constants import CKA, CKC, CKF, CKK, CKM, CKO, CKR
+from tests.client import P256, RvError, Template
 from tests.conftest import PIN
 from tests.rules import nss_templates as templates
 from tests.rules.nss_calls import Nss, Slot
@@ -135,13 +135,21 @@ def test_the_certificate_of_an_orphan_key_finds_it(nss: Nss) -> None:
 @pytest.mark.rule("N15")
 @pytest.mark.parametrize("identity", [b"\x01", b"any ID of some vendor", bytes(64)])
 def test_any_other_id_is_kept(nss: Nss, identity: bytes) -> None:
-    """Keeps any other ID that a program gives to key and certificate, and finds both by it."""
+    """Keeps any other ID that a program gives to keys, made here or elsewhere, and certificate, and finds all by it."""
     slot = nss.slot
     slot.login(PIN)
     private = slot.create(templates.rsa_private_key(rsa_key(), identity))
     handle = slot.create(nine(identity))
     assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY), 1) == [private]
     assert slot.find(templates.of_id(identity, CKO.CERTIFICATE), 1) == [handle]
+    assert slot.destroy(private) == CKR.OK
+    given: Template = [(CKA.TOKEN, True), (CKA.ID, identity)]
+    with slot.rw() as session:
+        mechanism = CKM.EC_KEY_PAIR_GEN
+        pair = nss.client.generate_pair(session, mechanism, [(CKA.EC_PARAMS, P256), *given], given)
+    assert [slot.find(templates.of_id(identity, kind)) for kind in (CKO.PUBLIC_KEY, CKO.PRIVATE_KEY)] == [
+        [handle] for handle in pair
+    ]
 
 
 @pytest.mark.rule("O18", "P20", "O9")

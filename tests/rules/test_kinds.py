@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from tests.client import P256, RSA_2048, Client, RvError, Template, ffi
+from tests.rules import nss_templates as templates
 from tests.rules.kinds import KINDS, LIMITED, start_on
+from tests.rules.software_keys import rsa_key
 
 RSA_SIGNATURES = (CKM.RSA_PKCS, CKM.RSA_PKCS_PSS, CKM.SHA256_RSA_PKCS, CKM.SHA384_RSA_PKCS_PSS)
 EC_SIGNATURES = (CKM.ECDSA, CKM.ECDSA_SHA256)
@@ -196,6 +200,21 @@ def test_what_each_kind_keeps(module: Client, home: Path, kind: str) -> None:
         with slot.rw() as writing:
             rv = module.call("C_CopyObject", writing, key, array, count, ffi.new("CK_ULONG *"))
         assert rv == CKR.ATTRIBUTE_VALUE_INVALID
+
+
+@pytest.mark.rule("K8", "O2")
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_that_nss_makes_for_a_token_that_makes_none(module: Client, home: Path, kind: str) -> None:
+    """Lists no key generation where that is hidden, and takes the keys that NSS then makes itself: both templates."""
+    slot = start_on(module, home, kind, hide=("CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_EC_KEY_PAIR_GEN"))
+    assert not {CKM.RSA_PKCS_KEY_PAIR_GEN, CKM.EC_KEY_PAIR_GEN} & set(slot.mechanisms)
+    for made in (templates.rsa_private_key(rsa_key()), templates.rsa_private_key_twice_said(rsa_key())):
+        private = slot.create(made)
+        public = slot.create(templates.rsa_public_key(rsa_key()))
+        assert slot.read(private, CKA.TOKEN, CKA.MODULUS) == [b"\1", slot.read(public, CKA.MODULUS)[0]]
+        signature = slot.sign(private, module.mechanism(CKM.SHA256_RSA_PKCS), b"a request", 256)
+        rsa_key().public_key().verify(signature, b"a request", padding.PKCS1v15(), hashes.SHA256())
+        assert [slot.destroy(handle) for handle in (private, public)] == [CKR.OK, CKR.OK]
 
 
 @pytest.mark.rule("K8", "O2")
