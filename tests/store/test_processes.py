@@ -56,7 +56,8 @@ def test_writers_and_readers_at_once_lose_nothing(path: Path) -> None:
         assert writer.returncode == 0
         numbers |= {int(line.split()[0]): 1000 * (i + 1) + j for j, line in enumerate(lines)}
     with reader:
-        pass
+        assert reader.stdout is not None
+        assert int(reader.stdout.read()) == WRITERS * EACH
     assert reader.returncode == 0
     assert len(numbers) == WRITERS * EACH
     store.login("user", USER_PIN)

@@ -112,7 +112,7 @@ def template(pointer: Data, count: int) -> list[tuple[int, bytes]]:
                 CKR.ATTRIBUTE_VALUE_INVALID,
                 f"{name_of('CKA', attribute)} has {'no value' if not address else 'an impossible length'}",
             )
-        result.append((attribute, buffer(cast(BYTES, address), length)[:]))
+        result.append((attribute, unpack(cast(BYTES, address), length)))
     return result
 
 

@@ -6,7 +6,7 @@ from _blake2 import blake2b
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from keyfob.store.protocol import Database, Row
 
@@ -53,7 +53,7 @@ def _facts(database: Database) -> list[Row]:
     return sorted((name.decode(errors="replace"), *rest) for name, *rest in database.facts() if isinstance(name, bytes))
 
 
-def _rows(database: Database, table: str) -> Iterator[Row]:
+def _rows(database: Database, table: str) -> Iterable[Row]:
     columns = COLUMNS[table]
     order = ", ".join(columns[:2])
     return database.rows(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}")  # noqa: S608 - our own names

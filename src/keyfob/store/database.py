@@ -7,6 +7,7 @@ it and by nobody else: what a fork does to it is in fork.py.
 from __future__ import annotations
 
 import os
+from itertools import chain, islice
 
 import apsw
 
@@ -18,12 +19,13 @@ from keyfob.store.watch import FileStatus, SharedHeader, Unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from keyfob.store.protocol import Row
     from keyfob.store.watch import Watcher
 
+FEW = 300  # rows; above what a part of a search asks for
 MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
 
@@ -69,6 +71,7 @@ class SqliteDatabase:
     __slots__ = (
         "_changed",
         "_connection",
+        "_cursor",
         "_seen",
         "_version",
         "counter",
@@ -82,6 +85,7 @@ class SqliteDatabase:
 
     def __init__(self, connection: apsw.Connection, path: str, *, read_only: bool, watcher: Watcher) -> None:
         self._connection: apsw.Connection | None = connection
+        self._cursor: apsw.Cursor | None = None  # one that has done its work: a new one takes 0.5 us
         self.path = path
         self.process = os.getpid()
         self.idle = False
@@ -187,20 +191,28 @@ class SqliteDatabase:
             raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED, "the store is closed, or another process opened it")
         return self._connection
 
-    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[Row]:
-        """Row by row, so that a long answer need not fit into memory."""
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> Iterable[Row]:
+        """A few rows at once, which takes 1 us less; the rest row by row, so that they need not fit into memory."""
+        connection = self.connection
+        cursor, self._cursor = self._cursor or connection.cursor(), None
         try:
-            yield from self.connection.execute(sql, values)
+            found = list(islice(cursor.execute(sql, values), FEW))
+        except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
+            raise answer(problem, self.path) from None
+        if len(found) == FEW:
+            return chain(found, self._rest(cursor))
+        self._cursor = cursor
+        return found
+
+    def _rest(self, cursor: apsw.Cursor) -> Iterator[Row]:
+        try:
+            yield from cursor
         except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
             raise answer(problem, self.path) from None
 
     def row(self, sql: str, values: tuple[Any, ...] = ()) -> Row | None:
         """The only row, or None."""
-        try:
-            found = self.connection.execute(sql, values).fetchall()
-        except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
-            raise answer(problem, self.path) from None
-        return found[0] if found else None
+        return next(iter(self.rows(sql, values)), None)
 
     def number(self, sql: str, values: tuple[Any, ...] = ()) -> int:
         """The only row's only number; 0 where there is none."""
@@ -221,7 +233,7 @@ class SqliteDatabase:
         except (apsw.Error, OverflowError) as problem:
             raise answer(problem, self.path) from None
 
-    def facts(self) -> Iterator[tuple[object, object, object, object]]:
+    def facts(self) -> Iterable[tuple[object, object, object, object]]:
         """The meta table. As BLOB, because damage can turn a name into NULL or a number."""
         return self.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta")
 
@@ -290,7 +302,7 @@ class SqliteDatabase:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{self.path} is gone")
         if self._seen is not None:
             self.connection.close(True)
-            self._connection = None
+            self._connection = self._cursor = None
             try:
                 self._connection = _connect_immutable(self.path)
             except apsw.Error as problem:
@@ -325,7 +337,7 @@ class SqliteDatabase:
         if self.process != os.getpid():
             self.abandon()
             return
-        self._connection = None
+        self._connection = self._cursor = None
         self.watcher = Unknown()  # lets go of the mapping
         try:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
@@ -336,6 +348,7 @@ class SqliteDatabase:
     def abandon(self) -> None:
         """In a forked child: let go of the connection, without touching anything that the parent uses (fork.py)."""
         connection, self._connection = self._connection, None
+        self._cursor = None
         self.watcher = Unknown()
         if connection is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from keyfob.config import Config
@@ -32,8 +32,8 @@ class Database(Protocol):
     counter: int
     idle: bool
 
-    def rows(self, sql: str, values: Row = ()) -> Iterator[Row]:
-        """Row by row, so that a long answer need not fit into memory where that can be helped."""
+    def rows(self, sql: str, values: Row = ()) -> Iterable[Row]:
+        """All rows, the many of a long answer one by one where that can be helped."""
 
     def row(self, sql: str, values: Row = ()) -> Row | None:
         """The only row, or None."""
@@ -47,7 +47,7 @@ class Database(Protocol):
     def run_each(self, sql: str, values: list[Row]) -> None:
         """The same statement with these values in turn."""
 
-    def facts(self) -> Iterator[tuple[object, object, object, object]]:
+    def facts(self) -> Iterable[tuple[object, object, object, object]]:
         """The meta table: name (bytes, unless it is damaged), value, checksum, MAC."""
 
     @property

@@ -61,7 +61,7 @@ class Roster:
         """DamagedError when a row that has a MAC is not the one that was written last."""
         object_id, version, private = row[:3]
         entry = self.entry(object_id, keys)
-        if entry is None or entry == version << 1 | private:
+        if entry == version << 1 | private or entry is None:
             return
         if entry == 0:
             raise DamagedError("it was removed and has been put back: it was tampered with")
@@ -71,7 +71,8 @@ class Roster:
         """What the roster has for an object; None where its block is damaged."""
         if self._changes and object_id in self._changes:
             return self._changes[object_id]
-        block = self._block(object_id // PER_BLOCK, keys)
+        number = object_id // PER_BLOCK
+        block = self._blocks[number] if number in self._blocks else self._block(number, keys)
         if block is None:
             return None
         place = object_id % PER_BLOCK * ENTRY
@@ -90,7 +91,7 @@ class Roster:
 
     def damaged(self, keys: Keys) -> list[int]:
         """The blocks that do not fit their tags."""
-        return [number for number in self.blocks() if self._block(number, keys) is None]
+        return [number for number in self.blocks() if self.entry(number * PER_BLOCK, keys) is None]
 
     def adds_up_to(self, total: bytes) -> bool:
         """Whether all blocks are there, as they were written last."""
@@ -102,10 +103,6 @@ class Roster:
         return (total % MODULUS).to_bytes(TAG, "little")
 
     def _block(self, number: int, keys: Keys) -> bytes | None:
-        try:
-            return self._blocks[number]
-        except KeyError:
-            pass
         versions, tag = self._stored(number)
         fits = self._fits(versions, tag, number, keys)
         if not fits:

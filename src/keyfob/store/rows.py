@@ -15,7 +15,7 @@ import struct
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
-from keyfob.store.record import Attributes, decode, encode
+from keyfob.store.record import Attributes, Record, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,12 @@ def check_sum(row: Row) -> None:
 
 
 def read(row: Row, keys: Keys | None, adopted: int) -> Attributes:
-    """The attributes of a row; DamagedError when anything about it is wrong. Private rows need `keys`.
+    """The attributes of a row, which `check` finds right."""
+    return check(row, keys, adopted).attributes()
+
+
+def check(row: Row, keys: Keys | None, adopted: int) -> Record:
+    """The open record of a row; DamagedError when anything about it is wrong. Private rows need `keys`.
 
     A MAC that fits vouches for all that the checksum does, which is left to `verify` then.
     """
@@ -78,16 +83,16 @@ def read(row: Row, keys: Keys | None, adopted: int) -> Attributes:
             if keys is None:
                 raise DamagedError("it is sealed")
             record = keys.open(object_id, version, record)
-        attributes = decode(record)
+        found = Record(record)
     except ValueError as problem:
         raise DamagedError(str(problem)) from None
     except (TypeError, OverflowError, struct.error):
         raise DamagedError("a value of the wrong type") from None
-    if attributes.get(CKA.PRIVATE) != (TRUE if private else FALSE):
+    if found.get(CKA.PRIVATE) != (TRUE if private else FALSE):
         raise DamagedError("the private flag does not fit the record")
-    if mac is None and keys is not None and attributes.get(CKA.CLASS) in GUARDED_CLASSES:
+    if mac is None and keys is not None and found.get(CKA.CLASS) in GUARDED_CLASSES:
         raise DamagedError("a trust object without a MAC: it was not written by this token's user")
-    return attributes
+    return found
 
 
 def has_fitting_mac(row: Row, keys: Keys) -> bool:

@@ -1,12 +1,10 @@
 """Finding objects by template: one indexed look-up gives candidates, each of which is then read, checked and compared.
 
-The look-ups alone are never an answer: whoever can write to the file can forge them. A long answer is made in parts, in
+The look-ups alone are never an answer: whoever can write to the file can forge them. The answer is made in parts, in
 the order of the objects' numbers, so that the first of it takes the same time in a store of any size.
 """
 
 from __future__ import annotations
-
-from itertools import islice
 
 from keyfob.spec.constants import CKA, CKO
 from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, class_mark, index_digest, values_of
@@ -14,44 +12,37 @@ from keyfob.store.rows import FALSE, TRUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from keyfob.store.integrity import Hasher
     from keyfob.store.protocol import Database, Row
-    from keyfob.store.record import Attributes
+    from keyfob.store.record import Attributes, Record
     from keyfob.store.seal import Keys
 
-CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
-BY_DIGEST = """
-    SELECT object.id, version, private, record, checksum, mac
-    FROM lookup JOIN object ON object.id = lookup.object WHERE lookup.digest = ?
-"""
-BY_DIGEST_AND_CLASS = BY_DIGEST + "AND lookup.class = ?"
-# By number of digests and whether the class is given. UNION ALL takes 1 us less than IN (?, ?).
-STATEMENTS = {
-    (1, False): BY_DIGEST,
-    (2, False): f"{BY_DIGEST} UNION ALL {BY_DIGEST}",
-    (1, True): BY_DIGEST_AND_CLASS,
-    (2, True): f"{BY_DIGEST_AND_CLASS} UNION ALL {BY_DIGEST_AND_CLASS}",
-}
-ALL = "SELECT id, version, private, record, checksum, mac FROM object ORDER BY id"
+    Template = Sequence[tuple[int, bytes]]
+    Reader = Callable[[Row], Attributes | Record | None]
 
-# The same in parts. CROSS JOIN keeps SQLite from walking through all objects; the two halves of a UNION are merged.
-PART = """
+CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
+# By the number of digests and whether the class is given. The look-ups are in the order of the objects anyway, and the
+# halves of a UNION ALL are merged; CROSS JOIN keeps SQLite from walking through all objects instead.
+BY_DIGEST = """
     SELECT lookup.object AS id, version, private, record, checksum, mac FROM lookup CROSS JOIN object
     WHERE lookup.digest = ? AND lookup.object > ? AND object.id = lookup.object
 """
-PART_AND_CLASS = PART + "AND lookup.class = ?"
-PARTS = {
-    (1, False): f"{PART} ORDER BY 1 LIMIT ?",
-    (2, False): f"{PART} UNION ALL {PART} ORDER BY 1 LIMIT ?",
-    (1, True): f"{PART_AND_CLASS} ORDER BY 1 LIMIT ?",
-    (2, True): f"{PART_AND_CLASS} UNION ALL {PART_AND_CLASS} ORDER BY 1 LIMIT ?",
+BY_DIGEST_AND_CLASS = BY_DIGEST + "AND lookup.class = ?"
+STATEMENTS = {
+    (1, False): f"{BY_DIGEST} ORDER BY 1 LIMIT ?",
+    (2, False): f"{BY_DIGEST} UNION ALL {BY_DIGEST} ORDER BY 1 LIMIT ?",
+    (1, True): f"{BY_DIGEST_AND_CLASS} ORDER BY 1 LIMIT ?",
+    (2, True): f"{BY_DIGEST_AND_CLASS} UNION ALL {BY_DIGEST_AND_CLASS} ORDER BY 1 LIMIT ?",
 }
-PART_OF_ALL = "SELECT id, version, private, record, checksum, mac FROM object WHERE id > ? ORDER BY id LIMIT ?"
-COMMON = (None, CKA.CLASS, CKA.KEY_TYPE)  # a search that starts from one of these may meet any number of objects
+ALL = "SELECT id, version, private, record, checksum, mac FROM object WHERE id > ? ORDER BY id LIMIT ?"
+OCCURS = "SELECT 1 FROM lookup WHERE digest = ? LIMIT 1"
+MOST_PLANS = 64
+RANKS = {attribute: rank for rank, attribute in enumerate(INDEXED)}
 
 
-def wanted(template: Sequence[tuple[int, bytes]]) -> dict[int, bytes] | None:
+def wanted(template: Template) -> dict[int, bytes] | None:
     """What is left to compare; None where nothing stored can match: another CKA_TOKEN than true, two values for one."""
     values: dict[int, bytes] = {}
     for attribute, value in template:
@@ -64,63 +55,26 @@ def wanted(template: Sequence[tuple[int, bytes]]) -> dict[int, bytes] | None:
 
 def start(values: dict[int, bytes]) -> int | None:
     """The attribute to look up: the most telling indexed one; an empty value, which many objects have, only at need."""
-    empty = None
-    for attribute in INDEXED:
-        value = values.get(attribute)
-        if value is None or (attribute == CKA.VALUE and values.get(CKA.CLASS) != CERTIFICATE):
+    best, lowest = None, 2 * len(INDEXED)
+    for attribute, value in values.items():
+        rank = RANKS.get(attribute)
+        if rank is None:
             continue
-        if attribute == CKA.ALWAYS_AUTHENTICATE and value != TRUE:
-            continue
-        if value:
-            return attribute
-        if empty is None:
-            empty = attribute
-    return empty
+        if not value:
+            rank += len(INDEXED)
+        if rank < lowest and _is_indexed(attribute, value, values):
+            best, lowest = attribute, rank
+    return best
 
 
-def _digests(attribute: int, values: dict[int, bytes], keys: Keys | None) -> list[tuple[bytes, bytes | None]]:
-    """What to look up: digest and class mark, if the class is given; of private objects only with `keys`."""
-    private = values.get(CKA.PRIVATE)
-    object_class = values.get(CKA.CLASS) if attribute != CKA.CLASS else None
-    found = []
-    if private != TRUE:
-        mark = None if object_class is None else class_mark(PUBLIC_INDEX, object_class)
-        found.append((index_digest(PUBLIC_INDEX, attribute, values[attribute]), mark))
-    if keys is not None and private != FALSE:
-        mark = None if object_class is None else class_mark(keys.index, object_class)
-        found.append((index_digest(keys.index, attribute, values[attribute]), mark))
-    return found
+def _is_indexed(attribute: int, value: bytes, values: dict[int, bytes]) -> bool:
+    """Of attributes that are not indexed wherever they occur: whether it is among these."""
+    if attribute == CKA.VALUE:
+        return values.get(CKA.CLASS) == CERTIFICATE
+    return attribute != CKA.ALWAYS_AUTHENTICATE or value == TRUE
 
 
-def candidates(database: Database, attribute: int | None, values: dict[int, bytes], keys: Keys | None) -> Iterator[Row]:
-    """Rows that may match, private ones only with `keys`. `attribute`: where to start."""
-    if attribute is None:
-        return database.rows(ALL)
-    digests = _digests(attribute, values, keys)
-    if not digests:
-        return iter(())
-    bound: tuple[bytes, ...] = ()
-    for digest, mark in digests:
-        bound += (digest,) if mark is None else (digest, mark)
-    return database.rows(STATEMENTS[len(digests), mark is not None], bound)
-
-
-def part(
-    database: Database, attribute: int | None, values: dict[int, bytes], keys: Keys | None, after: int, most: int
-) -> list[Row]:
-    """The first `most` candidates numbered above `after`, by number."""
-    if attribute is None:
-        return list(database.rows(PART_OF_ALL, (after, most)))
-    digests = _digests(attribute, values, keys)
-    if not digests:
-        return []
-    bound: tuple[bytes | int, ...] = ()
-    for digest, mark in digests:
-        bound += (digest, after) if mark is None else (digest, after, mark)
-    return list(database.rows(PARTS[len(digests), mark is not None], (*bound, most)))
-
-
-def matches(values: dict[int, bytes], attributes: Attributes) -> bool:
+def matches(values: dict[int, bytes], attributes: Attributes | Record) -> bool:
     """Whether the object has every one of these values, byte for byte (of e-mail addresses: one of them)."""
     get = attributes.get
     for attribute, value in values.items():
@@ -130,66 +84,100 @@ def matches(values: dict[int, bytes], attributes: Attributes) -> bool:
     return True
 
 
-def find(
-    database: Database,
-    template: Sequence[tuple[int, bytes]],
-    keys: Keys | None,
-    attributes_of: Callable[[Row], Attributes | None],
-    most: int | None = None,
-) -> set[int]:
-    """The numbers of all objects that match, or of the first `most` met.
+class Plan:
+    """How to find what fits templates of one kind.
 
-    `attributes_of` reads a row, None when it is to be left out.
+    `attribute`: where to start; None: with all objects. `halves`: what makes its digest, for public and for private
+    objects where there are any, and what is bound after it. `statement` is None where no object can fit.
     """
-    hits: set[int] = set()
-    values = wanted(template)
-    if values is None:
-        return hits
-    for row in candidates(database, start(values), values, keys):
-        attributes = attributes_of(row)
-        if attributes is not None and matches(values, attributes):
-            hits.add(row[0])
-            if len(hits) == most:
-                break
-    return hits
+
+    __slots__ = ("attribute", "halves", "statement")
+
+    def __init__(self, attribute: int | None, halves: list[tuple[Hasher, tuple[bytes, ...]]]) -> None:
+        self.attribute = attribute
+        self.halves = halves
+        self.statement: str | None = None
+        if attribute is None:
+            self.statement = ALL
+        elif halves:
+            self.statement = STATEMENTS[len(halves), bool(halves[0][1])]
+
+    def bound(self, values: dict[int, bytes], after: int, most: int) -> tuple[bytes | int, ...]:
+        """What the statement is given for `most` rows above `after`."""
+        attribute = self.attribute
+        if attribute is None:
+            return after, most
+        value = values[attribute]
+        bound: tuple[bytes | int, ...] = ()
+        for hasher, rest in self.halves:
+            bound += (index_digest(hasher, attribute, value), after, *rest)
+        return (*bound, most)
 
 
-def find_some(
-    database: Database,
-    template: Sequence[tuple[int, bytes]],
-    keys: Keys | None,
-    attributes_of: Callable[[Row], Attributes | None],
-    after: int,
-    most: int,
-) -> tuple[list[int], int | None]:
-    """Objects that match and are numbered above `after`, ascending: `most` or somewhat more, or all that are left.
+class Finder:
+    """Finds objects in one store. Within the store's lock; `forget` whenever objects may have been written."""
 
-    Second: where to go on, or None when none are left. It keeps nothing in between: objects that are made or removed
-    meanwhile may or may not be among the rest.
-    """
-    values = wanted(template)
-    if values is None:
-        return [], None
-    attribute = start(values)
-    if after == 0 and attribute not in COMMON:
-        # Mostly that is all, for less than parts cost.
-        rows = list(islice(candidates(database, attribute, values, keys), most + 1))
-        if len(rows) <= most:
-            return sorted(_matching(rows, values, attributes_of)), None
-    hits: set[int] = set()
-    while len(hits) < most:
-        rows = part(database, attribute, values, keys, after, most)
-        hits |= _matching(rows, values, attributes_of)
-        if len(rows) < most:
-            return sorted(hits), None
-        after = rows[-1][0]
-    return sorted(hits), after
+    __slots__ = ("_database", "_plans")
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._plans: dict[tuple[object, ...], Plan] = {}
 
-def _matching(rows: list[Row], values: dict[int, bytes], attributes_of: Callable[[Row], Attributes | None]) -> set[int]:
-    hits = set()
-    for row in rows:
-        attributes = attributes_of(row)
-        if attributes is not None and matches(values, attributes):
-            hits.add(row[0])
-    return hits
+    def forget(self) -> None:
+        self._plans = {}
+
+    def find_some(
+        self, template: Template, keys: Keys | None, read: Reader, after: int, most: int
+    ) -> tuple[list[int], int | None]:
+        """Objects that match and are numbered above `after`, ascending: `most` or somewhat more, or all that are left.
+
+        Private ones only with `keys`. `read` gives a row's attributes, None when it is to be left out. Second: where to
+        go on, or None when none are left. It keeps nothing in between: objects that are made or removed meanwhile may
+        or may not be among the rest.
+        """
+        hits: list[int] = []
+        values = wanted(template)
+        if values is None:
+            return hits, None
+        plan = self._plan(values, keys)
+        if plan.statement is None:
+            return hits, None
+        while len(hits) < most:
+            rows = list(self._database.rows(plan.statement, plan.bound(values, after, most)))
+            for row in rows:
+                if row[0] == after:  # forged look-ups can lead to an object twice
+                    continue
+                after = row[0]
+                attributes = read(row)
+                if attributes is not None and matches(values, attributes):
+                    hits.append(after)
+            if len(rows) < most:
+                return hits, None
+        return hits, after
+
+    def _plan(self, values: dict[int, bytes], keys: Keys | None) -> Plan:
+        """Mostly one that was made before for a template of this kind, as long as nobody has written since."""
+        get = values.get
+        kind = (keys, get(CKA.CLASS), get(CKA.PRIVATE), get(CKA.ALWAYS_AUTHENTICATE), *values)
+        plan = self._plans.get(kind)
+        if plan is None or (plan.attribute is not None and not values[plan.attribute]):
+            plan = self._new_plan(values, keys)
+            if all(values.values()):  # an empty one can change where to start
+                if len(self._plans) >= MOST_PLANS:
+                    self._plans = {}
+                self._plans[kind] = plan
+        return plan
+
+    def _new_plan(self, values: dict[int, bytes], keys: Keys | None) -> Plan:
+        attribute = start(values)
+        private, object_class = values.get(CKA.PRIVATE), values.get(CKA.CLASS)
+        halves: list[tuple[Hasher, tuple[bytes, ...]]] = []
+        for hasher, flag in ((PUBLIC_INDEX, FALSE), (keys.index if keys is not None else None, TRUE)):
+            if hasher is None or private not in (None, flag):
+                continue
+            if object_class is None:
+                halves.append((hasher, ()))
+            # Few tokens have private certificates, or private keys that are public: one half is mostly enough.
+            elif self._database.row(OCCURS, (index_digest(hasher, CKA.CLASS, object_class),)) is not None:
+                halves.append((hasher, () if attribute == CKA.CLASS else (class_mark(hasher, object_class),)))
+        return Plan(attribute, halves)

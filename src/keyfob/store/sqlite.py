@@ -15,11 +15,13 @@ from _thread import RLock
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import fork, meta, permissions, rows, search
+from keyfob.store import fork, meta, permissions, rows
 from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import check_label
 from keyfob.store.recent import Recent
+from keyfob.store.record import Record
 from keyfob.store.rows import DamagedError
+from keyfob.store.search import Finder
 from keyfob.store.vault import Vault
 
 TYPE_CHECKING = False
@@ -32,10 +34,8 @@ if TYPE_CHECKING:
     from keyfob.store.pepper import Pepper, PepperState
     from keyfob.store.protocol import Database, Row
     from keyfob.store.record import Attributes
-    from keyfob.store.seal import Keys
 
-# A search that meets more objects than this does not push others out of the memory of recent ones.
-REMEMBERED_OF_A_SEARCH = 64
+FIRST, PART = 32, 256  # objects: how far a search looks at first, and when it goes on
 MOST_LOOKED_THROUGH = 100  # objects; below 10 ms, beside the hundred that a PIN costs
 
 
@@ -46,13 +46,14 @@ def _silent(text: str) -> None:
 class SqliteStore:
     """Made by `create` or `open`. See the Store protocol for what each method does and raises."""
 
-    __slots__ = ("__weakref__", "_database", "_lock", "_recent", "_vault")
+    __slots__ = ("__weakref__", "_database", "_finder", "_lock", "_recent", "_vault")
 
     def __init__(self, database: Database, log: Callable[[str], None], witness: str | None = None) -> None:
         self._lock = RLock()
         self._database = database
         self._recent = Recent()
-        self._vault = Vault(database, self._lock, log, self._recent.clear, witness)
+        self._finder = Finder(database)
+        self._vault = Vault(database, self._lock, log, self._forget_objects, witness)
         database.call_when_changed(self._forget_what_was_read)
         fork.remember(self)
 
@@ -238,38 +239,43 @@ class SqliteStore:
     def get(self, object_id: int) -> Attributes | None:
         if self._database.is_fresh:
             found = self._recent.young.get(object_id)
-            if found is not None:
+            if found.__class__ is dict:
                 return found
         with self._lock:
             self._database.refresh()
             found = self._recent.get(object_id)
-            if found is not None:
-                return found
-            row = rows.select(self._database, object_id)
-            if row is None:
-                return None
-            try:
-                return self._read(row)
-            except DamagedError as problem:
-                text = f"object {object_id}: {problem}"
-                self._vault.tell(text)
-                raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
+            if found is None:
+                row = rows.select(self._database, object_id)
+                if row is None:
+                    return None
+                try:
+                    found = self._checked(row)
+                except DamagedError as problem:
+                    text = f"object {object_id}: {problem}"
+                    self._vault.tell(text)
+                    raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
+            if isinstance(found, Record):
+                found = found.attributes()
+                self._recent.put(object_id, found)
+            return found
 
     def find(self, template: Sequence[tuple[int, bytes]]) -> list[int]:
         with self._lock:
-            return sorted(self._hits(template))
+            found, after = self._find_some(template, 0, FIRST)
+            while after is not None:
+                more, after = self._find_some(template, after, PART)
+                found += more
+            return found
 
     def find_some(
         self, template: Sequence[tuple[int, bytes]], after: int = 0, most: int = 64
     ) -> tuple[list[int], int | None]:
         with self._lock:
-            keys = self._ready_to_search()
-            attributes_of = self._attributes_of if after == 0 else self._attributes_in_passing
-            return search.find_some(self._database, template, keys, attributes_of, after, most)
+            return self._find_some(template, after, most)
 
     def exists(self, template: Sequence[tuple[int, bytes]]) -> bool:
         with self._lock:
-            return bool(self._hits(template, most=1))
+            return bool(self._find_some(template, 0, 1)[0])
 
     def change_counter(self) -> int:
         if not self._database.is_fresh:
@@ -286,7 +292,7 @@ class SqliteStore:
     def accept(self) -> None:
         with self._lock:
             self._vault.build_roster()
-            self._recent.clear()
+            self._forget_objects()
 
     def copy_to(self, target: Database) -> None:
         """Write all of the token, sealed as it is, into the empty tables of another database, within a transaction.
@@ -361,56 +367,53 @@ class SqliteStore:
 
     # Within the lock
 
-    def _hits(self, template: Sequence[tuple[int, bytes]], most: int | None = None) -> set[int]:
-        """The numbers of objects that match, `most` of them at most; what is damaged is left out and logged."""
-        keys = self._ready_to_search()
-        met = 0
-
-        def attributes_of(row: Row) -> Attributes | None:
-            nonlocal met
-            met += 1
-            return self._attributes_of(row) if met <= REMEMBERED_OF_A_SEARCH else self._attributes_in_passing(row)
-
-        return search.find(self._database, template, keys, attributes_of, most)
-
-    def _ready_to_search(self) -> Keys | None:
-        """What other processes did is noticed; the keys, if private objects are to be seen."""
+    def _find_some(self, template: Sequence[tuple[int, bytes]], after: int, most: int) -> tuple[list[int], int | None]:
         self._database.refresh()
         self._vault.facts()
-        return self._vault.keys if self._vault.sees_private else None
+        keys = self._vault.keys if self._vault.sees_private else None
+        # A search that meets many objects does not push others out of the memory of recent ones.
+        read = self._attributes_of if after == 0 else self._attributes_in_passing
+        return self._finder.find_some(template, keys, read, after, most)
 
-    def _attributes_of(self, row: Row, *, remember: bool = True) -> Attributes | None:
+    def _attributes_of(self, row: Row) -> Attributes | Record | None:
         """What a search compares; None for what is hidden or, after a line in the log, damaged."""
         found = self._recent.get(row[0])
-        if found is not None:
-            return found
+        if found is None:
+            found = self._read(row)
+            if found is not None:
+                self._recent.put(row[0], found)
+        return found
+
+    def _attributes_in_passing(self, row: Row) -> Attributes | Record | None:
+        """As `_attributes_of`, for one of many."""
+        return self._recent.get(row[0]) or self._read(row)
+
+    def _read(self, row: Row) -> Record | None:
         try:
-            return self._read(row, remember=remember)
+            return self._checked(row)
         except DamagedError as problem:
             self._vault.tell(f"object {row[0]}: {problem}")
             return None
 
-    def _attributes_in_passing(self, row: Row) -> Attributes | None:
-        """As `_attributes_of`, for one of many."""
-        return self._attributes_of(row, remember=False)
+    def _forget_objects(self) -> None:
+        self._recent.clear()
+        self._finder.forget()
 
     def _forget_what_was_read(self) -> None:
-        self._recent.clear()
+        self._forget_objects()
         self._vault.forget_facts()
 
-    def _read(self, row: Row, *, remember: bool = True) -> Attributes | None:
-        """The attributes of a row; None for a private one while they are hidden; DamagedError."""
+    def _checked(self, row: Row) -> Record | None:
+        """The record of a row; None for a private one while they are hidden; DamagedError."""
         facts = self._vault.facts()
         if row[2] and not self._vault.sees_private:
             rows.check_sum(row)
             return None
         keys = self._vault.keys
-        attributes = rows.read(row, keys, facts.adopted)
+        record = rows.check(row, keys, facts.adopted)
         if keys is not None and row[5] is not None and facts.has_roster:
             self._vault.roster.check(row, keys)
-        if remember:
-            self._recent.put(row[0], attributes)
-        return attributes
+        return record
 
     def _visible_row(self, object_id: int) -> Row:
         row = rows.select(self._database, object_id)
@@ -431,6 +434,7 @@ class SqliteStore:
         facts = self._vault.facts()
         if rows.is_private(attributes) and not self._vault.sees_private:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
+        self._finder.forget()
         keys = self._vault.keys
         version = facts.counters.next_version()
         rows.write(self._database, object_id, version, attributes, keys)

@@ -15,7 +15,7 @@ from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store.search import matches
 from keyfob.token import kinds, templates
-from keyfob.token.certificate import normal_address, other_serials
+from keyfob.token.certificate import other_serials
 from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
@@ -103,14 +103,18 @@ class Objects:
     def get(self, handle: int) -> Object:
         """The object, if the login of this moment lets it be seen; else CKR_OBJECT_HANDLE_INVALID."""
         found = self._find(handle)
-        if found is None or (found.private and not self.token.sees_private):
+        if found is None or (found.private and not self.token.sees_private_as_of(found.checked_at)):
             raise PKCS11Error(CKR.OBJECT_HANDLE_INVALID, f"no object has the handle {handle}")
         return found
 
     def key(self, handle: int) -> Object:
         """As `get`, for a key handle: CKR_KEY_HANDLE_INVALID."""
         found = self._find(handle)
-        if found is None or (found.private and not self.token.sees_private) or CKA.KEY_TYPE not in found.attributes:
+        if (
+            found is None
+            or (found.private and not self.token.sees_private_as_of(found.checked_at))
+            or CKA.KEY_TYPE not in found.attributes
+        ):
             raise PKCS11Error(CKR.KEY_HANDLE_INVALID, f"no key has the handle {handle}")
         return found
 
@@ -148,14 +152,10 @@ class Objects:
 
     def search(self, template: Template) -> Search:
         """The same as it is asked for (section 5.7.7)."""
-        wanted = []
-        for attribute, value in template:
-            try:
-                wanted.append((attribute, templates.checked(attribute, value)))
-            except PKCS11Error:
-                return Search(self, None)  # no object has such a value; NSS expects no hits, not an error (P23)
-            if attribute == CKA.NSS_EMAIL:
-                wanted[-1] = (attribute, normal_address(value))
+        try:
+            wanted = [(attribute, templates.checked(attribute, value)) for attribute, value in template]
+        except PKCS11Error:
+            return Search(self, None)  # no object has such a value; NSS expects no hits, not an error (P23)
         found = Search(self, wanted)
         if not found and not OTHER_FORMS.keys().isdisjoint(dict(wanted)):
             found = self._search_in_other_forms(wanted)
@@ -173,12 +173,14 @@ class Objects:
                 return found
         return Search(self, None)
 
-    def stored_matching(self, wanted: Template, after: int, most: int) -> tuple[list[int], int | None]:
+    def stored_matching(
+        self, wanted: Template, values: Attributes, after: int, most: int
+    ) -> tuple[list[int], int | None]:
         """A part of the token objects' handles, and where to go on: see Store.find_some."""
         if self.store is None:
             return [], None
         stored, go_on = self.store.find_some(wanted if self.token.sees_private else visible_to_all(wanted), after, most)
-        if not SECRETS.isdisjoint(dict(wanted)):
+        if stored and not SECRETS.isdisjoint(values):
             objects = ((i, self._stored(i)) for i in stored)
             stored = [i for i, found in objects if found is not None and not found.hides_secrets]
         base = self.base
@@ -186,10 +188,12 @@ class Objects:
 
     def matching_in_memory(self, values: Attributes) -> list[int]:
         """The handles of session objects and of the built-in ones."""
+        may_be_built_in = values.get(CKA.CLASS, PROFILE) == PROFILE  # all of those are profiles
+        hits: list[int] = []
+        if not (self.in_memory or may_be_built_in):
+            return hits
         sees_private = self.token.sees_private
         asks_secrets = not SECRETS.isdisjoint(values)
-        hits: list[int] = []
-        may_be_built_in = values.get(CKA.CLASS, PROFILE) == PROFILE  # all of those are profiles
         for table in (self.built_in, self.in_memory) if may_be_built_in else (self.in_memory,):
             for handle, found in list(table.items()):
                 if found.private and not sees_private:

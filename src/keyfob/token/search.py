@@ -21,18 +21,17 @@ FALSE = b"\x00"
 class Search:
     """What is left of the answer. Not for two threads at once, as no operation of a session is."""
 
-    __slots__ = ("_after", "_hits", "_in_memory", "_objects", "_wanted")
+    __slots__ = ("_after", "_hits", "_in_memory", "_objects", "_values", "_wanted")
 
     def __init__(self, objects: Objects, wanted: Template | None) -> None:
         """`wanted` in normal form; None: nothing can match."""
         self._objects = objects
-        self._wanted: Template = wanted or []
-        self._hits: list[int] = []
-        self._in_memory: list[int] = []
         self._after: int | None = None
+        self._hits: list[int] = []
         if wanted is None:
             return
-        values = dict(wanted)
+        self._wanted = wanted
+        self._values = values = dict(wanted)
         if len(values) < len(wanted) and any(values[attribute] != value for attribute, value in wanted):
             return  # no object has two values for one attribute
         self._in_memory = objects.matching_in_memory(values)
@@ -60,7 +59,7 @@ class Search:
         """Find at least one handle more, or come to the end."""
         before = len(self._hits)
         while self._after is not None and len(self._hits) == before:
-            found, self._after = self._objects.stored_matching(self._wanted, self._after, most)
+            found, self._after = self._objects.stored_matching(self._wanted, self._values, self._after, most)
             self._hits += found
             if self._after is None:
                 self._hits += self._in_memory

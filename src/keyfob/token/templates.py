@@ -30,6 +30,10 @@ from keyfob.token.object import (
     ulong,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Attributes = dict[int, bytes]
 
 CREATE, GENERATE, UNWRAP, DERIVE = "create", "generate", "unwrap", "derive"
@@ -116,7 +120,7 @@ def _kinds() -> dict[int, str]:
     for rows in (STORAGE, *BY_CLASS.values(), *BY_KEY_TYPE.values(), *EXTRA_ROWS.values()):
         for attribute, (kind, _) in rows.items():
             kinds.setdefault(attribute, kind)
-    kinds.update({CKA.NSS_TRUST_STEP_UP_APPROVED: "bool", CKA.ALLOWED_MECHANISMS: "ulongs"})
+    kinds.update({CKA.NSS_TRUST_STEP_UP_APPROVED: "bool", CKA.ALLOWED_MECHANISMS: "ulongs", CKA.NSS_EMAIL: "address"})
     for attribute in range(CKA.NSS_TRUST_SERVER_AUTH, CKA.NSS_TRUST_EMAIL_PROTECTION + 1):
         kinds[attribute] = "ulong"
     return kinds
@@ -125,27 +129,21 @@ def _kinds() -> dict[int, str]:
 KINDS = _kinds()
 
 
+# By the kind of an attribute: how long its values may be, and what makes their normal form.
+LENGTHS = {"bool": (1,), "ulong": (8,), "date": (0, 8), "ulongs": range(0, 1 << 31, 8)}
+NORMAL_FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "bool": lambda value: FALSE if value == FALSE else TRUE,
+    "integer": lambda value: value.lstrip(b"\0") or value[:1],
+    "address": normal_address,
+}
+
+
 def checked(attribute: int, value: bytes) -> bytes:
     """The value in normal form, or CKR_ATTRIBUTE_VALUE_INVALID when its length is not of the attribute's type."""
-    kind = KINDS.get(attribute)
-    length = len(value)
-    if kind == "bool":
-        if length == 1:
-            return FALSE if value == FALSE else TRUE
-    elif kind == "ulong":
-        if length == 8:
-            return value
-    elif kind == "date":
-        if length in (0, 8):
-            return value
-    elif kind == "ulongs":
-        if length % 8 == 0:
-            return value
-    elif kind == "integer":
-        return value.lstrip(b"\0") or value[:1]
-    else:
-        return value
-    raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name_of('CKA', attribute)} cannot have {length} bytes")
+    kind = KINDS.get(attribute, "bytes")
+    if kind in LENGTHS and len(value) not in LENGTHS[kind]:
+        raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name_of('CKA', attribute)} cannot have {len(value)} bytes")
+    return NORMAL_FORMS[kind](value) if kind in NORMAL_FORMS else value
 
 
 def read(template: list[tuple[int, bytes]]) -> Attributes:
@@ -260,8 +258,6 @@ def _repeats_the_obvious(attribute: int, asked: Attributes) -> bool:
 
 def _complete_certificate(given: Attributes, asked: Attributes) -> None:
     kind = number(asked[CKA.CERTIFICATE_TYPE])
-    if CKA.NSS_EMAIL in given:
-        given[CKA.NSS_EMAIL] = normal_address(given[CKA.NSS_EMAIL])
     if kind == CKC.X_509 and given.get(CKA.VALUE):
         for attribute, value in attributes_of(given[CKA.VALUE]).items():
             if not given.get(attribute):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keyfob.config import Config
     from keyfob.store import Store, TokenInfo
 
+UNKNOWN = -1  # no change counter of a store
 DEFAULT_LABEL = "keyfob"  # of a token that has no name yet (S10: NSS must be able to name it)
 
 
@@ -87,7 +88,9 @@ class Token:
         self.store = store
         self._role: str | None = None
         self._general_access = info is not None and info.general_access
-        self._looked_at = -1  # the store's change counter when `role` and `general_access` were last known to hold
+        self._looked_at = (
+            UNKNOWN - 1
+        )  # the store's change counter when `role` and `general_access` were last known to hold
         self.settings = self.config.token(info.label if info is not None else DEFAULT_LABEL)
         self.write_protected = store is not None and (store.read_only or self.settings.write_protected)
         self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
@@ -109,7 +112,14 @@ class Token:
     @property
     def sees_private(self) -> bool:
         """Whether private objects are there at this moment: the user is logged in, or nobody needs to be (S12)."""
-        return self.role == "user" or (self._general_access and self._role is None)
+        return self.sees_private_as_of(UNKNOWN)
+
+    def sees_private_as_of(self, counter: int) -> bool:
+        """`sees_private`, for who has just asked the store for its change counter."""
+        if counter != self._looked_at:
+            self.look_again()
+        role = self._role
+        return role == "user" or (role is None and self._general_access)
 
     @property
     def role(self) -> str | None:
