@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -46,7 +47,7 @@ class Server:
         program("initdb")
         self.folder = Path(tempfile.mkdtemp(prefix="keyfob-pg-", dir="/tmp"))
         self.data = self.folder / "data"
-        self.port = 20000 + os.getpid() % 40000
+        self.port = _free_port()
         self._owner = self._give_away()
         self._run("initdb", "-D", self.data, "-A", "trust", "-U", ROLE, "-N", "-E", "UTF8", "--locale", "C")
         with (self.data / "postgresql.conf").open("a") as file:
@@ -122,10 +123,38 @@ class Server:
     def tcp_url(self, database: str, host: str = "127.0.0.1") -> str:
         return f"postgresql://{ROLE}@{host}:{self.port}/{database}"
 
+    def use_tls(self) -> Path:
+        """Give the server a certificate for 127.0.0.1 and localhost; the file of the authority that signed it."""
+        key, certificate, authority = self.data / "server.key", self.data / "server.crt", self.folder / "ca.crt"
+        names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        make = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 -subj /CN=localhost"
+        done = subprocess.run(
+            [*make.split(), "-addext", names, "-keyout", str(key), "-out", str(certificate)],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        shutil.copy(certificate, authority)
+        for path in (key, certificate):
+            if self._owner:
+                os.chown(path, self._owner["user"], self._owner["group"])
+            path.chmod(0o600)
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("ssl = on\n")
+        self.stop()
+        self.start()
+        return authority
+
     def close(self) -> None:
         if (self.data / "postmaster.pid").exists():
             self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
 
 
 def _is_alive(process: int) -> bool:

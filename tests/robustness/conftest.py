@@ -29,6 +29,15 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     return program
 
 
+@pytest.fixture(params=["files", pytest.param("postgresql", marks=pytest.mark.interop)])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the tokens of a test are kept, if it uses this: in files, then in PostgreSQL."""
+    kind: str = request.param
+    if kind == "postgresql":
+        monkeypatch.setenv("KEYFOB_STORE", request.getfixturevalue("database_url"))
+    return kind
+
+
 @pytest.fixture
 def token(home: Path, client: Client) -> Path:
     """The file of a token with the PINs of tests.conftest, which this process has closed again."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKM, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 from tests.client import Client, ffi
 from tests.conftest import CHEAP_PINS, PIN, Fob, module_path
 from tests.postgres import Server
@@ -141,3 +141,24 @@ def test_a_host_that_is_killed_holds_up_nobody_and_leaves_nothing_half(
             doomed.communicate()
             wait_for(tmp_path, hosts[number % HOSTS], 4)
     check_everything(client, tmp_path)
+
+
+def test_a_server_that_is_away_at_the_start_leaves_a_slot_that_says_so_until_it_is_back(
+    postgres: Server, fleet_token: str, client: Client, home: Path
+) -> None:
+    """C_Initialize succeeds; the one slot answers with an error, and is not taken for a token without a PIN."""
+    postgres.stop()
+    try:
+        client.initialize()
+        [slot] = client.slots()
+        info, handle = ffi.new("CK_TOKEN_INFO *"), ffi.new("CK_ULONG *")
+        assert client.call("C_GetTokenInfo", slot, info) == CKR.FUNCTION_FAILED
+        assert client.call("C_InitToken", slot, PIN, len(PIN), b"new".ljust(32)) == CKR.FUNCTION_FAILED
+        assert client.call("C_OpenSession", slot, CKF.SERIAL_SESSION, ffi.NULL, ffi.NULL, handle) == CKR.FUNCTION_FAILED
+    finally:
+        postgres.start()
+    assert client.slots() == [slot]
+    session = client.open(slot)
+    client.login(session, PIN)
+    client.ok("C_Finalize", ffi.NULL)
+    assert "the tokens cannot be reached" in (home / "keyfob.log").read_text()

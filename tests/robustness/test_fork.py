@@ -10,6 +10,8 @@ from tests.conftest import PIN
 from tests.robustness.conftest import Programs
 from tests.robustness.hosts import answer_of, python_child, run
 
+pytestmark = pytest.mark.usefixtures("place")
+
 
 @pytest.mark.rule("P39")
 @pytest.mark.parametrize("forks", [20, pytest.param(150, marks=pytest.mark.long)])

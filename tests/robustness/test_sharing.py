@@ -19,15 +19,7 @@ from tests.robustness.hosts import environment
 from tests.robustness.sharing import share, start_all
 
 LABEL = "test"
-
-
-@pytest.fixture(params=["files", pytest.param("postgresql", marks=pytest.mark.interop)], autouse=True)
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where the tokens of each test are kept."""
-    kind: str = request.param
-    if kind == "postgresql":
-        monkeypatch.setenv("KEYFOB_STORE", request.getfixturevalue("database_url"))
-    return kind
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.mark.parametrize(("writers", "pairs", "readers"), [(3, 5, 1), pytest.param(8, 200, 2, marks=pytest.mark.long)])

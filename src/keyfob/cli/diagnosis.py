@@ -15,6 +15,7 @@ from keyfob.cli import certificate_health, module, p11_kit, pin_health, registry
 from keyfob.cli.errors import Refusal
 from keyfob.spec.constants import CKU
 from keyfob.spec.errors import PKCS11Error
+from keyfob.token.library import Library
 from keyfob.token.token import Token
 
 OK, HINT, WRONG = "ok", "note", "wrong"
@@ -103,8 +104,26 @@ def folder_findings() -> Iterator[Finding]:
         yield Finding(HINT, "tokens' folder", f"{folder} cannot be written: its tokens can only be read")
 
 
+def server_findings(library: Library) -> Iterator[Finding]:
+    """About the PostgreSQL server that has the tokens, if one has."""
+    settings = library.config
+    if not settings.store:
+        return
+    remedy = "see docs/postgresql.md"
+    try:
+        shelf = library.shelf
+        doubts = shelf.doubts()
+    except PKCS11Error as problem:
+        yield Finding(WRONG, "store", problem.reason or str(problem), remedy)
+        return
+    yield Finding(OK, "store", f"tokens are in {shelf.shown}")
+    for doubt in doubts:
+        yield Finding(HINT, "store", doubt, remedy)
+
+
 def token_findings(pin: bytes | None) -> Iterator[Finding]:
     with tokens.library() as library:
+        yield from server_findings(library)
         for slot_id, reason in tokens.broken(library).items():
             yield Finding(
                 WRONG, f"slot {slot_id}", f"its token cannot be opened: {reason}", f"keyfob verify {slot_id}, on a copy"

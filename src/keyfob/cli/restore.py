@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from keyfob.cli.backup_file import Backup
-    from keyfob.store import Store
+    from keyfob.store import Shelf, Store
     from keyfob.token.library import Library
 
 AT_ONCE = 500  # objects of one transaction
@@ -182,7 +182,10 @@ def _make(library: Library, found: Backup, label: str, user: bytes, so: bytes, *
         if kept:
             # This machine may remember a token that had come further (store/witness.py); going back is what is wanted.
             (Path(library.config.witness) / serial).unlink(missing_ok=True)
-        _publish(path, target, key if no_pin else None)
+        if isinstance(library.shelf, Folder):
+            _publish(path, target, key if no_pin else None)
+        else:
+            _hand_over(path, library.shelf, slot_id, key if no_pin else None)
     library.rescan()
     return slot_id, kept
 
@@ -250,6 +253,19 @@ def _publish(path: Path, target: Path, key: Path | None) -> None:
             os.link(key, target.with_suffix(".key"))
     os.link(path, target)
     sync_folder(str(target.parent))
+
+
+def _hand_over(path: Path, shelf: Shelf, slot_id: int, key: Path | None) -> None:
+    """Put the finished token on a shelf that is no folder, its key file first."""
+    finished = SqliteStore.open(path)
+    try:
+        if key is not None:
+            _sync(key)
+            with contextlib.suppress(FileExistsError):
+                os.link(key, shelf.key_file(slot_id))
+        shelf.build(slot_id, finished.copy_to)
+    finally:
+        finished.close()
 
 
 def _sync(path: Path) -> None:

@@ -33,6 +33,13 @@ class Folder:
         self.path = path
         self.witness = witness
 
+    @property
+    def shown(self) -> str:
+        return self.path
+
+    def doubts(self) -> list[str]:
+        return []
+
     def slots(self, log: Callable[[str], None]) -> list[int]:
         return self.numbers(SUFFIX, log)
 

@@ -224,6 +224,13 @@ class Store(Protocol):
 class Shelf(Protocol):
     """Where tokens are kept, one to a slot, under the slot's ID: a folder (folder.py), or a database server."""
 
+    @property
+    def shown(self) -> str:
+        """The place in words that anybody may read."""
+
+    def doubts(self) -> list[str]:
+        """What an administrator should think about, in plain words; PKCS11Error where the place cannot be reached."""
+
     def slots(self, log: Callable[[str], None]) -> list[int]:
         """The IDs of all slots that have a token, ascending. PKCS11Error where that cannot be told now."""
 

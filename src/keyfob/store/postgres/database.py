@@ -41,7 +41,7 @@ SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)};
 SET idle_in_transaction_session_timeout = {int(STATEMENT_TIMEOUT * 1000)};
 SET default_transaction_isolation = 'read committed';
 SET client_min_messages = error;
-SELECT current_setting('transaction_read_only'), current_setting('synchronous_commit'), current_setting('fsync')
+SELECT current_setting('transaction_read_only'), current_setting('synchronous_commit')
 """
 
 # (SQLSTATE or its class, what a caller of PKCS #11 is told), the first that fits; CKR_DEVICE_ERROR otherwise.
@@ -112,7 +112,6 @@ class PostgresDatabase:
         "_conninfo",
         "_schema",
         "counter",
-        "durable",
         "generation",
         "idle",
         "max_age",
@@ -132,7 +131,6 @@ class PostgresDatabase:
         self.process = os.getpid()
         self.idle = False
         self.read_only = False
-        self.durable = True  # as far as the server's settings say
         self.counter = 1
         self.generation = 0
         self.writing_now = False
@@ -189,11 +187,10 @@ class PostgresDatabase:
         try:
             found = last_row(connection, SESSION.format(schema=self._schema))
             assert found is not None
-            only_reading, commits, syncs = found
+            only_reading, commits = found
             self.read_only = only_reading == "on"  # a replica, or a role that may not
             if commits == "off":  # somebody's choice for other data: what a call has answered must be on the disk
                 connection.execute("SET synchronous_commit = on")
-            self.durable = syncs == "on"
         except psycopg.Error as problem:
             connection.close()
             raise answer(problem) from None

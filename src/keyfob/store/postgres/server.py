@@ -42,6 +42,7 @@ class Server:
         self, url: str, folder: str, witness: str | None = None, *, patience: float = 10.0, max_age: float = 0.0
     ) -> None:
         self._conninfo = place.complete(url)
+        self._parameters = place.parameters(url)
         self.shown = place.shown(url)
         self._files = Folder(folder)
         self._witness = witness
@@ -147,6 +148,26 @@ class Server:
             except psycopg.Error as problem:
                 raise answer(problem) from None
         return new
+
+    def doubts(self) -> list[str]:
+        """What an administrator should think about, in plain words; PKCS11Error where the server does not answer."""
+        question = """
+            SELECT current_setting('fsync'), current_setting('full_page_writes'),
+                   (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), inet_server_addr() IS NULL
+        """
+        with self._marked() as connection:
+            try:
+                found = connection.execute(question).fetchone()
+            except psycopg.Error as problem:
+                raise answer(problem) from None
+        assert found is not None
+        fsync, full_pages, encrypted, local = found
+        doubts = []
+        if "off" in (fsync, full_pages):
+            doubts.append("the server runs with fsync or full_page_writes off: a power failure can lose tokens")
+        if not (encrypted or local) and place.is_remote(self._parameters):
+            doubts.append("the connection is not encrypted: certificates and the database's password can be read")
+        return doubts
 
     def _database(self, slot_id: int) -> PostgresDatabase:
         path = self._files.file(slot_id)
