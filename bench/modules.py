@@ -56,7 +56,7 @@ def _keyfob_program() -> Path:
 
 
 def _prepare_keyfob(folder: Path) -> Token:
-    environment = {"KEYFOB_HOME": str(folder)}
+    environment = {"KEYFOB_HOME": str(folder), "KEYFOB_STORE": ""}
     _run([str(_keyfob_program()), "init", LABEL, "--pin", PIN, "--so-pin", SO_PIN], environment)
     return Token(LABEL, environment)
 

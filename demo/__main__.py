@@ -97,6 +97,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results as JSON")
     parser.add_argument("--spy", metavar="FILE", type=Path, help="record every call into the module there (with PINs)")
     parser.add_argument("--keyfob", metavar="COMMAND", default="", help="keyfob's command, if not beside this Python")
+    parser.add_argument("--store", metavar="URL", default="", help="keep keyfob's token in this PostgreSQL database")
     peer = parser.add_mutually_exclusive_group()
     peer.add_argument("--softhsm", action="store_true", help="use SoftHSM 2 instead, as a yardstick")
     peer.add_argument("--softoken", action="store_true", help="use NSS's own softoken instead, as a yardstick")
@@ -128,7 +129,7 @@ def unspied_maker(options: argparse.Namespace) -> Callable[[Path, Tools], tokens
         return lambda folder, _: tokens.softoken(folder)
     if options.module:
         return lambda folder, _: tokens.given(folder, options.module, options.token, options.pin)
-    return lambda folder, tools: tokens.keyfob(folder, tools, options.keyfob)
+    return lambda folder, tools: tokens.keyfob(folder, tools, options.keyfob, options.store)
 
 
 def with_needs(steps: dict[str, Step], names: Sequence[str]) -> list[Step]:

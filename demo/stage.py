@@ -103,7 +103,8 @@ class Stage:
 
     def _write_environment(self) -> None:
         """Leave a file to source for whoever repeats a command in a kept folder."""
-        chosen = {k: v for k, v in self.token.environment.items() if k in {"HOME", "KEYFOB_HOME", "SOFTHSM2_CONF"}}
+        names = {"HOME", "KEYFOB_HOME", "KEYFOB_STORE", "SOFTHSM2_CONF"}
+        chosen = {k: v for k, v in self.token.environment.items() if k in names}
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in {**chosen, "PIN": self.token.pin}.items()]
         self.write("environment", "".join(lines))
 

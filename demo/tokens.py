@@ -79,17 +79,17 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {"PATH": path, "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8", "TERM": "dumb", **more}
 
 
-def keyfob(folder: Path, tools: Tools, command: str = "") -> Token:
+def keyfob(folder: Path, tools: Tools, command: str = "", store: str = "") -> Token:
     """Give keyfob's token: the command beside this Python (or on PATH) tells where the module is.
 
-    Raises StepFailedError when keyfob is not built yet.
+    ``store``: the URL of the database that shall have the token. Raises StepFailedError when keyfob is not built yet.
     """
     beside = Path(sys.executable).with_name("keyfob")
     command = command or (str(beside) if beside.exists() else shutil.which("keyfob") or "")
     if not command:
         raise StepFailedError("there is no keyfob command: run `make build` first")
     module = tools.run(command, "module-path").output.strip()
-    home = {"KEYFOB_HOME": str(folder / "keyfob-home")}
+    home = {"KEYFOB_HOME": str(folder / "keyfob-home"), "KEYFOB_STORE": store}
     return Token("keyfob", "keyfob", module, environment=environment(folder, **home), make=make_keyfob, command=command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tests.postgres import Server
 if TYPE_CHECKING:
     from keyfob.store import Shelf
 
+os.environ.pop("KEYFOB_STORE", None)  # whose tokens are not for testing
 SO_PIN = b"so-pin-12345"
 PIN = b"user-pin-1"
 # Cheap PIN hardening, so that a suite's hundreds of logins take seconds: the lowest that the store accepts.
