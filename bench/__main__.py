@@ -14,7 +14,7 @@ from rich.console import Console
 from . import catalogue, machine
 from .driver import HERE, BenchError, CallError, compile_program
 from .keys import Keys
-from .modules import Module, installed
+from .modules import Module, installed, on_postgresql
 from .report import WIDTH, as_json, print_report, write_json
 from .runner import FULL, QUICK, run
 
@@ -35,6 +35,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--modules", metavar="NAMES", help="of keyfob,softhsm,softoken; all that are installed if absent"
+    )
+    parser.add_argument(
+        "--postgresql",
+        metavar="URL",
+        help="measure keyfob on this prepared database, too, as postgresql",
     )
     parser.add_argument("--only", metavar="NAMES", help='figures by name, comma-separated, "*" matches: sign-*,start')
     parser.add_argument("--list", action="store_true", help="show the names of the figures and end")
@@ -74,6 +79,8 @@ def _measure(arguments: argparse.Namespace, console: Console, progress: Console)
             console.print(f"{figure.name:18} {figure.title}", highlight=False)
         return 0
     found, absent = installed()
+    if arguments.postgresql and (shared := on_postgresql(arguments.postgresql)) is not None:
+        found.append(shared)
     modules = _chosen_modules(arguments.modules, found)
     figures = _chosen_figures(arguments.only, everything)
     if not modules:

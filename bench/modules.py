@@ -61,6 +61,21 @@ def _prepare_keyfob(folder: Path) -> Token:
     return Token(LABEL, environment)
 
 
+def on_postgresql(url: str) -> Module | None:
+    """keyfob with its token in this prepared database, where a token called LABEL makes room for a new one."""
+
+    def prepare(folder: Path) -> Token:
+        environment = {"KEYFOB_HOME": str(folder), "KEYFOB_STORE": url}
+        keyfob = str(_keyfob_program())
+        if LABEL in _run([keyfob, "list"], environment):
+            _run([keyfob, "delete", LABEL, "--token", "--yes"], environment)
+        _run([keyfob, "init", LABEL, "--pin", PIN, "--so-pin", SO_PIN], environment)
+        return Token(LABEL, environment)
+
+    library = _keyfob_library()
+    return None if library is None else Module("postgresql", "keyfob/PG", library, None, prepare)
+
+
 def _prepare_softhsm(folder: Path) -> Token:
     tokens = folder / "tokens"
     tokens.mkdir()
