@@ -10,6 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -89,9 +91,7 @@ class Server:
 
     def kill(self) -> None:
         """As a crash of the server does: every process of it at once, then wait until they are gone."""
-        parent = self.process
-        os.kill(parent, signal.SIGSTOP)  # no more children
-        processes = [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
+        processes = self._stopped()
         for each in processes:
             try:
                 os.kill(each, signal.SIGKILL)
@@ -102,6 +102,25 @@ class Server:
         # Where nobody reaps orphans the dead process still has its number, and the next server would take it for alive.
         for lock in (self.data / "postmaster.pid", self.folder / f".s.PGSQL.{self.port}.lock"):
             lock.unlink()
+
+    def _stopped(self) -> list[int]:
+        """Every process, stopped: the first one before the others are looked for, so that there come no more."""
+        parent = self.process
+        os.kill(parent, signal.SIGSTOP)
+        children = [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        for each in children:
+            os.kill(each, signal.SIGSTOP)
+        return [parent, *children]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While the block runs no process of the server does."""
+        processes = self._stopped()
+        try:
+            yield
+        finally:
+            for each in processes:
+                os.kill(each, signal.SIGCONT)
 
     def empty_database(self) -> str:
         """The URL, by the socket, of the one database that all tests use in turn: without any store in it."""

@@ -338,6 +338,20 @@ def test_a_server_that_stays_away_is_waited_for_once(postgres: Server, database_
     store.close()
 
 
+@pytest.mark.long
+def test_a_server_that_is_stopped_without_a_word_makes_nobody_hang(
+    postgres: Server, database_url: str, tmp_path: Path
+) -> None:
+    """Its sockets are open and answer nothing, as where a machine is frozen."""
+    store = make_on(open_shelf(database_url, str(tmp_path), patience=1))
+    store.login("user", USER_PIN)
+    [number] = store.insert([private_key(1)])
+    with postgres.frozen(), refused(CKR.FUNCTION_FAILED):
+        store.get(number)
+    assert store.get(number) == private_key(1)
+    store.close()
+
+
 # Copies
 
 

@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     from keyfob.store.protocol import Row
 
 LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
-STATEMENT_TIMEOUT = 30.0
-LONGEST_WAIT = 40.0  # for the answer of a server that has stopped
+STATEMENT_TIMEOUT = 15.0
+LONGEST_WAIT = 20.0  # for the answer of a server that was stopped
+IDLE_TIMEOUT = 30.0  # after which the server takes the lock from a writer that it hears nothing of
 PAUSE = 0.1  # seconds between attempts to connect again
 
 SESSION = f"""
 SET search_path TO {{schema}};
 SET lock_timeout = {int(LOCK_TIMEOUT * 1000)};
 SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)};
-SET idle_in_transaction_session_timeout = {int(STATEMENT_TIMEOUT * 1000)};
+SET idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT * 1000)};
 SET default_transaction_isolation = 'read committed';
 SET client_min_messages = error;
 SELECT current_setting('transaction_read_only'), current_setting('synchronous_commit')
@@ -200,6 +201,13 @@ class PostgresDatabase:
         self._changed()  # nothing that was read before is certain
         return connection
 
+    def failed(self, problem: psycopg.Error) -> PKCS11Error:
+        """What to say for an error of a statement; a connection that is of no more use is closed."""
+        told = answer(problem)
+        if isinstance(told, LostConnectionError) and self._connection is not None:
+            self._connection.close()
+        return told
+
     def _execute(self, sql: str, values: Row) -> psycopg.Cursor[Any]:
         try:
             text = _translated[sql]
@@ -208,7 +216,7 @@ class PostgresDatabase:
         try:
             return self.connection.execute(text, values, binary=True)
         except psycopg.Error as problem:
-            raise answer(problem) from None
+            raise self.failed(problem) from None
 
     def rows(self, sql: str, values: Row = ()) -> Iterator[Row]:
         return iter(self._execute(sql, values).fetchall())
@@ -227,7 +235,7 @@ class PostgresDatabase:
         try:
             self.connection.cursor().executemany(sql.replace("?", "%s"), values)
         except psycopg.Error as problem:
-            raise answer(problem) from None
+            raise self.failed(problem) from None
 
     def facts(self) -> Iterator[tuple[object, object, object, object]]:
         return ((name.encode(), *rest) for name, *rest in self.rows("SELECT name, value, checksum, mac FROM meta"))
@@ -324,8 +332,9 @@ class Writing:
         try:
             found = last_row(connection, "BEGIN; SELECT generation FROM state FOR UPDATE")
         except psycopg.Error as problem:
+            told = database.failed(problem)
             self._roll_back()
-            raise answer(problem) from None
+            raise told from None
         database.writing_now = True
         try:
             if found is None:
@@ -349,7 +358,7 @@ class Writing:
                 "COMMIT".encode()
             )
         except psycopg.Error as problem:
-            told = answer(problem)
+            told = database.failed(problem)
             self._roll_back()
             if not isinstance(told, LostConnectionError) or not self._happened(generation, nonce):
                 raise told from None
@@ -373,8 +382,8 @@ class Writing:
                 found = database.row("SELECT nonce FROM done WHERE generation = ?", (generation,))
                 connection.execute("ROLLBACK")
             except (psycopg.Error, PKCS11Error) as problem:
+                why = database.failed(problem).reason if isinstance(problem, psycopg.Error) else problem.reason
                 if time.monotonic() > give_up:
-                    why = answer(problem).reason if isinstance(problem, psycopg.Error) else problem.reason
                     text = f"the connection was lost in a commit; whether that happened cannot be told: {why}"
                     raise PKCS11Error(CKR.FUNCTION_FAILED, text) from None
                 self._roll_back()

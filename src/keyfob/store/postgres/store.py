@@ -44,15 +44,14 @@ class PostgresStore(SqliteStore):
 
     def patiently(self, call: Callable[[], Any]) -> Any:
         """Make a call of the store, again while its connection is lost."""
-        pause, give_up = 0.0, None
+        began, pause = time.monotonic(), 0.0
+        give_up = began if began < self._gave_up + AGAIN_AFTER else began + self._remote.patience
         while True:
             try:
                 return call()
             except LostConnectionError as problem:
                 now = time.monotonic()
-                if give_up is None:
-                    self._vault.tell(f"{problem.reason}: trying again")
-                    give_up = now if now < self._gave_up + AGAIN_AFTER else now + self._remote.patience
+                self._vault.tell(f"{problem.reason}: trying again")
                 if now >= give_up:
                     self._gave_up = now
                     raise
