@@ -52,7 +52,7 @@ def change(label: str, so: bool, pin: Secret, new_pin: Secret) -> None:  # the o
         tokens.refuse_read_only(token)
         info, least = token.info, token.config.min_pin
         has_empty_pin = not so and info is not None and info.empty_pin
-        if token.general_access and not so and not has_empty_pin:
+        if info is not None and info.general_access and not so and not has_empty_pin:
             raise Refusal(
                 f"{label!r} has no PIN; the SO PIN sets one, which then everybody needs:"
                 f" keyfob pin unblock {shlex.quote(label)}"

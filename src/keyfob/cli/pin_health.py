@@ -1,4 +1,4 @@
-"""How well the PINs of a token keep what they shall, for `keyfob doctor`: offline guessing, peppers."""
+"""How well the PINs of a token keep what they shall, for `keyfob doctor`: offline guessing, peppers, PIN files."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def of_token(token: Token) -> Result:
             f"the configuration names a pepper ({token.settings.pepper}), and its PINs are made without one",
             f"keyfob pin pepper {info.label} --set {token.settings.pepper}",
         )
+    yield from _pin_file(token)
     if hardening is None:
         return
     weak = hardening.raised_to(calibration.least(token.config.hardening)) is not hardening
@@ -66,9 +67,27 @@ def _pepper(token: Token, state: PepperState, label: str) -> Result:
             f"its {NAMES[role]} has not got the pepper yet, and can be guessed at on a copy of the token's file",
             f"the {NAMES[role]}'s next login gives it, or keyfob pin pepper {label} --set {state.location}",
         )
-    path = secret_file.path_of(state.location, token.config.credentials)
-    if os.path.dirname(os.path.realpath(path)) == os.path.realpath(token.config.tokens):
+    if _lies_beside(token, state.location):
         yield HINT, "its pepper lies beside it: who copies the one copies the other", "keep it somewhere else"
+
+
+def _pin_file(token: Token) -> Result:
+    location = token.pin_file.location
+    if not location:
+        return
+    token.use_pin_file()
+    if token.pin_file.problem:
+        remedy = "put the PIN into the file's first line; until then programs are asked for it"
+        yield WRONG, f"its PIN file does not open it: {token.pin_file.problem}", remedy
+        return
+    yield OK, f"its PIN comes from {location}: programs are not asked for it", ""
+    if _lies_beside(token, location):
+        yield HINT, "its PIN file lies beside it: who copies the one copies the other", "keep it somewhere else"
+
+
+def _lies_beside(token: Token, location: str) -> bool:
+    path = secret_file.path_of(location, token.config.credentials)
+    return os.path.dirname(os.path.realpath(path)) == os.path.realpath(token.config.tokens)
 
 
 def lasting(seconds: float) -> str:

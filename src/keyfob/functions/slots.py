@@ -40,13 +40,14 @@ def token_flags(token: Token) -> int:
     flags = CKF.RNG if kinds.has_random(token) else 0
     if kinds.is_dual(token):
         flags |= CKF.DUAL_CRYPTO_OPERATIONS
+    token.use_pin_file()
     info = token.info
     if token.settings.protected_path:
         flags |= CKF.PROTECTED_AUTHENTICATION_PATH
     if info is None:
         return flags | CKF.LOGIN_REQUIRED
     flags |= CKF.TOKEN_INITIALIZED
-    if info.login_required:
+    if info.login_required and not token.general_access:
         flags |= CKF.LOGIN_REQUIRED
     if info.user_pin_set:
         flags |= CKF.USER_PIN_INITIALIZED

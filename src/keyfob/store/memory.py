@@ -168,6 +168,12 @@ class MemoryStore:
     def hardening(self, role: str) -> Hardening | None:
         return None
 
+    def pin_generation(self, role: str) -> bytes:
+        return f"{self._counter}".encode()
+
+    def pin_mark(self, role: str, pin: bytes) -> bytes:
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "nothing is at rest")
+
     def configure(self, config: Config) -> None:
         """Nothing is looked for."""
 

@@ -143,6 +143,15 @@ class Store(Protocol):
     def hardening(self, role: str) -> Hardening | None:
         """What guessing this role's PIN costs; None without such a PIN."""
 
+    def pin_generation(self, role: str) -> bytes:
+        """Another one than before when the PIN of this role may be another one; tells nothing of the PIN."""
+
+    def pin_mark(self, role: str, pin: bytes) -> bytes:
+        """By what a wrong PIN is known again while `pin_generation` stays the same; takes as long as a login.
+
+        Guessing the PIN that it stands for is as hard as guessing the token's.
+        """
+
     def configure(self, config: Config) -> None:
         """Take notice of what the configuration says of this token: where its pepper is."""
 

@@ -140,6 +140,12 @@ def unwrap(wrapping: bytes, role: str, pin: bytes, pepper: Pepper | None = None)
     return handover.unseal(handed_over, master)
 
 
+def pin_mark(wrapping: bytes, pin: bytes, pepper: Pepper | None) -> bytes:
+    """By what a PIN that did not open this wrapping is known again; as hard to guess from as the wrapping itself."""
+    salt: bytes = WRAPPING.unpack_from(wrapping)[3]
+    return keyed(b"keyfob wrong pin", harden(pin, salt, hardening_of(wrapping), pepper), 16)
+
+
 def hardening_of(wrapping: bytes) -> Hardening:
     """What the PIN of this wrapping was hardened with; CKR_DEVICE_ERROR when this is none."""
     if len(wrapping) < WRAPPING.size:

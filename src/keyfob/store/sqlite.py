@@ -166,6 +166,14 @@ class SqliteStore:
         with self._lock:
             return self._vault.hardening(role)
 
+    def pin_generation(self, role: str) -> bytes:
+        with self._lock:
+            self._database.refresh()
+            return self._vault.pin_generation(role)
+
+    def pin_mark(self, role: str, pin: bytes) -> bytes:
+        return self._vault.pin_mark(role, pin)
+
     def configure(self, config: Config) -> None:
         self._vault.configure(config)
 

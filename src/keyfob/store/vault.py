@@ -15,6 +15,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, pepper, permissions, rows
 from keyfob.store.counters import ROLES
 from keyfob.store.info import check_pin_length
+from keyfob.store.integrity import META_CHECKSUM
 from keyfob.store.meta import HARDENING, NUMBER, ROSTER, WRAPPING_OF, Meta
 from keyfob.store.roster import Roster
 from keyfob.store.witness import Witness
@@ -198,6 +199,22 @@ class Vault:
 
         wrapping = self.facts().value(WRAPPING_OF[role])
         return seal.hardening_of(wrapping) if wrapping else None
+
+    def pin_generation(self, role: str) -> bytes:
+        """Another one whenever the PIN of this role was set, within the lock."""
+        return META_CHECKSUM(self.facts().value(WRAPPING_OF[role]))
+
+    def pin_mark(self, role: str, pin: bytes) -> bytes:
+        """By what a wrong PIN is known again while the PIN of this role is what it is; takes as long as a login."""
+        from keyfob.store import seal
+        from keyfob.store.turns import Turn
+
+        with self.lock:
+            self._database.refresh()
+            wrapping = _wrapping(self.facts(), role)
+        used = self._pepper(seal.pepper_identity(wrapping))
+        with Turn(self._turns):
+            return seal.pin_mark(wrapping, pin, used)
 
     def raise_hardening(self, role: str, pin: bytes, least: Hardening) -> bool:
         """After the login with this PIN: wrap anew, in one transaction, where the wrapping has less than `least`.

@@ -5,6 +5,7 @@
     uninitialised         yes                no           waits for its first user PIN, also NSS's    S13, P6
     with an empty PIN     no                 yes          as general access, until C_SetPIN           S14
     initialised           yes                yes          private objects need the user's login       S15
+    with a PIN file       no                 yes          everything is there without login           pin_file.py
 
 A PIN comes from the client, or, where it gives none and the token has a protected authentication path, from the person
 (pinentry.py). PINs are checked and questions asked outside of the token's lock, so that other sessions go on.
@@ -41,11 +42,11 @@ MOST_QUESTIONS = 3  # for a new PIN that is too short or too long
 class Login:
     """What C_Login, C_InitPIN, C_SetPIN and C_InitToken do on `token`; who is logged in is the token's `role`."""
 
-    __slots__ = ("_asking", "_dialog", "_lock", "_waiting", "token")
+    __slots__ = ("_asking", "_dialog", "_waiting", "lock", "token")
 
     def __init__(self, token: Token) -> None:
         self.token = token
-        self._lock = allocate_lock()  # one login, logout or change of a PIN at a time
+        self.lock = allocate_lock()  # one login, logout or change of a PIN at a time
         self._asking = allocate_lock()  # one question at a time
         self._dialog: Pinentry | None = None
         self._waiting: list[LockType] = []  # held by late answers; releasing one wakes it
@@ -72,18 +73,20 @@ class Login:
         given = self._login_pin(role, pin)
 
         def attempt() -> None:
-            with self._lock:
+            with self.lock:
                 self._check_may_log_in(role, given)
                 self._check_pin(role, given)
                 with self.token.lock:
                     self.token.role = role
+                    if role == "so":
+                        self.token.close_pin_file()
 
         self._count(role, attempt, "login")
-        self._audit("login", f"{role} logged in", role)
+        self.audit("login", f"{role} logged in", role)
         if given:
-            self._raise_hardening(role, given)
+            self.raise_hardening(role, given)
 
-    def _raise_hardening(self, role: str, pin: bytes) -> None:
+    def raise_hardening(self, role: str, pin: bytes) -> None:
         """Best effort: a PIN that is hardened with less than is asked for now is hardened anew (store/vault.py)."""
         from keyfob.store import calibration
 
@@ -94,13 +97,14 @@ class Login:
         except PKCS11Error as problem:
             log.line("warning", f"slot {self.token.slot_id}: the {role} PIN is not hardened anew: {problem}")
             return
-        self._audit("pin-hardened", f"the {role} PIN was hardened anew, against faster guessing", role)
+        self.audit("pin-hardened", f"the {role} PIN was hardened anew, against faster guessing", role)
 
-    def _audit(self, name: str, text: str, role: str) -> None:
+    def audit(self, name: str, text: str, role: str, **details: str) -> None:
+        """Something that went well: for people in the log, and for programs."""
         from keyfob.token import audit
 
         log.line("info", f"slot {self.token.slot_id}: {text}")
-        audit.event(self.token, name, role=role)
+        audit.event(self.token, name, role=role, **details)
 
     def _check_may_log_in(self, role: str, pin: bytes | None) -> None:
         present = self.token.role
@@ -148,8 +152,12 @@ class Login:
                 raise PKCS11Error(CKR.PIN_INCORRECT, "an uninitialised token takes the empty SO PIN, or C_InitToken")
         elif role == "user" and info.empty_pin:
             _check_empty(pin)
-        else:
+        elif pin or not self._is_open_to(role):
             store.login(role, pin)
+
+    def _is_open_to(self, role: str) -> bool:
+        """Whether a PIN file has opened the token to its user, who then may give no PIN."""
+        return role == "user" and self.token.opened_by_pin_file
 
     def _log_in_for_operation(self, session: Session, pin: bytes | None) -> None:
         """CKU_CONTEXT_SPECIFIC: the PIN once more, for the operation that its key asks it for."""
@@ -159,13 +167,13 @@ class Login:
             raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no operation of this session waits for a login")
         if token.store is None or not token.sees_private:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
-        store, open_to_all = token.store, token.general_access
+        store, info = token.store, token.info
         given = self._login_pin("user", pin)
 
         def attempt() -> None:
-            if open_to_all:
+            if info is not None and info.general_access:
                 _check_empty(given)
-            else:
+            elif given or not self._is_open_to("user"):
                 store.verify_pin("user", given)
 
         self._count("user", attempt, "operation")
@@ -175,7 +183,7 @@ class Login:
     def log_out(self) -> None:
         """C_Logout."""
         token = self.token
-        with self._lock, token.lock:
+        with self.lock, token.lock:
             role = token.role
             if role is None:
                 raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
@@ -191,7 +199,7 @@ class Login:
         if token.role != "so":
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "C_InitPIN is the SO's")
         checked = self._new_pin("user", self._given(pin))
-        with self._lock:
+        with self.lock:
             if token.role != "so":
                 raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the SO has logged out meanwhile")
             if token.store is not None:
@@ -203,7 +211,7 @@ class Login:
                     store.set_pin("user", checked)
                     token.attach(store)
                     token.role = "so"
-        self._audit("pin-set", "the user PIN was set by the SO", "user")
+        self.audit("pin-set", "the user PIN was set by the SO", "user")
 
     def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
         """C_SetPIN: whoever is logged in changes their PIN; nobody logged in means the user."""
@@ -219,11 +227,13 @@ class Login:
             _check_empty(old or b"")
             present = b""
         else:
+            if self._is_open_to(role) and not old:
+                raise PKCS11Error(CKR.PIN_INCORRECT, "the PIN that a file opens the token with is not the empty one")
             present = self._ask_present(role) if old is None else old
         checked = self._new_pin(role, new)
 
         def attempt() -> None:
-            with self._lock:
+            with self.lock:
                 if (token.role or "user") != role:
                     raise PKCS11Error(CKR.FUNCTION_FAILED, "another login has come meanwhile")
                 if role == "user" and info.empty_pin:
@@ -232,10 +242,10 @@ class Login:
                     self._replace_pin(store, role, present, checked)
 
         self._count(role, attempt, "pin-change")
-        self._audit("pin-changed", f"the {role} PIN was changed", role)
+        self.audit("pin-changed", f"the {role} PIN was changed", role)
 
     def _replace_pin(self, store: Store, role: str, old: bytes, new: bytes) -> None:
-        if self.token.role is None:
+        if self.token.role is None and not self.token.opened_by_pin_file:
             store.login(role, old)
             try:
                 store.set_pin(role, new)
@@ -275,7 +285,7 @@ class Login:
                     token.attach(token.store)
 
         self._count("so", attempt, "initialise")
-        self._audit("token-initialised", "the token was initialised", "so")
+        self.audit("token-initialised", "the token was initialised", "so")
 
     def _check_may_initialise(self) -> None:
         if self.token.sessions:
@@ -294,12 +304,12 @@ class Login:
         try:
             attempt()
         except PKCS11Error as problem:
-            self._audit_failure(role, problem, purpose)
+            self.audit_failure(role, problem, purpose)
             if problem.rv == CKR.PIN_INCORRECT and self.token.config.delay:
                 self._wait(delay_after(self._failures(role)))
             raise
 
-    def _audit_failure(self, role: str, problem: PKCS11Error, purpose: str) -> None:
+    def audit_failure(self, role: str, problem: PKCS11Error, purpose: str) -> None:
         if problem.rv not in (CKR.PIN_INCORRECT, CKR.PIN_LOCKED):
             return
         from keyfob.token import audit

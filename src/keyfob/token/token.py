@@ -16,6 +16,7 @@ from keyfob.token import kinds
 from keyfob.token.always_authenticate import Advertisement
 from keyfob.token.login import Login
 from keyfob.token.objects import Objects
+from keyfob.token.pin_file import PinFile
 from keyfob.token.session import FIND, SESSIONS, Session
 
 TYPE_CHECKING = False
@@ -50,6 +51,8 @@ class Token:
         "lock",
         "make_store",
         "objects",
+        "opened_by_pin_file",
+        "pin_file",
         "sessions",
         "settings",
         "slot_id",
@@ -88,10 +91,12 @@ class Token:
         self.store = store
         self._role: str | None = None
         self._general_access = info is not None and info.general_access
+        self.opened_by_pin_file = False
         self._looked_at = (
             UNKNOWN - 1
         )  # the store's change counter when `role` and `general_access` were last known to hold
         self.settings = self.config.token(info.label if info is not None else DEFAULT_LABEL)
+        self.pin_file = PinFile(self.slot_id, self.settings.pin_file, self.config)
         self.write_protected = store is not None and (store.read_only or self.settings.write_protected)
         self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
         self.hidden = kinds.numbers(self.settings.hide_mechanisms)
@@ -133,7 +138,7 @@ class Token:
 
     @property
     def general_access(self) -> bool:
-        """Whether everything is there without login (S12, S14)."""
+        """Whether everything is there without login (S12, S14), or by a PIN file (pin_file.py)."""
         self.look_again()
         return self._general_access
 
@@ -154,6 +159,7 @@ class Token:
         elif self.role == "so":
             raise PKCS11Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in")
         self.check_usable()
+        self.use_pin_file()
         with self.lock:
             if self.closed:  # by C_Finalize in another thread, a moment ago
                 raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
@@ -209,6 +215,21 @@ class Token:
         if self._general_access and self._role is None and not store.unlocked:
             store.unlock_with_key_file()
 
+    def use_pin_file(self) -> None:
+        """Open the token with the PIN of a file, where the configuration names one and that is right."""
+        if self.pin_file.location:
+            self.pin_file.use(self._login)
+
+    def open_by_pin_file(self) -> None:
+        """The store was opened by a PIN file: nobody needs to log in."""
+        with self.lock:
+            self.opened_by_pin_file = self._general_access = True
+
+    def close_pin_file(self) -> None:
+        """The SO has logged in: the next session after that opens the token again."""
+        if self.opened_by_pin_file:
+            self.opened_by_pin_file = self._general_access = False
+
     def look_again(self) -> None:
         """Take up what another process, or we, changed about who may see what: a PIN that is set or gone (S8)."""
         store = self.store
@@ -225,6 +246,9 @@ class Token:
             if self.store is not store:
                 return
             self._looked_at = counter
+            if self.opened_by_pin_file:  # perhaps since we looked
+                unlocked = self.opened_by_pin_file = store.unlocked
+            general_access = general_access or self.opened_by_pin_file
             closed = self._general_access and not general_access
             self._general_access = general_access
             if self._role is not None and not unlocked:
@@ -239,9 +263,10 @@ class Token:
         from keyfob.token import audit
 
         audit.event(self, "logout", role=self._role)
+        was_user = self._role == "user"
         self._role = None
         self._forget_private()
-        if self.store is None:
+        if self.store is None or (was_user and self.opened_by_pin_file):
             return
         self.store.logout()
         if self._general_access:

@@ -85,6 +85,8 @@ for _name in (
     "insert",
     "login",
     "pepper_state",
+    "pin_generation",
+    "pin_mark",
     "raise_hardening",
     "reset",
     "set_label",
