@@ -110,6 +110,18 @@ def test_an_object_removed_from_the_file_is_noticed(path: Path, number: int) -> 
     store.close()
 
 
+def test_a_login_looks_through_one_block_of_a_large_token(path: Path) -> None:
+    change(path, lambda store: store.insert([certificate(number) for number in range(10, 10 + 3 * PER_BLOCK)]))
+    connection = apsw.Connection(str(path))
+    connection.execute("DELETE FROM object WHERE id % 2 = 1").fetchall()  # in each block
+    connection.close()
+    store, said = opened(path)
+    blocks = {int(line.split()[1].rstrip(":")) // PER_BLOCK for line in said if "it is gone" in line}
+    assert len(blocks) == 1
+    assert {store._vault.roster.drawn_by_lot() for _ in range(200)} == {0, 1, 2, 3}
+    store.close()
+
+
 def test_a_private_object_removed_as_if_without_login_is_noticed(path: Path) -> None:
     connection = apsw.Connection(str(path))
     connection.execute("DELETE FROM object WHERE id = 1; DELETE FROM lookup WHERE object = 1").fetchall()

@@ -103,3 +103,27 @@ def test_forged_look_ups_find_no_object_twice(sqlite_store: SqliteStore, most: i
         part, after = sqlite_store.find_some([(CKA.ID, ID)], after, most)
         found += part
     assert found == numbers
+
+
+def test_after_objects_that_were_in_memory_another_is_read_and_checked(sqlite_store: SqliteStore) -> None:
+    sqlite_store.login("user", USER_PIN)
+    known, unknown, damaged, gone = sqlite_store.insert([certificate(number) for number in range(4)])
+    with sqlite_store._database.writing():
+        sqlite_store._database.run("UPDATE object SET record = zeroblob(9) WHERE id = ?", (damaged,))
+        sqlite_store._database.run("DELETE FROM object WHERE id = ?", (gone,))
+    for number, found in ((0, [known]), (1, [unknown]), (2, []), (3, [])):
+        for _ in range(2):
+            assert sqlite_store.find([(CKA.LABEL, b"certificate 0")]) == [known]
+        assert sqlite_store._recalls
+        assert sqlite_store.find([(CKA.LABEL, b"certificate %d" % number)]) == found
+
+
+def test_what_another_process_changed_is_not_taken_from_memory(sqlite_store: SqliteStore, other: SqliteStore) -> None:
+    numbers = sqlite_store.insert([certificate(number) for number in range(3)])
+    for _ in range(2):
+        assert sqlite_store.find([(CKA.ISSUER, b"the issuer")]) == numbers
+    other.update(numbers[0], {**certificate(0), CKA.LABEL: b"another"})
+    other.delete([numbers[1]])
+    assert sqlite_store.find([(CKA.ISSUER, b"the issuer")]) == [numbers[0], numbers[2]]
+    assert sqlite_store.find([(CKA.ISSUER, b"the issuer"), (CKA.LABEL, b"another")]) == [numbers[0]]
+    assert sqlite_store.find([(CKA.LABEL, b"certificate 0")]) == []

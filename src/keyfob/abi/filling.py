@@ -261,14 +261,15 @@ def C_GetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: in
                     rv = problem if rv in (CKR.OK, CKR.BUFFER_TOO_SMALL) else rv
                     continue
             size = len(value)
-            address = words[i + 1]
+            address, room = words[i + 1], words[i + 2]
             if address:
-                if words[i + 2] < size:
+                if room < size:
                     written[i + 2] = UNAVAILABLE
                     rv = rv or CKR.BUFFER_TOO_SMALL
                     continue
                 memmove(cast(BYTES, address), value, size)
-            written[i + 2] = size
+            if room != size:
+                written[i + 2] = size
         return rv
     except BaseException as error:
         return answer("C_GetAttributeValue", error, session)

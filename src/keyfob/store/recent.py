@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store.record import Attributes, Record
 
-CAPACITY = 2048
+CAPACITY = 8192
 
 
 class Recent:

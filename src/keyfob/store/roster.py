@@ -14,6 +14,7 @@ next login takes both over. Nobody gains by forging either: anybody may do that 
 
 from __future__ import annotations
 
+import os
 from _blake2 import blake2b
 
 from keyfob.store.meta import SPOILT
@@ -88,6 +89,11 @@ class Roster:
     def blocks(self) -> list[int]:
         """The numbers of all blocks."""
         return [number for (number,) in self._database.rows("SELECT block FROM roster ORDER BY block")]
+
+    def drawn_by_lot(self) -> int:
+        """The number of some block, found without a walk through all; 0 where there is none."""
+        lot = int.from_bytes(os.urandom(4), "little") % (self._database.number("SELECT max(block) FROM roster") + 1)
+        return self._database.number("SELECT block FROM roster WHERE block >= ? ORDER BY block LIMIT 1", (lot,))
 
     def damaged(self, keys: Keys) -> list[int]:
         """The blocks that do not fit their tags."""

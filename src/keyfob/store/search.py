@@ -23,19 +23,27 @@ if TYPE_CHECKING:
     Reader = Callable[[Row], Attributes | Record | None]
 
 CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
-# By the number of digests and whether the class is given. The look-ups are in the order of the objects anyway, and the
-# halves of a UNION ALL are merged; CROSS JOIN keeps SQLite from walking through all objects instead.
-BY_DIGEST = """
+ROWS = """
     SELECT lookup.object AS id, version, private, record, checksum, mac FROM lookup CROSS JOIN object
     WHERE lookup.digest = ? AND lookup.object > ? AND object.id = lookup.object
 """
-BY_DIGEST_AND_CLASS = BY_DIGEST + "AND lookup.class = ?"
-STATEMENTS = {
-    (1, False): f"{BY_DIGEST} ORDER BY 1 LIMIT ?",
-    (2, False): f"{BY_DIGEST} UNION ALL {BY_DIGEST} ORDER BY 1 LIMIT ?",
-    (1, True): f"{BY_DIGEST_AND_CLASS} ORDER BY 1 LIMIT ?",
-    (2, True): f"{BY_DIGEST_AND_CLASS} UNION ALL {BY_DIGEST_AND_CLASS} ORDER BY 1 LIMIT ?",
-}
+NUMBERS = "SELECT lookup.object AS id FROM lookup WHERE lookup.digest = ? AND lookup.object > ?"
+
+
+def _statements(half: str) -> dict[tuple[int, bool], str]:
+    """By the number of digests and whether the class is given."""
+    by_class = f"{half} AND lookup.class = ?"
+    # The look-ups are in the order of the objects anyway, and the halves of a UNION ALL are merged.
+    return {
+        (1, False): f"{half} ORDER BY 1 LIMIT ?",
+        (2, False): f"{half} UNION ALL {half} ORDER BY 1 LIMIT ?",
+        (1, True): f"{by_class} ORDER BY 1 LIMIT ?",
+        (2, True): f"{by_class} UNION ALL {by_class} ORDER BY 1 LIMIT ?",
+    }
+
+
+FIND_ROWS = _statements(ROWS)  # CROSS JOIN keeps SQLite from walking through all objects instead
+FIND_NUMBERS = _statements(NUMBERS)
 ALL = "SELECT id, version, private, record, checksum, mac FROM object WHERE id > ? ORDER BY id LIMIT ?"
 OCCURS = "SELECT 1 FROM lookup WHERE digest = ? LIMIT 1"
 MOST_PLANS = 64
@@ -88,19 +96,22 @@ class Plan:
     """How to find what fits templates of one kind.
 
     `attribute`: where to start; None: with all objects. `halves`: what makes its digest, for public and for private
-    objects where there are any, and what is bound after it. `statement` is None where no object can fit.
+    objects where there are any, and what is bound after it. `rows` and `numbers`: the statement that gives the rows,
+    or the numbers alone; None where no object can fit.
     """
 
-    __slots__ = ("attribute", "halves", "statement")
+    __slots__ = ("attribute", "halves", "numbers", "rows")
 
     def __init__(self, attribute: int | None, halves: list[tuple[Hasher, tuple[bytes, ...]]]) -> None:
         self.attribute = attribute
         self.halves = halves
-        self.statement: str | None = None
+        self.rows: str | None = None
+        self.numbers: str | None = None
         if attribute is None:
-            self.statement = ALL
+            self.rows = self.numbers = ALL
         elif halves:
-            self.statement = STATEMENTS[len(halves), bool(halves[0][1])]
+            which = len(halves), bool(halves[0][1])
+            self.rows, self.numbers = FIND_ROWS[which], FIND_NUMBERS[which]
 
     def bound(self, values: dict[int, bytes], after: int, most: int) -> tuple[bytes | int, ...]:
         """What the statement is given for `most` rows above `after`."""
@@ -127,23 +138,24 @@ class Finder:
         self._plans = {}
 
     def find_some(
-        self, template: Template, keys: Keys | None, read: Reader, after: int, most: int
+        self, template: Template, keys: Keys | None, read: Reader, after: int, most: int, *, by_number: bool
     ) -> tuple[list[int], int | None]:
         """Objects that match and are numbered above `after`, ascending: `most` or somewhat more, or all that are left.
 
-        Private ones only with `keys`. `read` gives a row's attributes, None when it is to be left out. Second: where to
-        go on, or None when none are left. It keeps nothing in between: objects that are made or removed meanwhile may
-        or may not be among the rest.
+        Private ones only with `keys`. `read` gives a row's attributes, None when it is to be left out; `by_number`: it
+        needs no more of a row than the object's number. Second: where to go on, or None when none are left. It keeps
+        nothing in between: objects that are made or removed meanwhile may or may not be among the rest.
         """
         hits: list[int] = []
         values = wanted(template)
         if values is None:
             return hits, None
         plan = self._plan(values, keys)
-        if plan.statement is None:
+        statement = plan.numbers if by_number else plan.rows
+        if statement is None:
             return hits, None
         while len(hits) < most:
-            rows = list(self._database.rows(plan.statement, plan.bound(values, after, most)))
+            rows = list(self._database.rows(statement, plan.bound(values, after, most)))
             for row in rows:
                 if row[0] == after:  # forged look-ups can lead to an object twice
                     continue

@@ -46,13 +46,14 @@ def _silent(text: str) -> None:
 class SqliteStore:
     """Made by `create` or `open`. See the Store protocol for what each method does and raises."""
 
-    __slots__ = ("__weakref__", "_database", "_finder", "_lock", "_recent", "_vault")
+    __slots__ = ("__weakref__", "_database", "_finder", "_lock", "_recalls", "_recent", "_vault")
 
     def __init__(self, database: Database, log: Callable[[str], None], witness: str | None = None) -> None:
         self._lock = RLock()
         self._database = database
         self._recent = Recent()
         self._finder = Finder(database)
+        self._recalls = False  # whether a search met in memory what it met last: then it need not fetch it next time
         self._vault = Vault(database, self._lock, log, self._forget_objects, witness)
         database.call_when_changed(self._forget_what_was_read)
         fork.remember(self)
@@ -365,9 +366,7 @@ class SqliteStore:
             ):
                 from keyfob.store.checkup import block_problems
 
-                blocks = self._vault.roster.blocks()
-                block = blocks[int.from_bytes(os.urandom(4), "little") % len(blocks)] if blocks else 0
-                problems = block_problems(self._database, self._vault, block)
+                problems = block_problems(self._database, self._vault, self._vault.roster.drawn_by_lot())
             else:
                 problems = self.verify()
             for problem in problems:
@@ -379,17 +378,23 @@ class SqliteStore:
         self._database.refresh()
         self._vault.facts()
         keys = self._vault.keys if self._vault.sees_private else None
+        if after == 0:
+            return self._finder.find_some(template, keys, self._attributes_of, 0, most, by_number=self._recalls)
         # A search that meets many objects does not push others out of the memory of recent ones.
-        read = self._attributes_of if after == 0 else self._attributes_in_passing
-        return self._finder.find_some(template, keys, read, after, most)
+        return self._finder.find_some(template, keys, self._attributes_in_passing, after, most, by_number=False)
 
     def _attributes_of(self, row: Row) -> Attributes | Record | None:
         """What a search compares; None for what is hidden or, after a line in the log, damaged."""
-        found = self._recent.get(row[0])
-        if found is None:
-            found = self._read(row)
-            if found is not None:
-                self._recent.put(row[0], found)
+        object_id = row[0]
+        found = self._recent.get(object_id)
+        if found is not None:
+            self._recalls = True
+            return found
+        self._recalls = False
+        whole = row if len(row) > 1 else rows.select(self._database, object_id)
+        found = self._read(whole) if whole is not None else None
+        if found is not None:
+            self._recent.put(object_id, found)
         return found
 
     def _attributes_in_passing(self, row: Row) -> Attributes | Record | None:
