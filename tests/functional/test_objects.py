@@ -328,3 +328,27 @@ def test_ec_point_is_found_raw_and_as_der(fob: Fob) -> None:
     assert point[:2] == b"\x04\x41"
     assert fob.client.find(fob.session, [(CKA.EC_POINT, point)]) == [public]
     assert fob.client.find(fob.session, [(CKA.EC_POINT, point[2:])]) == [public]
+
+
+@pytest.mark.rule("P23")
+def test_a_long_search_tells_what_was_there_all_the_time_once(fob: Fob) -> None:
+    """Makes long answers in parts: what is made or destroyed meanwhile spoils none of the rest."""
+    made = [fob.client.create(fob.session, DATA) for _ in range(330)]
+    keys = [fob.client.create(fob.session, AES) for _ in range(3)]  # session objects come last
+    fob.client.ok("C_FindObjectsInit", fob.session, ffi.NULL, 0)
+    handles, found = ffi.new("CK_ULONG[40]"), ffi.new("CK_ULONG *")
+    told: list[int] = []
+    while not told or found[0]:
+        fob.client.ok("C_FindObjects", fob.session, handles, 40, found)
+        told += list(handles[0 : found[0]])
+        if len(told) == 40:
+            other = fob.client.open(fob.slot)
+            for gone in (made[3], made[325]):
+                fob.client.ok("C_DestroyObject", other, gone)
+            late = fob.client.create(other, DATA)
+    fob.client.ok("C_FindObjectsFinal", fob.session)
+    assert len(told) == len(set(told))
+    assert set(made) - {made[325]} <= set(told)  # the fourth was told before it went
+    assert made[325] not in told
+    assert set(told) - set(made) - {late} >= set(keys)
+    assert set(fob.client.find(fob.session, DATA)) == {*made, late} - {made[3], made[325]}
