@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.interop.firefox.browser import installation_with_policies
 from tests.interop.firefox.scene import Stage
 from tests.interop.firefox.security_windows import CertificateManager, DeviceManager
 from tests.interop.pkcs11_tool import Pkcs11Tool
@@ -72,3 +73,34 @@ def test_profile_is_as_before_once_keyfob_is_uninstalled(stage: Stage, own_token
             assert visit.kinds() == []
             assert server.handshakes.pop() == Handshake("TLSv1.3", NOBODY), server.failures
             assert browser.quit() == 0
+
+
+@pytest.mark.rule("I1")
+def test_a_policy_brings_the_module_into_a_profile_and_takes_it_out_again(stage: Stage, own_token: Token) -> None:
+    """By policy the module is in a profile without any other step; it stays after the policy, until that deletes it."""
+    own_token.softhsm_cannot("the commands install and uninstall")
+    executable = installation_with_policies(stage.folder / "firefox", {})
+    policies = executable.parent / "distribution" / "policies.json"
+    stage.make_profile(own_token)
+    listed = stage.folder / ".mozilla" / "firefox" / "profiles.ini"  # so that keyfob knows what uses its link
+    listed.parent.mkdir(parents=True)
+    listed.write_text(f"[Profile0]\nName=here\nIsRelative=0\nPath={stage.profile}\n")
+    environment = own_token.environment(HOME=str(stage.folder))
+
+    def modules() -> list[str]:
+        with stage.browser(own_token, keep_profile=True, executable=executable) as browser:
+            rows = DeviceManager(browser).rows()
+            assert browser.quit() == 0
+        return [row for row in rows if "keyfob" in row]
+
+    def keyfob(what: str, *options: str) -> None:
+        succeed([own_token.module.command, what, "policy", "--file", policies, *options], environment)
+
+    assert modules() == []
+    keyfob("install")
+    assert modules() == ["keyfob", "keyfob slot 1"]
+    keyfob("uninstall")
+    assert modules() == ["keyfob", "keyfob slot 1"]
+    keyfob("uninstall", "--from-profiles")
+    assert modules() == []
+    assert "libkeyfob" not in (stage.profile / "pkcs11.txt").read_text()

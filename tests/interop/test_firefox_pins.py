@@ -66,3 +66,30 @@ def test_pin_is_changed_in_firefox(stage: Stage, own_token: Token) -> None:
             visit = browser.visit(server.url, pins=[own_token.pin, NEW_PIN], certificate=USER)
             assert [dialog["kind"] for dialog in visit.dialogs].count("promptPassword") == len(["old", "new"])
             assert server.handshakes == [Handshake("TLSv1.3", USER)], server.failures
+
+
+@pytest.mark.rule("SE12", "SE15", "S15")
+def test_who_logs_out_in_firefox_is_asked_for_the_pin_again(stage: Stage, own_token: Token) -> None:
+    """Log Out in the Device Manager makes the next visit ask for the PIN; Log In there saves the visit from asking."""
+    stage.certify(own_token, USER, "EC:prime256v1", "01")
+    with stage.server() as server, stage.browser(own_token) as browser:
+
+        def prompts(page: str) -> int:
+            visit = browser.visit(server.url + page, pins=[own_token.pin], certificate=USER)
+            assert server.handshakes.pop() == Handshake("TLSv1.3", USER), server.failures
+            return visit.kinds().count("promptPassword")
+
+        def press(before: str, button: str, after: str) -> None:
+            devices = DeviceManager(browser)
+            devices.wait_for_status("keyfob slot", before)
+            browser.answer_dialogs(pins=[own_token.pin])
+            devices.press(button)
+            devices.wait_for_status("keyfob slot", after)
+            devices.close()
+
+        assert (prompts("first"), prompts("second")) == (1, 0)
+        press("Logged In", "logout_button", "Not Logged In")
+        assert prompts("after-logout") == 1
+        press("Logged In", "logout_button", "Not Logged In")
+        press("Not Logged In", "login_button", "Logged In")
+        assert prompts("after-login") == 0

@@ -67,6 +67,7 @@ class Stage:
         keep_profile: bool = False,
         display: str | None = None,
         preferences: Preferences | None = None,
+        executable: Path | None = None,
     ) -> Browser:
         """A browser with the profile as it is, or with a fresh one that knows the module where there is none."""
         if not self.profile.exists():
@@ -79,6 +80,7 @@ class Stage:
             log=token.log_file(),
             keep_profile=keep_profile,
             display=display,
+            executable=executable,
         )
 
     def certify(self, token: Token, name: str, key_type: str, identifier: str, *options: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.interop.gecko.application import TASK_TIMEOUT, wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -102,6 +104,10 @@ class DeviceManager(_SecurityWindow):
             self.address,
         )
         return shown
+
+    def wait_for_status(self, label: str, status: str) -> None:
+        """Wait until the slot whose row contains `label` is shown as, for instance, Logged In."""
+        wait_until(lambda: self.details(label)["tok_status"] == status, TASK_TIMEOUT, f"{label}: {status}")
 
     def change_pin(self, label: str, old: str, new: str) -> Sequence[Dialog]:
         """Press Change Password for the slot whose row contains `label`; the dialogs that came.
