@@ -38,7 +38,7 @@ MUTATION(one_handle_for_all, C_OpenSession)
 
 static CK_RV search_ends_other_operations(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count)
 {
-    for (CK_ULONG other = 1; other < 1000; other++)
+    for (CK_ULONG other = 1; other < 5000; other++)
         if (other != session)
             real->C_SessionCancel(other, CKF_SIGN | CKF_DECRYPT | CKF_DIGEST);
     return real->C_FindObjectsInit(session, template, count);
@@ -47,7 +47,7 @@ MUTATION(search_ends_other_operations, C_FindObjectsInit)
 
 static CK_RV session_info_ends_the_operation(CK_ULONG session, CK_SESSION_INFO *info)
 {
-    for (CK_ULONG other = 1; other < 1000; other++)
+    for (CK_ULONG other = 1; other < 5000; other++)
         real->C_SessionCancel(other, CKF_SIGN | CKF_DECRYPT | CKF_FIND_OBJECTS);
     return real->C_GetSessionInfo(session, info);
 }
