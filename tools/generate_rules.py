@@ -44,6 +44,17 @@ TODAY = {
     "gone": "no longer true",
     "wrong": "never was true",
 }
+# For the table of differences: the test whose sentence says most about the pitfall, where that is not to be guessed.
+MOST_TELLING = {
+    "P1": "test_an_rsa_key_that_nss_generated",
+    "P2": "test_a_tls_server_copies_its_key_and_the_copy",
+    "P3": "test_a_bare_certificate_completes_itself",
+    "P5": "test_hash_and_sign_mechanisms_are_not_advertised_beside_keys_that_ask",
+    "P6": "test_nss_sets_the_first_pin_of_a_token_that_nobody_made",
+    "P8": "test_the_interface_that_nss_asks_for",
+    "P10": "test_no_slot_is_disabled",
+    "P11": "test_a_login_counts_for_every_session",
+}
 SEVERITY = {
     "A": "the token is unusable or a usual task fails",
     "B": "one feature fails",
@@ -203,7 +214,12 @@ def today_table() -> list[str]:
 
 
 def most_telling(rule_id: str, tests: list[Test]) -> str:
-    """One sentence for a table: of the rules' own tests that which is about this rule before others."""
+    """One sentence for a table: that of MOST_TELLING, else of the rules' own tests that which is most about this."""
+    if rule_id in MOST_TELLING:
+        named = [test.says for test in tests if test.name == MOST_TELLING[rule_id]]
+        if not named:
+            raise RulesError(f"MOST_TELLING: {MOST_TELLING[rule_id]} is no test of {rule_id}")
+        return sentence(named[0])
     own = [test for test in tests if test.path.startswith("tests/rules/")] or tests
     return sentence(min(own, key=lambda test: (test.rules.index(rule_id), len(test.rules))).says)
 
