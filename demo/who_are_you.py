@@ -85,11 +85,14 @@ class Authority:
         file.write_bytes(content)
 
     def certify(self, request: x509.CertificateSigningRequest) -> bytes:
-        """The PEM of a client's certificate for the subject and key of the request."""
+        """The PEM of a client's certificate for the subject, the key and the alternative names of the request."""
         if not request.is_signature_valid:
             sys.exit("the request's signature is wrong")
         purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.EMAIL_PROTECTION])
         made = builder(request.subject, self.certificate.subject, request.public_key()).add_extension(purpose, False)
+        for extension in request.extensions:
+            if isinstance(extension.value, x509.SubjectAlternativeName):  # mail programs look for an address there
+                made = made.add_extension(extension.value, extension.critical)
         return made.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def server(self, port: int) -> http.server.ThreadingHTTPServer:

@@ -60,9 +60,12 @@ def test_a_request_of_the_token_is_certified_and_the_certificate_goes_back(
 ) -> None:
     run("init alice --pin 1234 --so-pin 12345678")
     run("key generate alice --type ec:p256 --name me --pin 1234")
-    run('cert request alice me --subject "CN=Alice Example" --out alice.csr --pin 1234')
+    run('cert request alice me --subject "CN=Alice Example" --email alice@example.org --out alice.csr --pin 1234')
     request = x509.load_pem_x509_csr((folder / "alice.csr").read_bytes())
     (folder / "alice.pem").write_bytes(authority.certify(request))
+    certificate = x509.load_pem_x509_certificate((folder / "alice.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.RFC822Name) == ["alice@example.org"]
     run("cert import alice alice.pem --pin 1234")
     assert "certificate" in run("list alice").output
     assert '"level": "wrong"' not in run("doctor --json --pin 1234").output
