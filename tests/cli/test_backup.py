@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import pytest
 from keyfob.cli import backup_file
 from keyfob.spec.constants import CKA, CKC, CKK, CKO, CKP
 from keyfob.store import Hardening, SqliteStore
+from keyfob.store.publish import give_name
 from keyfob.token.object import FALSE, TRUE, ulong
 
 if TYPE_CHECKING:
@@ -318,3 +320,91 @@ def test_a_restore_that_is_killed_leaves_no_half_token(run: Run) -> None:
 def test_passphrases_are_hardened_with_at_least_64_mib() -> None:
     assert REAL.memory_kib >= 64 * 1024
     assert REAL.iterations >= 2
+
+
+# Peppers
+
+
+@pytest.mark.usefixtures("token")
+def test_a_backup_needs_no_pepper_and_leads_to_a_token_with_one_or_without(run: Run) -> None:
+    """Whoever has lost the pepper still has the backup; where the old pepper was is not in it."""
+    pepper, other = Path("pepper"), Path("other")
+    for each in (pepper, other):
+        each.write_bytes(os.urandom(32))
+        each.chmod(0o600)
+    run(f"pin pepper work --set pepper {PIN} --so-pin 12345678")
+    run(f"backup work work.backup {PHRASE} {PIN}")
+    with backup_file.Backup("work.backup", b"long-enough") as found:
+        assert "pepper" not in str(found.facts)
+    before = contents(1, b"1234")
+    pepper.unlink()
+    run(f"restore work.backup --label plain {PHRASE} {PINS}")
+    assert contents(2, b"4321") == before
+    assert "no pepper" in run("pin pepper plain").output
+    run(f"restore work.backup --label peppered --pepper other {PHRASE} {PINS}")
+    assert contents(3, b"4321") == before
+    assert "needed by: user PIN and SO PIN" in run("pin pepper peppered").output
+    other.unlink()
+    assert "cannot be read" in run("list peppered --pin 4321", code=1).output
+    refused = run(f"restore work.backup --label third --pepper other {PHRASE} {PINS}", code=1)
+    assert "the pepper other cannot be read" in refused.output
+    assert "third" not in run("list").output
+
+
+@pytest.mark.usefixtures("token")
+def test_the_configuration_gives_a_restored_token_its_pepper(run: Run) -> None:
+    run(f"backup work work.backup {PHRASE} {PIN}")
+    (home() / "pepper").write_bytes(os.urandom(32))
+    (home() / "pepper").chmod(0o600)
+    with (home() / "config.toml").open("a") as file:
+        file.write('[token."again"]\npepper = "pepper"\n')
+    run(f"restore work.backup --label again {PHRASE} {PINS}")
+    assert "needed by: user PIN and SO PIN" in run("pin pepper again").output
+
+
+# Trials and traces
+
+
+@pytest.mark.usefixtures("token")
+def test_a_trial_of_a_backup_writes_nothing_and_asks_for_no_passphrase(run: Run) -> None:
+    said = run(f"backup work work.backup --dry-run {PIN}").output
+    made = run(f"backup work real.backup {PHRASE} {PIN}").output
+    assert said.startswith("Would back up 'work' to work.backup: ")
+    assert said.split(": ", 1)[1].removesuffix(".\n") in made
+    assert not Path("work.backup").exists()
+
+
+@pytest.mark.usefixtures("token")
+def test_backup_and_restore_are_in_the_audit_log(run: Run) -> None:
+    run(f"backup work work.backup {PHRASE} {PIN}")
+    run(f"restore work.backup --label again {PHRASE} {PINS}")
+    run("delete again aes-256 --pin 4321 --yes")
+    run(f"restore work.backup --into again {PHRASE} --pin 4321")
+    said = run("audit").output
+    assert re.search(r"  backup  slot 1 'work'  objects=\d+", said)
+    assert re.search(r"  restored  slot 2 'again'  by", said)
+    assert re.search(r"  restored  slot 2 'again'  objects=1  by", said)
+
+
+@pytest.mark.usefixtures("token")
+def test_a_stick_whose_file_system_knows_no_links_takes_backups_and_tokens(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT answers link(2) with EPERM. What is there already stays as it is there, too."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    run(f"backup work work.backup {PHRASE} {PIN}")
+    written = Path("work.backup").read_bytes()
+    with pytest.raises(FileExistsError):
+        give_name("work.backup", "work.backup")
+    assert Path("work.backup").read_bytes() == written
+    run(f"restore work.backup --label again {PHRASE} {PINS}")
+    assert contents(2, b"4321") == contents(1, b"1234")
+    run(f"restore work.backup --label open --no-pin {PHRASE}")
+    Path("stick").mkdir()
+    run("init travel --removable stick --pin 1234 --so-pin 12345678")
+    assert [each.name for each in Path("stick").iterdir() if not each.name.startswith("slot")] == ["token.keyfob"]
+    assert not list(Path().glob(".*"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from keyfob import config
@@ -77,6 +79,29 @@ def test_a_full_file_is_renamed_and_old_ones_go(home: Path) -> None:
     assert kept[-2:] == ["keyfob-audit.jsonl.1", "keyfob-audit.jsonl.2"]
     slots = [shown.parsed(line)["slot"] for line in shown.lines(found.audit_file, 2, follow=False)]  # type: ignore[index]
     assert slots == list(range(slots[0], 100))
+
+
+def test_a_file_that_another_process_renamed_a_moment_ago_is_no_trouble(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the rename and the next line there is no file of that name."""
+    found = settings(home, "[audit]\nmax_kib = 1\nkeep = 2\n")
+    fstat = os.fstat
+
+    def renamed_first(descriptor: int) -> os.stat_result:
+        os.replace(found.audit_file, found.audit_file + ".1")
+        monkeypatch.setattr(os, "fstat", fstat)
+        return fstat(descriptor)
+
+    audit.write(found, "login", {"reason": "x" * 2000})
+    (home / "keyfob-audit.jsonl.1").rename(home / "keyfob-audit.jsonl")
+    monkeypatch.setattr(os, "fstat", renamed_first)
+    audit.write(found, "login", {"slot": 2})
+    assert not (home / "keyfob.log").exists()
+    assert [path.name for path in home.glob("keyfob-audit*")] == ["keyfob-audit.jsonl.1"]
+    audit.write(found, "login", {"slot": 3})
+    events_kept = [shown.parsed(line) for line in shown.lines(found.audit_file, 2, follow=False)]
+    assert [each["slot"] for each in events_kept[1:] if each is not None] == [2, 3]
 
 
 def write_many(home: str, number: int) -> None:

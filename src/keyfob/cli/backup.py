@@ -19,7 +19,9 @@ from keyfob.cli.key import working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
 from keyfob.spec.errors import name_of
-from keyfob.store.publish import sync_folder
+from keyfob.store.meta import USER_PIN
+from keyfob.store.pepper import FILE_SETTING, SETTING
+from keyfob.store.publish import give_name, sync_folder
 from keyfob.token import audit
 from keyfob.token.object import number
 
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
     from keyfob.store import Attributes, Store, TokenInfo
 
 SHORTEST = 8  # characters of a passphrase
+# Settings that say how PINs are made: a backup has none, and the new token's are its own.
+OF_PINS = (USER_PIN, SETTING, FILE_SETTING)
 EPILOG = """\b
 Examples:
   keyfob backup work work.backup
+  keyfob backup work work.backup --dry-run
   keyfob backup work work.backup --passphrase-file pass.txt --pin-file pin.txt
 
 The file holds every key, those too that no program ever gets out of the token: keep it, and its passphrase, as you
@@ -42,10 +47,13 @@ would keep the token. `keyfob restore` makes a token of it again."""
 @click.argument("label")
 @click.argument("file")
 @click.option("--force", is_flag=True, help="Write over FILE where it exists.")
+@click.option("--dry-run", is_flag=True, help="Read and check the whole token and tell what would be backed up.")
 @click.option("--skip-damaged", is_flag=True, help="Back up what can be read of a damaged token (exit code 1).")
 @secret_option("passphrase", "passphrase of the backup")
 @pin_option
-def backup(label: str, file: str, force: bool, skip_damaged: bool, passphrase: Secret, pin: Secret) -> None:
+def backup(
+    label: str, file: str, force: bool, dry_run: bool, skip_damaged: bool, passphrase: Secret, pin: Secret
+) -> None:
     """Write everything that is on the token LABEL to FILE, encrypted under a passphrase.
 
     FILE gets its name when it was read again and compared with the token.
@@ -62,6 +70,10 @@ def backup(label: str, file: str, force: bool, skip_damaged: bool, passphrase: S
             raise Refusal(
                 f"{label!r} is damaged: {'; '.join(problems)}. With --skip-damaged the rest of it is backed up"
             )
+        if dry_run:
+            found = Counter(number(attributes[CKA.CLASS]) for attributes in _read(stored, stored.find(())))
+            click.echo(f"Would back up {label!r} to {file}: {summary(found)}.")
+            return
         secret = checked(passphrase.read(new=True))
         with working("Backing up"), _new_file(path, force=force) as (part, opened):
             numbers, counts = _write(opened, stored, secret)
@@ -131,7 +143,7 @@ def facts(info: TokenInfo, count: int) -> dict[str, Any]:
             "kind": info.kind,
             "created": info.created,
             "general_access": info.general_access,
-            "settings": info.settings,
+            "settings": {name: value for name, value in info.settings.items() if name not in OF_PINS},
         },
         "objects": count,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -163,7 +175,7 @@ def _new_file(path: Path, *, force: bool) -> Generator[tuple[Path, IO[bytes]]]:
         if force:
             part.replace(path)
         else:
-            os.link(part, path)
+            give_name(str(part), str(path))
         sync_folder(str(path.absolute().parent))
     except FileExistsError:
         raise Refusal(f"{path} is there already: another program made it meanwhile") from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyfob.cli import tables, tokens, twins
-from keyfob.cli.backup import summary
+from keyfob.cli.backup import OF_PINS, summary
 from keyfob.cli.errors import Refusal
 from keyfob.cli.init import nobody_else
 from keyfob.cli.key import working
@@ -23,11 +23,12 @@ from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
 from keyfob.store import SqliteStore, calibration
 from keyfob.store.folder import Folder
-from keyfob.store.meta import USER_PIN
-from keyfob.store.publish import sync_folder
+from keyfob.store.pepper import Pepper, Peppers
+from keyfob.store.publish import give_name, sync_folder
 from keyfob.token import audit, kinds, templates
 from keyfob.token.login import check_pin
 from keyfob.token.object import number
+from keyfob.token.pin_file import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -44,8 +45,10 @@ Examples:
   keyfob restore work.backup
   keyfob restore work.backup --label work-2 --pin-file pin.txt --so-pin-file so-pin.txt
   keyfob restore work.backup --into work
+  keyfob restore work.backup --pepper /media/me/STICK/pepper
 
-A backup holds no PIN: the new token gets new ones. It gets all objects, or it is not made."""
+A backup holds no PIN, and needs no pepper: the new token gets new PINs, made with the pepper that is given, if any. It
+gets all objects, or it is not made."""
 
 
 @click.command(epilog=EPILOG)
@@ -54,6 +57,12 @@ A backup holds no PIN: the new token gets new ones. It gets all objects, or it i
 @click.option("--into", metavar="LABEL", help="Put the objects on this token, as far as it has not got them.")
 @click.option("--no-pin", is_flag=True, help="General access: every program of this user may use the keys.")
 @click.option("--dry-run", is_flag=True, help="Check the whole file and tell what would be done.")
+@click.option(
+    "--pepper",
+    metavar="FILE",
+    default="",
+    help="A file that the new PINs need beside themselves, or credential:NAME; see `keyfob pin pepper`.",
+)
 @secret_option("passphrase", "passphrase of the backup")
 @pin_option
 @secret_option("so-pin", "SO PIN")
@@ -62,6 +71,7 @@ def restore(
     label: str | None,
     into: str | None,
     no_pin: bool,
+    pepper: str,
     dry_run: bool,
     passphrase: Secret,
     pin: Secret,
@@ -70,8 +80,8 @@ def restore(
     """Make a token of the backup FILE, or put its objects on a token."""
     from keyfob.cli.backup_file import Backup
 
-    if into is not None and (label is not None or no_pin or so_pin.given):
-        raise click.UsageError("--into takes a token as it is: no --label, --no-pin or --so-pin with it")
+    if into is not None and (label is not None or no_pin or pepper or so_pin.given):
+        raise click.UsageError("--into takes a token as it is: no --label, --no-pin, --pepper or --so-pin with it")
     if no_pin and pin.given:
         raise click.UsageError("--no-pin and --pin contradict each other")
     with Backup(file, passphrase.read()) as found:
@@ -82,6 +92,8 @@ def restore(
         wanted = label or str(found.facts["token"]["label"])
         with tokens.library() as library:
             _refuse_taken(library, wanted)
+            location = pepper or library.config.token(wanted).pepper
+            made_with = Peppers(library.config, _tell).new(location) if location else None
             if dry_run:
                 click.echo(tables.printable(f"{file} is whole: {_of(found)}."))
                 click.echo(f"It would become the token {wanted!r}: {summary(counts)}.")
@@ -91,11 +103,15 @@ def restore(
             so = b"" if no_pin and not so_pin.given else check_pin(so_pin.read(new=True), least)
             with working("Restoring"), nobody_else(library):
                 _refuse_taken(library, wanted)
-                slot_id, kept = _make(library, found, wanted, user, so, no_pin=no_pin)
+                slot_id, kept = _make(library, found, wanted, user, so, made_with, no_pin=no_pin)
                 audit.write(library.config, "restored", {"slot": slot_id, "token": wanted})
     click.echo(f"Made the token {wanted!r} in slot {slot_id}: {summary(counts)}.")
     if not kept:
         click.echo("It has a new serial number, since there is a token with the one that it had.")
+
+
+def _tell(text: str) -> None:
+    click.echo(f"keyfob: {tables.printable(text)}", err=True)
 
 
 def _of(found: Backup) -> str:
@@ -139,6 +155,7 @@ def _merge(found: Backup, into: str, pin: Secret, *, dry_run: bool) -> None:
             arrived[number(attributes[CKA.CLASS])] += 1
         if new and not dry_run:
             stored.insert(Chosen(found, new, changes))
+            audit.event(token, "restored", objects=len(new))
     there = found.count - len(new)
     click.echo(f"{'Would put' if dry_run else 'Put'} {summary(arrived)} on {into!r}; {there:,} were there already.")
 
@@ -146,7 +163,9 @@ def _merge(found: Backup, into: str, pin: Secret, *, dry_run: bool) -> None:
 # A new token
 
 
-def _make(library: Library, found: Backup, label: str, user: bytes, so: bytes, *, no_pin: bool) -> tuple[int, bool]:
+def _make(
+    library: Library, found: Backup, label: str, user: bytes, so: bytes, pepper: Pepper | None, *, no_pin: bool
+) -> tuple[int, bool]:
     """The new token's slot, and whether it kept its serial number. Built out of sight: there as a whole, or not at all.
 
     Two passes over the file, the second of which checks every piece again.
@@ -173,7 +192,9 @@ def _make(library: Library, found: Backup, label: str, user: bytes, so: bytes, *
             hardening=calibration.chosen(library.config.hardening),
             general_access=no_pin,
             key_file=key if no_pin else None,
+            pepper=pepper,
         )
+        made.configure(library.config)
         try:
             _open(made, user, so)
             _fill(made, found, facts["settings"])
@@ -181,7 +202,8 @@ def _make(library: Library, found: Backup, label: str, user: bytes, so: bytes, *
             made.close()
         if kept:
             # This machine may remember a token that had come further (store/witness.py); going back is what is wanted.
-            (Path(library.config.witness) / serial).unlink(missing_ok=True)
+            for name in (serial, serial + SUFFIX):
+                (Path(library.config.witness) / name).unlink(missing_ok=True)
         if isinstance(library.shelf, Folder):
             _publish(path, target, key if no_pin else None)
         else:
@@ -202,7 +224,7 @@ def _open(made: SqliteStore, user: bytes, so: bytes) -> None:
 
 def _fill(made: Store, found: Backup, settings: dict[str, Any]) -> None:
     for name, value in settings.items():
-        if name != USER_PIN:  # the PIN is what it is now
+        if name not in OF_PINS:
             made.set_setting(name, str(value))
     arriving = found.objects()
     while some := list(islice(arriving, AT_ONCE)):
@@ -250,8 +272,8 @@ def _publish(path: Path, target: Path, key: Path | None) -> None:
     if key is not None:
         _sync(key)
         with contextlib.suppress(FileExistsError):  # then it is the one that was taken
-            os.link(key, target.with_suffix(".key"))
-    os.link(path, target)
+            give_name(str(key), str(target.with_suffix(".key")))
+    give_name(str(path), str(target))
     sync_folder(str(target.parent))
 
 
@@ -262,7 +284,7 @@ def _hand_over(path: Path, shelf: Shelf, slot_id: int, key: Path | None) -> None
         if key is not None:
             _sync(key)
             with contextlib.suppress(FileExistsError):
-                os.link(key, shelf.key_file(slot_id))
+                give_name(str(key), shelf.key_file(slot_id))
         shelf.build(slot_id, finished.copy_to)
     finally:
         finished.close()

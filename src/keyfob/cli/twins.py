@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from keyfob.store import Attributes, Store
 
 KEY = (CKA.CLASS, CKA.KEY_TYPE, CKA.ID, CKA.MODULUS, CKA.EC_PARAMS, CKA.EC_POINT, CKA.VALUE)
-CERTIFICATE = (CKA.CLASS, CKA.ID, CKA.VALUE, CKA.URL)
+CERTIFICATE = (CKA.CLASS, CKA.ID, CKA.VALUE)
+ELSEWHERE = (CKA.CLASS, CKA.ID, CKA.URL)  # of a certificate that is not on the token: its value is empty
 TRUST = (CKA.CLASS, CKA.ISSUER, CKA.SERIAL_NUMBER)
 
 
@@ -27,7 +28,7 @@ def identity(attributes: Attributes) -> list[tuple[int, bytes]]:
         if object_class == CKO.PRIVATE_KEY:
             wanted = tuple(each for each in KEY if each != CKA.EC_POINT)  # not every program gives a private key one
     elif object_class == CKO.CERTIFICATE:
-        wanted = CERTIFICATE
+        wanted = CERTIFICATE if attributes.get(CKA.VALUE) else ELSEWHERE
     elif object_class in (CKO.TRUST, CKO.NSS_TRUST):
         wanted = TRUST
     else:

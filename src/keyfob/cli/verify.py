@@ -7,6 +7,7 @@ import click
 from keyfob.cli import tables, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option
+from keyfob.token import audit
 
 EPILOG = """\b
 Examples:
@@ -50,4 +51,5 @@ def _problems(label: str, pin: Secret, *, login: bool, accept: bool) -> tuple[li
             return [], False
         if accept:
             stored.accept()
+            audit.event(session.token, "accepted")
         return stored.verify(), stored.unlocked

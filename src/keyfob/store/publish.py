@@ -17,6 +17,7 @@ ANSWERS = {
     errno.EPERM: CKR.TOKEN_WRITE_PROTECTED,
 }
 ENDING = ".new"
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # link(2): EPERM is the usual answer
 
 
 def publish(content: bytes, path: str) -> None:
@@ -36,10 +37,33 @@ def publish(content: bytes, path: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.link(temporary, path)
+        give_name(temporary, path)
     finally:
-        os.unlink(temporary)
+        _remove(temporary)
     sync_folder(folder)
+
+
+def give_name(finished: str, path: str) -> None:
+    """A finished file of the same folder's file system gets its name, never in place of another; OSError.
+
+    On a stick, whose FAT knows no links, an empty file takes the name first: there is a moment when that is seen.
+    """
+    try:
+        os.link(finished, path)
+    except OSError as problem:
+        if problem.errno not in NO_LINKS:
+            raise
+    else:
+        return
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    os.rename(finished, path)
+
+
+def _remove(temporary: str) -> None:
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:  # it was renamed
+        return
 
 
 def sweep(folder: str) -> None:

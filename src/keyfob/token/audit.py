@@ -135,8 +135,10 @@ def _rotate(path: str, descriptor: int, keep: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    present = os.stat(path)
-    if not os.path.samestat(present, os.fstat(descriptor)):
+    try:
+        if not os.path.samestat(os.stat(path), os.fstat(descriptor)):
+            return
+    except FileNotFoundError:  # renamed by another process a moment ago
         return
     for number in range(keep - 1, 0, -1):
         if os.path.exists(f"{path}.{number}"):
