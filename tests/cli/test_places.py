@@ -189,6 +189,14 @@ def test_the_doctor_finds_nothing_wrong_with_a_good_installation(run: Run, user:
     assert f"library={link()}" in (folder / "pkcs11.txt").read_text()
 
 
+def test_the_doctor_names_a_home_that_other_programs_may_not_know(
+    run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"note   KEYFOB_HOME: is set here, to {link().parent}: " in run("doctor", code=1).stdout
+    monkeypatch.delenv("KEYFOB_HOME")
+    assert "KEYFOB_HOME" not in run("doctor", code=1).stdout
+
+
 def test_the_doctor_misses_a_token(run: Run, user: Path) -> None:
     assert wrong(run) == ["tokens: there is no token yet"]
     assert "-> keyfob init LABEL" in run("doctor", code=1).output

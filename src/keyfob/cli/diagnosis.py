@@ -89,6 +89,10 @@ def folder_findings() -> Iterator[Finding]:
         )
     if os.path.exists(settings.file) and not problems:
         yield Finding(OK, "configuration", settings.file)
+    if "KEYFOB_HOME" in os.environ:
+        where = os.environ["KEYFOB_HOME"]
+        text = f"is set here, to {where}: a program that starts without it sees other tokens, or none"
+        yield Finding(HINT, "KEYFOB_HOME", text, "set it for your whole session, not in one terminal only")
     folder = Path(settings.tokens)
     if not folder.exists():
         return
