@@ -18,6 +18,8 @@ from tests.store.samples import CHEAP, SERIAL, SO_PIN, USER_PIN, make, private_k
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyfob.store import Shelf
+
 NEW_PIN = b"another secret"
 PINS = {"user": USER_PIN, "so": SO_PIN}
 
@@ -572,3 +574,40 @@ def test_no_pepper_is_in_the_token_or_in_what_is_said(path: Path, file: Path) ->
         for kept in path.parent.glob("slot-1.keyfob*"):
             assert secret not in kept.read_bytes()
         assert secret.decode(errors="replace") not in f"{log} {problem.value}"
+
+
+# On a server
+
+
+@pytest.mark.interop
+def test_a_token_on_a_server_has_its_pepper_where_it_is_used(shelf: Shelf, file: Path, tmp_path: Path) -> None:
+    """Two hosts with the file in different places; a third without it gets nowhere, and nothing is counted."""
+    made_with = pepper.Peppers(None, print).new(str(file))
+    store = shelf.create(
+        1,
+        print,
+        label="a token",
+        serial=SERIAL,
+        kind="multipurpose",
+        so_pin=SO_PIN,
+        hardening=CHEAP,
+        pepper=made_with,
+    )
+    store.login("so", SO_PIN)
+    store.set_pin("user", USER_PIN)
+    store.logout()
+    file.rename(tmp_path / "elsewhere")
+    other = shelf.open(1, print)
+    with refused(CKR.DEVICE_ERROR):
+        store.login("user", USER_PIN)
+    other.configure(configured(tmp_path, "elsewhere"))
+    other.login("user", USER_PIN)
+    assert other.info().failed_user == 0
+    new = pepper_file(tmp_path / "new")
+    other.set_pepper(str(new), PINS)
+    store.login("user", USER_PIN)
+    state = store.pepper_state()
+    assert state is not None
+    assert (state.location, state.roles) == (str(new), ("user", "so"))
+    store.close()
+    other.close()
