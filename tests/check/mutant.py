@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,13 +26,15 @@ from tests.robustness.hosts import header
 
 SOURCES = Path(__file__).with_name("mutants")
 PIN, SO_PIN = "13572468", "86427531"
+COMMAND = f"{shlex.quote(sys.executable)} -P -m keyfob.cli"
 LIMIT = 8.0
 """Seconds that a mutant may hang in one call."""
 BROKEN = (Verdict.FAIL, Verdict.WARN)
 
-Token = Literal["erased", "fresh", "kept", "open"]
+Token = Literal["erased", "fresh", "kept", "open", "removable", "pin pad"]
 """The token of a run: one that --init erases (almost everything is tested); the one of an empty store, which has no PIN
-yet; one that is left as it is (a wrong PIN is tried at the login); one that needs no login and has no PIN."""
+yet; one that is left as it is (a wrong PIN is tried at the login); one that needs no login and has no PIN; one on a
+stick, which is ejected and inserted; one whose PIN somebody types on the token itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +100,26 @@ def checked(library: Path, name: str | None, token: Token, home: Path, *only: st
     (home / "config.toml").write_text(CHEAP_PINS)
     with environment(KEYFOB_HOME=str(home), KEYFOB_MUTANT=name, KEYFOB_MUTANT_OF=str(module_path())):
         if token != "fresh":
-            pins = ["--no-pin"] if token == "open" else ["--pin", PIN, "--so-pin", SO_PIN]
-            made = CliRunner().invoke(keyfob, ["init", "work", *pins])
-            assert made.exit_code == 0, made.output
+            _make(token, home)
         options = Options(str(library), write=True, init=token in ("erased", "fresh"), limit=LIMIT)
-        options.pin = None if token == "open" else PIN
+        options.pin = None if token in ("open", "pin pad") else PIN
         options.so_pin = SO_PIN if token in ("erased", "kept") else None
+        options.pinpad = token == "pin pad"
+        if token == "removable":
+            options.token_label = "work"
+            options.eject, options.insert = f"{COMMAND} eject work", f"{COMMAND} insert 2"
         chosen, wanted = select_scenarios(scenarios(), only, ())
         return run(chosen, options, wanted=wanted)
+
+
+def _make(token: Token, home: Path) -> None:
+    """Slot 1 has the only token; a removable one is in slot 2."""
+    words = ["--no-pin"] if token == "open" else ["--pin", PIN, "--so-pin", SO_PIN]
+    if token == "removable":
+        (home / "stick").mkdir()
+        words += ["--removable", str(home / "stick")]
+    made = CliRunner().invoke(keyfob, ["init", "work", *words])
+    assert made.exit_code == 0, made.output
 
 
 def broken(report: Report) -> dict[str, str]:

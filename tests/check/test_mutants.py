@@ -95,6 +95,7 @@ LOGINS = {
     "set_pin_logs_out": caught("S20"),
     "init_token_loses_the_label": caught("S18"),
     "no_login_for_one_key": caught("P29"),
+    "tires_of_logins": caught("SE13", token="kept"),
 }
 SEARCHES = {
     "no_profile": caught("P7"),
@@ -116,6 +117,7 @@ SEARCHES = {
     "certificates_have_no_token": caught("O6"),
     "handles_of_one_session": caught("P25"),
     "finds_no_serial": caught("O21", "N12"),
+    "identifiers_are_unique": caught("O20", "N16", "P23", may="N15"),  # batches, and certificates of one key
     "searches_need_login": caught("P23", "N18", may="P3 P7"),  # nothing is seen before a login
 }
 OBJECTS = {
@@ -182,7 +184,39 @@ OPERATIONS = {
     "no_pkcs1_decryption": caught("K7", "K10"),
     "child_is_initialised": caught("P39"),
 }
-MUTANTS: dict[str, Mutant] = {**DOORS, **SLOTS, **SESSIONS, **LOGINS, **SEARCHES, **OBJECTS, **KEYS, **OPERATIONS}
+MULTIPURPOSE = {
+    "digests_wrongly_in_parts": caught("K5"),
+    "no_md5": caught("K5"),
+    "encrypts_wrongly_in_parts": caught("K5"),
+    "listed_gcm_fails": caught("K5"),
+    "random_is_constant": caught("K5"),
+    "one_key_for_all": caught("K11"),
+    "every_signature_is_right": caught("K11"),
+    "newer_verification_fails": caught("K11"),
+    "recovers_nothing": caught("K11"),
+}
+REMOVAL = {
+    "token_vanishes": caught("S5"),
+    "presence_is_remembered": caught("S4", token="removable"),
+    "sessions_outlive_the_token": caught("SE9", token="removable"),
+    "old_sessions_come_back": caught("SE10", token="removable"),
+    "dead_after_insertion": caught("S9", token="removable"),
+    "login_outlives_the_token": caught("S9", token="removable"),
+    "pin_pad": caught(token="pin pad"),  # all is well
+    "pin_pad_refuses_null": caught("P31", "SE11", token="pin pad"),
+}
+MUTANTS: dict[str, Mutant] = {
+    **DOORS,
+    **SLOTS,
+    **SESSIONS,
+    **LOGINS,
+    **SEARCHES,
+    **OBJECTS,
+    **KEYS,
+    **OPERATIONS,
+    **MULTIPURPOSE,
+    **REMOVAL,
+}
 LIES = (
     *("lies_Sign", "lies_SignFinal", "lies_Encrypt", "lies_Decrypt", "lies_DecryptUpdate", "lies_Digest"),
     *("lies_DigestFinal", "lies_GetOperationState", "lies_WrapKey", "lies_GetSlotList", "lies_GetMechanismList"),
@@ -252,7 +286,7 @@ def test_lengths_that_cannot_be_are_no_fault_of_the_checker(name: str, library: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("token", ["erased", "fresh", "kept", "open"])
+@pytest.mark.parametrize("token", ["erased", "fresh", "kept", "open", "removable"])
 def test_the_shim_itself_passes_everything(token: Token, library: Path, tmp_path: Path) -> None:
     report = checked(library, None, token, tmp_path / "home")
     assert broken(report) == {}

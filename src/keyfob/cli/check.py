@@ -60,6 +60,8 @@ class SlotID(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic
 @click.option("--init", is_flag=True, help="ERASE the token, and set its PINs to the given ones.")
 @click.option("--wrong-pins", is_flag=True, help="Try wrong PINs more often than once.")
 @click.option("--pinpad", is_flag=True, help="Somebody is there to type the PIN on the token itself.")
+@click.option("--eject", metavar="COMMAND", help="What takes the token out of its removable slot; with --insert.")
+@click.option("--insert", metavar="COMMAND", help="What puts it back.")
 @click.option("--parameters", metavar="TEXT", help="Module parameters, as `modutil -string` gives them.")
 @click.option("--only", metavar="NAME", multiple=True, help="Only this scenario or rule; may come several times.")
 @click.option("--skip", metavar="NAME", multiple=True, help="Not this scenario or rule; may come several times.")
@@ -136,6 +138,8 @@ def _check(
         raise click.UsageError(f"there is no file {module}")
     if rest["slot"] is not None and rest["token_label"] is not None:
         raise click.UsageError("give --slot or --token-label, not both")
+    if (rest["eject"] is None) != (rest["insert"] is None):
+        raise click.UsageError("--eject and --insert go together")
     options = Options(os.path.abspath(module), pin=_text(pin), so_pin=_text(so_pin), limit=time_limit, **rest)
     try:
         chosen, wanted = select_scenarios(scenarios(), only, skip)

@@ -13,8 +13,10 @@ LABEL = "keyfob check"
 class Options:
     """`module` is an absolute path. PINs are text. `limit` is in seconds, for one call.
 
+    `eject` and `insert` are commands that take the token out of its slot and put it back.
+
     The last fields are what the run itself learns on its way: whether the one wrong PIN was spent, which PINs were
-    refused (they are not tried again: three tries lock many tokens), and what is left to remove.
+    refused (they are not tried again: three tries lock many tokens), what is left to remove, whether the token is out.
     """
 
     module: str
@@ -28,9 +30,12 @@ class Options:
     wrong_pins: bool = False
     pinpad: bool = False
     limit: float = 60.0
+    eject: str | None = None
+    insert: str | None = None
     wrong_pin_spent: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     made: list[list[list[Any]]] = field(default_factory=list)
+    ejected: bool = False
     before: list[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -48,5 +53,6 @@ class Options:
             "init": self.init,
             "wrong_pins": self.wrong_pins,
             "pinpad": self.pinpad,
+            "removal": self.eject is not None,
             "time_limit": self.limit,
         }

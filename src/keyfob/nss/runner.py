@@ -5,6 +5,7 @@ A crash, a hang, an exit() and output on stdout become findings, and the run goe
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -51,6 +52,11 @@ def run(
             else:
                 report.scenarios.append(_run_one(scenario, options, report, progress))
     finally:
+        if options.ejected and options.insert is not None:
+            # Its process ended before it could.
+            subprocess.run(
+                ["/bin/sh", "-c", options.insert], stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
         # Also when a user has had enough of waiting.
         if options.write and options.made:
             report.scenarios.append(_run_one(clean_up, options, report, progress))

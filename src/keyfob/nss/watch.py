@@ -8,6 +8,7 @@ A child sends JSON lines over a pipe of its own:
     {"t": "finding"}, {"t": "fact"}     what was found
     {"t": "made", "template"}           an object will be on the token: to be removed
     {"t": "refused"}, {"t": "wrong pin"}   a PIN that must not be tried again
+    {"t": "ejected", "on"}              the token was taken out of its slot, or put back
     {"t": "overrun"}                    the module wrote behind a buffer
     {"t": "gave up", "reason"}          the scenario cannot go on
     {"t": "usage"}, {"t": "fault"}      the user's mistake; the checker's own
@@ -215,6 +216,9 @@ class Watch:
 
     def _on_wrong_pin(self, message: dict[str, Any]) -> None:
         self.options.wrong_pin_spent = True
+
+    def _on_ejected(self, message: dict[str, Any]) -> None:
+        self.options.ejected = message["on"]
 
     def _on_overrun(self, message: dict[str, Any]) -> None:
         saw = f"{message['function']} wrote behind the end of the buffer that it was given"

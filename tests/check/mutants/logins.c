@@ -160,6 +160,27 @@ static CK_RV no_login_for_one_key(CK_ULONG session, CK_ULONG user, CK_BYTE *pin,
 }
 MUTATION(no_login_for_one_key, C_Login)
 
+/* A login that follows a C_Logout, as before each use of a key, works twice and then no more. */
+static int logouts;
+
+static CK_RV count_logouts(CK_ULONG session)
+{
+    CK_RV rv = real->C_Logout(session);
+    logouts += rv == CKR_OK;
+    return rv;
+}
+
+static CK_RV tires_of_logins(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
+{
+    return logouts > 3 ? CKR_FUNCTION_FAILED : real->C_Login(session, user, pin, length);
+}
+
+static void apply_tires_of_logins(Functions *list)
+{
+    list->C_Logout = count_logouts;
+    list->C_Login = tires_of_logins;
+}
+
 const Mutant login_mutants[] = {
     ROW(wrong_pin_is_a_general_error),
     ROW(any_pin_is_right),
@@ -180,5 +201,6 @@ const Mutant login_mutants[] = {
     ROW(set_pin_logs_out),
     ROW(init_token_loses_the_label),
     ROW(no_login_for_one_key),
+    ROW(tires_of_logins),
     END,
 };

@@ -2,6 +2,9 @@
 
 #include "shim.h"
 
+/* Whether the search of identifiers_are_unique looks for an ID (1), and has found its one (2). */
+static int single;
+
 static CK_RV no_profile(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count)
 {
     CK_ULONG nothing = 0x7fffffff;
@@ -214,6 +217,31 @@ static CK_RV searches_need_login(CK_ULONG session, CK_ATTRIBUTE *template, CK_UL
 }
 MUTATION(searches_need_login, C_FindObjectsInit)
 
+/* Of several objects with one CKA_ID only the first is found. */
+static CK_RV identifiers_are_unique(CK_ULONG session, CK_ATTRIBUTE *wanted, CK_ULONG count)
+{
+    single = attribute_of(wanted, count, CKA_ID) != NULL;
+    return real->C_FindObjectsInit(session, wanted, count);
+}
+
+static CK_RV finds_the_first(CK_ULONG session, CK_ULONG *objects, CK_ULONG room, CK_ULONG *count)
+{
+    if (single == 2) {
+        *count = 0;
+        return CKR_OK;
+    }
+    CK_RV rv = real->C_FindObjects(session, objects, single && room > 1 ? 1 : room, count);
+    if (single && rv == CKR_OK && *count > 0)
+        single = 2;
+    return rv;
+}
+
+static void apply_identifiers_are_unique(Functions *list)
+{
+    list->C_FindObjectsInit = identifiers_are_unique;
+    list->C_FindObjects = finds_the_first;
+}
+
 const Mutant search_mutants[] = {
     ROW(no_profile),
     ROW(unknown_class_is_an_error),
@@ -235,5 +263,6 @@ const Mutant search_mutants[] = {
     ROW(handles_of_one_session),
     ROW(finds_no_serial),
     ROW(searches_need_login),
+    ROW(identifiers_are_unique),
     END,
 };

@@ -16,7 +16,8 @@ static Functions list;
 static CK_INTERFACE interface = {(CK_BYTE *)"PKCS 11", &list, 0};
 
 static const Mutant *const tables[] = {door_mutants, slot_mutants, session_mutants, login_mutants,
-                                       search_mutants, object_mutants, key_mutants, operation_mutants, lies};
+                                       search_mutants, object_mutants, key_mutants, operation_mutants, multipurpose_mutants,
+                                       removal_mutants, lies};
 
 int is_mutant(const char *name)
 {

@@ -20,7 +20,8 @@ typedef struct {
 
 /* One table per file, ended by a row without a name. */
 extern const Mutant door_mutants[], slot_mutants[], session_mutants[], login_mutants[], search_mutants[],
-    object_mutants[], key_mutants[], operation_mutants[], lies[];
+    object_mutants[], key_mutants[], operation_mutants[], multipurpose_mutants[],
+    removal_mutants[], lies[];
 
 /* Whether the shim is this mutant: for the doors and for what a mutant shares. */
 int is_mutant(const char *name);

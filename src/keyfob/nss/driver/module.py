@@ -268,6 +268,18 @@ class Module(Library):
     def C_Verify(self, session: int, data: bytes, signature: bytes) -> Reply[None]:
         return self.call("C_Verify", session, Data(data), Data(signature))
 
+    def verify_recover(self, session: int, mechanism: Mechanism, key: int, signature: bytes, room: int) -> Reply[Any]:
+        """C_VerifyRecoverInit and C_VerifyRecover; the reply is the first that was not CKR_OK."""
+        begun = self.call("C_VerifyRecoverInit", session, InMechanism(mechanism), key)
+        return self.call("C_VerifyRecover", session, Data(signature), OutBytes(room)) if begun.is_ok else begun
+
+    def verify_signature(
+        self, session: int, mechanism: Mechanism, key: int, data: bytes, signature: bytes
+    ) -> Reply[Any]:
+        """C_VerifySignatureInit and C_VerifySignature, of lists from 3.2 on."""
+        begun = self.call("C_VerifySignatureInit", session, InMechanism(mechanism), key, Data(signature))
+        return self.call("C_VerifySignature", session, Data(data)) if begun.is_ok else begun
+
     # Keys (section 5.18)
 
     def C_GenerateKey(self, session: int, mechanism: Mechanism, template: Template) -> Reply[int]:

@@ -144,7 +144,6 @@ RULES: tuple[Rule, ...] = (
         user="The program goes on with a token that is in somebody's pocket.",
         where=("dev/devslot.c nssSlot_IsTokenPresent", "pk11wrap/pk11slot.c PK11_InitToken"),
         standard="C_GetSessionInfo (section 5.6)",
-        unchecked="Somebody would have to remove the token and put it back while the checker runs.",
     ),
     Rule(
         id="SE10",
@@ -156,7 +155,6 @@ RULES: tuple[Rule, ...] = (
         user="NSS believes in the old token: wrong certificates, wrong login state.",
         where=("dev/devslot.c nssSlot_IsTokenPresent", "pk11wrap/pk11slot.c pk11_IsPresentCertLoad"),
         standard="C_GetSessionInfo (section 5.6)",
-        unchecked="Somebody would have to remove the token and put it back while the checker runs.",
     ),
     Rule(
         id="SE11",

@@ -55,7 +55,6 @@ RULES: tuple[Rule, ...] = (
         user="A token that was pulled out stays in the list, or one that was put in never appears.",
         where=("pk11wrap/pk11slot.c pk11_IsPresentCertLoad", "dev/devslot.c nssSlot_IsTokenPresent"),
         standard="C_GetSlotInfo, CKF_REMOVABLE_DEVICE (section 5.5)",
-        unchecked="Somebody would have to remove the token and put it back while the checker runs.",
     ),
     Rule(
         id="S5",
@@ -69,7 +68,6 @@ RULES: tuple[Rule, ...] = (
         user="Calls on a vanished token fail with errors that no program can explain.",
         where=("dev/devslot.c nssSlot_IsTokenPresent",),
         standard="CKF_REMOVABLE_DEVICE (section 3.3)",
-        unchecked="Somebody would have to remove the token and put it back while the checker runs.",
     ),
     Rule(
         id="S6",
@@ -140,7 +138,6 @@ RULES: tuple[Rule, ...] = (
         user="The new token works under the old one's name, or its PIN is asked for the wrong one.",
         where=("pk11wrap/pk11slot.c PK11_InitToken", "pk11wrap/pk11slot.c pk11_IsPresentCertLoad"),
         standard="C_GetTokenInfo (section 5.5)",
-        unchecked="Somebody would have to remove the token and put it back while the checker runs.",
     ),
     Rule(
         id="S10",

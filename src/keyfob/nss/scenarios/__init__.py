@@ -63,9 +63,11 @@ FILES: tuple[str, ...] = (
     "trust",
     "decrypt",
     "server",
+    "multipurpose",
     "sessions",
     "limits",
     "events",
+    "removal",
 )
 """The files, in the order of their run.
 

@@ -1,4 +1,4 @@
-"""Slot events and the wait that C_Finalize ends; processes that fork; tokens that come and go."""
+"""Slot events and the wait that C_Finalize ends; processes that fork."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ WAITING = 0.3
 """Seconds after which a wait for an event is taken for one."""
 RELEASE = 5.0
 """Seconds within which C_Finalize must end it."""
-NOBODY = "somebody would have to take the token out and put it back"
 
 
 @scenario("events", "Wait for a slot event, and end the wait by C_Finalize as NSS does", rules=("P28", "G1"))
@@ -194,22 +193,3 @@ def _judge_inherited(check: Check, first: Told, inherited: list[Told], calls: di
         f"in a forked child C_GetSlotList answers CKR_OK, so that NSS does not initialise it, and the rest {answer}",
         *(calls[row["number"]] for row in (first, *inherited)),
     )
-
-
-@scenario("events: removal", "A token that is there, asked for again and again", rules=("S4", "SE9", "SE10"))
-def removal(context: Context) -> None:
-    slot = context.slot()
-    if not slot.removable:
-        context.skip("the slot is not removable", "S4", "SE9", "SE10", applicable=False)
-        return
-    with context.step("nssSlot_IsTokenPresent"), context.checking("S4") as check:
-        for _ in range(3):
-            info = context.module.C_GetSlotInfo(slot.id)
-            if check.expect_rv(info, CKR.OK, because="for a removable slot, asked again"):
-                present = bool(info.value.flags & CKF.TOKEN_PRESENT)
-                check.expect(present, "a token that was not touched is gone", info)
-            state = context.module.C_GetSessionInfo(slot.session)
-            check.expect_rv(state, CKR.OK, because="for NSS's first session, while the token is present")
-        if not check.judged:
-            check.not_tested(f"the token stays present when it is asked for; to see it go, {NOBODY}")
-    context.skip(NOBODY, "SE9", "SE10")
