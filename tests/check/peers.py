@@ -22,6 +22,7 @@ LABEL, PIN, SO_PIN = "peers", "24681357", "75318642"
 SOFTOKEN_LABEL = "NSS Certificate DB"
 """What softoken calls the token of its key database."""
 KINDS = ("multipurpose", "signing", "signing-decryption", "key-distribution")
+LIBRARIES = ("usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/nss")
 RACE = "load: threads"
 """The scenario that a module with a race passes now and then."""
 ATTEMPTS = 200
@@ -42,6 +43,7 @@ class Prepared:
     pin: str | None = PIN
     so_pin: str | None = SO_PIN
     parameters: str | None = None
+    write: bool = True
     init: bool = True
 
     def options(self) -> Options:
@@ -51,7 +53,7 @@ class Prepared:
             token_label=self.label,
             pin=self.pin,
             so_pin=self.so_pin,
-            write=True,
+            write=self.write,
             init=self.init,
             limit=20,
         )
@@ -153,7 +155,7 @@ def _softhsm(folder: Path) -> Prepared:
 
 def _softoken(folder: Path) -> Prepared:
     """As an external module. Not erased: softoken has no SO PIN to erase it with."""
-    path = _library("libsoftokn3.so", "libnss3", "usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/nss")
+    path = _library("libsoftokn3.so", "libnss3", *LIBRARIES)
     password = folder / "password"
     password.write_text(PIN + "\n")
     _do(["certutil", "-N", "-d", f"sql:{folder}", "-f", str(password)])
@@ -174,6 +176,16 @@ def _p11_kit(folder: Path) -> Prepared:
     return replace(_softhsm(folder), path=path)
 
 
+def _roots(name: str, package: str, *folders: str) -> Callable[[Path], Prepared]:
+    """Root certificates: what is on them is the system's, and stays as it is."""
+
+    def prepare(folder: Path) -> Prepared:
+        path = _library(name, package, *folders)
+        return Prepared(path, label=None, pin=None, so_pin=None, write=False, init=False)
+
+    return prepare
+
+
 def _keyfob_of(kind: str) -> Peer:
     pins = ("--pin", PIN, "--so-pin", SO_PIN)
     return Peer(f"keyfob-{kind}", f"keyfob, {kind}", "", _keyfob("--kind", kind, *pins))
@@ -189,4 +201,11 @@ OTHERS: tuple[Peer, ...] = (
     Peer("softoken", "NSS's softoken", "libnss3", _softoken, ("P9", "X1")),
     Peer("opensc", "OpenSC, no card", "opensc-pkcs11", _opensc),
     Peer("p11-kit-proxy", "p11-kit-proxy, SoftHSM behind", "p11-kit-modules", _p11_kit, ("P9",)),
+    Peer("nssckbi", "NSS's root certificates", "libnss3", _roots("libnssckbi.so", "libnss3", *LIBRARIES)),
+    Peer(
+        "p11-kit-trust",
+        "p11-kit's trust module",
+        "p11-kit-modules",
+        _roots("p11-kit-trust.so", "p11-kit-modules", "usr/lib/*-linux-gnu/pkcs11"),
+    ),
 )

@@ -44,6 +44,8 @@ FAILS: dict[str, dict[str, str]] = {
     },
     "opensc": {},
     "p11-kit-proxy": SOFTHSM,
+    "nssckbi": {"G3": "C_GetInfo after C_Finalize reads through NULL (lib/ckfw/wrap.c)", "X1": "and crashes"},
+    "p11-kit-trust": {},
 }
 WARNS: dict[str, dict[str, str]] = {
     "softhsm": {**SOFTHSM_WARNS, **ITSELF},
@@ -60,6 +62,13 @@ WARNS: dict[str, dict[str, str]] = {
     },
     "opensc": {"G2": "no module parameters", "P28": "without PC/SC the wait for a card is an error"},
     "p11-kit-proxy": SOFTHSM_WARNS,
+    "nssckbi": {
+        "SE1": "C_GetSessionInfo says slot 0 of a session in slot 1",
+        "SE2": "it counts its sessions below nothing",
+        "SE7": "C_CloseAllSessions closes none",
+        "P39": "a forked child is not told from its parent",
+    },
+    "p11-kit-trust": {"P39": "a forked child is not told from its parent"},
 }
 
 

@@ -107,6 +107,22 @@ def test_calls_of_a_killed_program_are_kept(home: Path, tmp_path: Path) -> None:
     assert names(calls)[-2:] == ["C_GetSlotList", "C_GetSlotList"]
 
 
+def test_threads_and_forked_processes_are_told_apart(home: Path, tmp_path: Path) -> None:
+    """The checker itself is the program: it forks, and races two threads."""
+    names_of = ["load: threads", "events: fork"]
+    subprocess.run([KEYFOB, "init", "traced", "--pin", "trace-pin", "--so-pin", "so-pin-1"], check=True)
+    only = [word for name in names_of for word in ("--only", name)]
+    code, calls, output = traced([str(KEYFOB), "check", str(module_path()), *only], tmp_path)
+    assert code == 0, output
+    assert [call["number"] for call in calls] == list(range(1, len(calls) + 1))
+    # One process a scenario, and the forked one.
+    assert len({call["process"] for call in calls}) == len(names_of) + 1
+    initialized = [call for call in calls if call["function"] == "C_Initialize"]
+    assert len({call["thread"] for call in initialized}) > len(names_of)
+    in_the_child = {call["process"] for call in calls if call["rv_name"] == "CKR_CRYPTOKI_NOT_INITIALIZED"}
+    assert len(in_the_child) == 1
+
+
 def test_no_secret_gets_into_a_trace(home: Path, tmp_path: Path) -> None:
     planted = secrets()
     hidden = {name: value for name, value in planted.items() if name not in SHOWN}

@@ -22,7 +22,7 @@ ENDED_WELL = (Ended.DONE, Ended.SKIPPED)
 LEGEND = (
     '<p class="legend"><span><i style="background:var(--bar-ok)"></i>CKR_OK</span>'
     '<span><i style="background:var(--bar-other)"></i>another answer, often rightly</span>'
-    '<span><i style="background:var(--bar-evidence)"></i>shows a failure</span>'
+    '<span><i style="background:var(--bar-evidence)"></i>shows a failure, or what is warned of</span>'
     '<span><i style="background:var(--bar-lost)"></i>did not return</span>'
     "<span>A bar is a call, in order; its height is the logarithm of its time (1 us to 1 s). Click one to read it."
     "</span></p>"

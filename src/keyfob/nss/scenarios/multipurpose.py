@@ -55,6 +55,9 @@ def multipurpose(context: Context) -> None:
         context.skip(f"it is no multipurpose token: it lacks {', '.join(lacks)}", "K5", "K11", applicable=False)
         return
     session = context.nss().open_ro(slot)
+    if brought_key(context, session, CKK.AES, CKA.ENCRYPT, SECRET).rv == CKR.SESSION_READ_ONLY:
+        context.skip("session objects want a read-write session: see N8", "K5", "K11")
+        return
     with context.checking("K5") as check:
         with context.step("digests"):
             _digests(context, check, slot, session)
@@ -64,8 +67,9 @@ def multipurpose(context: Context) -> None:
             _macs(context, check, slot, session)
         with context.step("random numbers"):
             drawn = [context.module.C_GenerateRandom(session, 32) for _ in range(2)]
-            same = len({reply.value for reply in drawn if reply.is_ok}) != len(drawn)
-            check.expect(not same, "C_GenerateRandom gives the same bytes twice, or none", *drawn)
+            # One that fails is P27's matter.
+            same = all(reply.is_ok for reply in drawn) and drawn[0].value == drawn[1].value
+            check.expect(not same, "C_GenerateRandom gives the same bytes twice", *drawn)
     with context.checking("K11") as check:
         with context.step("keys"):
             _generated(context, check, slot, session)

@@ -298,7 +298,13 @@ def close_all(context: Context) -> None:
         check.expect_rv(module.C_CloseAllSessions(slot.id), CKR.OK, because="with open sessions")
         for session in opened:
             reply = module.C_GetSessionInfo(session)
-            check.expect_rv(reply, *CLOSED, because="for a session after C_CloseAllSessions")
+            if reply.is_ok:
+                check.warn(
+                    "a session goes on after C_CloseAllSessions",
+                    reply,
+                    expects="CKR_SESSION_HANDLE_INVALID.",
+                    user="Nothing in NSS, which calls C_Finalize next; other programs leak sessions and logins.",
+                )
         check.expect_rv(module.C_CloseAllSessions(slot.id), CKR.OK, because="without a session")
         for other in nss.slots:
             if other.id != slot.id and other.present:
