@@ -295,7 +295,17 @@ static CK_RV waits_beyond_the_end(CK_ULONG flags, CK_ULONG *slot, void *reserved
 }
 MUTATION(waits_beyond_the_end, C_WaitForSlotEvent)
 
+/* Validated, it says, and by nobody. */
+static CK_RV claims_validation(CK_ULONG session, CK_ULONG type, CK_ULONG *flags)
+{
+    (void)session, (void)type;
+    *flags = 1;
+    return CKR_OK;
+}
+MUTATION(claims_validation, C_GetSessionValidationFlags)
+
 const Mutant slot_mutants[] = {
+    ROW(claims_validation),
     ROW(slots_shrink),
     ROW(slots_are_renumbered),
     ROW(slot_count_needs_a_buffer),

@@ -12,7 +12,7 @@ from keyfob.nss.driver.structs import text
 from keyfob.nss.driver.values import SLOT_FLAGS, TOKEN_FLAGS, flags_text
 from keyfob.nss.options import LABEL
 from keyfob.nss.scenario import scenario
-from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR, CKS
 
 AGAIN = 5
 """How often lists are asked for again."""
@@ -26,7 +26,7 @@ SLOW_RANDOM = 1.0
     "slots",
     "Slots, tokens, their names and their first sessions",
     rules=(
-        *("S1", "S2", "S3", "S6", "S7", "S8", "S10", "S11", "N2", "N3"),
+        *("S1", "S2", "S3", "S6", "S7", "S8", "S10", "S11", "K6", "N2", "N3"),
         *("P7", "P10", "P17", "P27", "P35", "P36", "P40"),
     ),
 )
@@ -47,6 +47,9 @@ def slots(context: Context) -> None:
     with context.step("random numbers before login"):
         _random(context, module, tokens)
     _friendly(context, tokens)
+    if module.has("C_GetSessionValidationFlags"):
+        with context.step("PK11_GetFIPSStatus"):
+            _validated(context, tokens)
 
 
 def _slot_fact(slot: NssSlot) -> dict[str, Any]:
@@ -262,6 +265,21 @@ def _random(context: Context, module: Module, tokens: list[NssSlot]) -> None:
                     check.expect_rv(module.C_Digest(slot.session, b"abc", 32), CKR.OK, because="before the login")
         if not able:
             slow.not_applicable("CKF_RNG is clear: NSS asks for no random numbers")
+
+
+def _validated(context: Context, tokens: list[NssSlot]) -> None:
+    """Lists from 3.2 on are asked whether the last operation was a validated one (slot:2806); any refusal will do."""
+    with context.checking("K6") as check:
+        for slot in tokens:
+            reply = context.module.C_GetSessionValidationFlags(slot.session, CKS.LAST_VALIDATION_OK)
+            searched, objects = context.nss().search(slot.session, [(CKA.CLASS, CKO.VALIDATION)])
+            if reply.is_ok and reply.value and not objects:
+                check.warn(
+                    f"C_GetSessionValidationFlags gives {reply.value:#x}, and there is no CKO_VALIDATION object",
+                    reply,
+                    searched,
+                    user="A program that asks NSS takes the token for a validated one.",
+                )
 
 
 def _friendly(context: Context, tokens: list[NssSlot]) -> None:
