@@ -236,12 +236,12 @@ def attributes(context: Context) -> None:
     if slot.mechanisms:
         made = context.module.C_CreateObject(session, [*SECRET, (CKA.VALUE, UNKNOWN), (CKA.SENSITIVE, True)])
     if made is not None and made.is_ok:
-        _read(context, slot, session, made.value, SESSION_KEY)
+        _read(context, session, made.value, SESSION_KEY)
     else:
         own = nss.find(slot.session, CERTIFICATES)
         if not own:
             context.give_up("the token takes no session keys from outside, and has no certificate")
-        _read(context, slot, session, own[0], OWN_CERTIFICATE)
+        _read(context, session, own[0], OWN_CERTIFICATE)
     nss.close(slot, session)
 
 
@@ -270,14 +270,14 @@ OWN_CERTIFICATE = Subject(
 )
 
 
-def _read(context: Context, slot: NssSlot, session: int, handle: int, subject: Subject) -> None:
+def _read(context: Context, session: int, handle: int, subject: Subject) -> None:
     nss, module = context.nss(), context.module
     with context.step("known and unknown attributes together"):
         _mixed(context, session, handle, subject)
     with context.step("one number, one flag"), context.checking("O17") as check:
         attribute, value = subject.kind
         name = name_of("CKA", attribute)
-        number = nss.read_number(slot.session, handle, attribute)
+        number = nss.read_number(session, handle, attribute)
         read = module.C_GetAttributeValue(session, handle, [(attribute, 8)])
         check.expect(number == value, f"{name} is not eight bytes with the object's type", read)
         read = module.C_GetAttributeValue(session, handle, [(CKA.TOKEN, 1)])
