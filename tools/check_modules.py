@@ -47,7 +47,8 @@ access has no PIN to set or to change, and certificates never wait for one.
 """
 EMULATED = """\
 softoken is NSS's own token, for which NSS has ways that other modules do not get; here it is loaded like any other. The
-proxy of p11-kit passes on what SoftHSM answers, and adds little of its own.
+proxy of p11-kit passes on what SoftHSM answers, and adds little of its own. NSS's root certificates and p11-kit's trust
+module bring certificates and no keys; they are checked as they are, without `--write`.
 """
 
 

@@ -93,6 +93,17 @@ def test_a_wrong_pin_is_tried_once_and_makes_the_code_2(token: None, tmp_path: P
     assert len(logins) == 1
 
 
+def test_no_wrong_pin_is_tried_where_one_was_before(token: None, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command(f"check {module_path()} --pin 99999999 --only login", 2)  # leaves CKF_USER_PIN_COUNT_LOW behind
+    command(f"check {module_path()} --pin {PIN} --only login --json {report}", 0)
+    document = json.loads(report.read_text())
+    answers = {call["rv_name"] for scenario in document["scenarios"] for call in scenario["calls"]}
+    assert "CKR_PIN_INCORRECT" not in answers
+    (wrong_pin,) = [rule for rule in document["rules"] if rule["id"] == "S15"]
+    assert "CKF_USER_PIN_COUNT_LOW" in json.dumps(wrong_pin)
+
+
 def test_nothing_is_written_without_being_told(token: None, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command(f"key generate work --type ec:p256 --name mine --pin {PIN}", 0)

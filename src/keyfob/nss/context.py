@@ -284,7 +284,8 @@ class Context:
             return None, "a wrong PIN is tried only once (--wrong-pins)"
         low = CKF.USER_PIN_COUNT_LOW | CKF.USER_PIN_FINAL_TRY | CKF.USER_PIN_LOCKED
         token = self.module.C_GetTokenInfo(slot.id).ok()
-        if token.flags & low:
+        # As it was found, too: a right login may have cleared the flag since.
+        if (token.flags | slot.flags) & low:
             return None, "a wrong PIN was tried already, and few tries are left (CKF_USER_PIN_COUNT_LOW or worse)"
         self._send({"t": "wrong pin"})
         wrong = bytearray(self.pin)
