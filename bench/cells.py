@@ -176,7 +176,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Step:
-    """What is done with each cell in turn. `often`: "once", or as often as "starts" or "rounds" says."""
+    """What is done with each cell in turn. Steps that follow each other and are done equally `often` take turns."""
 
     figures: tuple[str, ...]
     take: Callable[[Cell], tuple[float, ...]]
@@ -204,6 +204,6 @@ STEPS = (
     Step(("find-private",), _search(_key_by_id, login=True)),
     Step(("class-first",), lambda cell: cell.first_of_class(login=True)),
     Step(("sign",), Cell.sign),
-    Step(("destroy", "create"), Cell.exchange),
+    Step(("destroy", "create"), Cell.exchange, "changes"),
     Step(("class-whole", "memory-searched"), Cell.read_all, "once"),
 )

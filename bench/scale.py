@@ -15,7 +15,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,8 @@ class Settings:
     starts: int
     rounds: int
 
-    def often(self, step: Step) -> int:
-        return {"once": 1, "starts": self.starts, "rounds": self.rounds}[step.often]
+    def times(self, often: str) -> int:
+        return {"once": 1, "starts": self.starts}.get(often, self.rounds)
 
 
 FULL = Settings((100, 1_000, 10_000, 100_000), budget=90, starts=9, rounds=7)
@@ -81,14 +81,8 @@ def run(modules: Sequence[Module], settings: Settings, say: Callable[[str], None
             cells += _filled(module, place, everybody, settings, results, say)
         for cell in cells:
             stack.callback(cell.close)
-        for often in ("once", "starts", "rounds"):
-            steps = [step for step in STEPS if step.often == often]
-            if often == "once":
-                first, last = steps[:1], steps[1:]
-                _measure(first, cells, 1, results, say)
-            else:
-                _measure(steps, cells, settings.often(steps[0]), results, say)
-        _measure(last, cells, 1, results, say)
+        for often, steps in groupby(STEPS, key=lambda step: step.often):
+            _measure(list(steps), cells, settings.times(often), results, say)
     return results
 
 
