@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.store.sqlite import SqliteStore
 
-LIMIT = 30.0  # seconds to wait for other threads; longer than SQLite waits for another process
+LIMIT = 30.0  # seconds to wait for other threads; longer than a lock is waited for while nobody gets on (patience.py)
 
 # Held while a database is opened or made, when no store has it yet. Forks take it first, and so take turns.
 opening = RLock()
