@@ -20,11 +20,12 @@ A figure in **bold** has a defect in it.
 
 
 def document(results: dict[str, Any]) -> str:
-    """The page of a run's results."""
+    """The page of a run's results; "remark" is added by hand, where a run was put together from several."""
     modules = results["modules"]
     lines = [
         HEAD,
         _circumstances(results),
+        *(["", results["remark"]] if "remark" in results else []),
         "",
         f"| | {' | '.join(each['title'] for each in modules.values())} |",
         f"|---|{'---|' * len(modules)}",
