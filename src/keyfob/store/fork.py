@@ -20,21 +20,21 @@ from keyfob.store import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from keyfob.store.sqlite import SqliteStore
+    from keyfob.store.sealed import SealedStore
 
 LIMIT = 30.0  # seconds to wait for other threads; longer than a lock is waited for while nobody gets on (patience.py)
 
 # Held while a database is opened or made, when no store has it yet. Forks take it first, and so take turns.
 opening = RLock()
-_stores: set[ref[SqliteStore]] = set()
+_stores: set[ref[SealedStore]] = set()
 
 
-def remember(store: SqliteStore) -> None:
+def remember(store: SealedStore) -> None:
     """See to this store at a fork, as long as it exists."""
     _stores.add(ref(store, _stores.discard))
 
 
-def _remembered() -> list[SqliteStore]:
+def _remembered() -> list[SealedStore]:
     return [store for reference in list(_stores) if (store := reference()) is not None]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keyfob.store.protocol import Database
     from keyfob.store.record import Attributes
 
-STAND_IN = "stand-in"  # see vault.py
+STAND_IN = "stand-in"  # see ledger.py
 
 
 class MemoryStore:

@@ -11,7 +11,7 @@ import time
 
 from keyfob.aside import ASIDE
 from keyfob.store.postgres.database import PAUSE, LostConnectionError, PostgresDatabase
-from keyfob.store.sqlite import SqliteStore
+from keyfob.store.sealed import SealedStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LONGEST_PAUSE = 1.0  # seconds
 AGAIN_AFTER = 5.0  # seconds without patience, once it was in vain
 
 
-class PostgresStore(SqliteStore):
+class PostgresStore(SealedStore):
     """See the Store protocol. Made by server.py."""
 
     __slots__ = ("_gave_up", "_remote")
@@ -36,7 +36,7 @@ class PostgresStore(SqliteStore):
 
     @property
     def unlocked(self) -> bool:
-        return bool(self.patiently(lambda: SqliteStore.unlocked.fget(self)))  # type: ignore[attr-defined]
+        return bool(self.patiently(lambda: SealedStore.unlocked.fget(self)))  # type: ignore[attr-defined]
 
     def info(self) -> TokenInfo:
         found: TokenInfo = self.patiently(super().info)
@@ -61,7 +61,7 @@ class PostgresStore(SqliteStore):
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    method = getattr(SqliteStore, name)
+    method = getattr(SealedStore, name)
 
     def call(self: PostgresStore, *values: Any, **named: Any) -> Any:
         return self.patiently(lambda: method(self, *values, **named))

@@ -1,0 +1,253 @@
+"""Who gets at a token: attempts at PINs, the key file, and the stand-in for the SO.
+
+Argon2id runs outside of the store's lock and of every transaction, so that other threads and processes go on meanwhile;
+what was true before it is checked again after it.
+
+An attempt at a PIN is counted, and settled, in the one transaction that comes before its answer: who kills the process
+before that has learnt nothing, who kills it afterwards gets no guess back, and no attempt is ever half counted. Of many
+at the same moment each asks in its transaction whether the PIN is locked by now.
+"""
+
+from __future__ import annotations
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import meta, pepper, permissions
+from keyfob.store.counters import ROLES
+from keyfob.store.integrity import META_CHECKSUM
+from keyfob.store.ledger import STAND_IN, Ledger
+from keyfob.store.meta import WRAPPING_OF, Meta
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import RLock
+    from collections.abc import Callable
+
+    from keyfob.config import Config
+    from keyfob.store.hardening import Hardening
+    from keyfob.store.pepper import Pepper
+    from keyfob.store.protocol import Database
+    from keyfob.store.seal import Keys
+
+
+class Attempt:
+    """At a PIN, looked at and not answered: `keys` are None where it was wrong.
+
+    `durable`: it must outlast a power failure. One that is right and finds nothing to set back need not: each durable
+    commit waits for the disk, and hundreds of programs may start at once.
+    """
+
+    __slots__ = ("durable", "keys", "role", "wrapping")
+
+    def __init__(self, role: str, wrapping: bytes, keys: Keys | None, *, durable: bool) -> None:
+        self.role = role
+        self.wrapping = wrapping
+        self.keys = keys
+        self.durable = durable or keys is None
+
+
+class Opening(Ledger):
+    """A ledger with its ways in."""
+
+    __slots__ = ("_peppers", "_turns")
+
+    def __init__(
+        self,
+        database: Database,
+        lock: RLock,
+        log: Callable[[str], None],
+        forget_objects: Callable[[], None],
+        witness: str | None = None,
+    ) -> None:
+        super().__init__(database, lock, log, forget_objects, witness)
+        self._turns = witness  # the folder where turns are taken
+        self._peppers = pepper.Peppers(None, self.tell)
+
+    def configure(self, config: Config) -> None:
+        """Where peppers are, where that says anything."""
+        self._peppers = pepper.Peppers(config, self.tell)
+
+    def _stand_in(self) -> bool:
+        """Log in whoever is to set the first user PIN without the SO PIN, if that may be (P6); no attempt at a PIN."""
+        with self.lock:
+            self._database.refresh()
+            key = self.facts().first_pin_key
+            if key:
+                self.forget_keys()
+                self.role, self._stands_in_until = STAND_IN, key
+            return bool(key)
+
+    def verify(self, role: str, pin: bytes) -> None:
+        """Check the PIN; only the counters change."""
+        attempt = self._look_at(role, pin)
+        with self.lock:
+            self._answer(attempt).wipe()
+
+    def hardening(self, role: str) -> Hardening | None:
+        """As the wrapping of this role's PIN says, within the lock."""
+        from keyfob.store import seal
+
+        wrapping = self.facts().value(WRAPPING_OF[role])
+        return seal.hardening_of(wrapping) if wrapping else None
+
+    def pin_generation(self, role: str) -> bytes:
+        """Another one whenever the PIN of this role was set, within the lock."""
+        return META_CHECKSUM(self.facts().value(WRAPPING_OF[role]))
+
+    def pin_mark(self, role: str, pin: bytes) -> bytes:
+        """By what a wrong PIN is known again while the PIN of this role is what it is; takes as long as a login."""
+        from keyfob.store import seal
+        from keyfob.store.turns import Turn
+
+        with self.lock:
+            self._database.refresh()
+            wrapping = wrapping_of(self.facts(), role)
+        used = self._pepper(seal.pepper_identity(wrapping))
+        with Turn(self._turns):
+            return seal.pin_mark(wrapping, pin, used)
+
+    def unlock_with_key_file(self) -> None:
+        """Open a token without PIN."""
+        from keyfob.store import key_file, seal
+
+        with self.lock:
+            self._database.refresh()
+            facts = self.facts()
+            wrapping = facts.value(WRAPPING_OF["file"])
+            if not wrapping:
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this token is opened by a PIN")
+            path = key_file.resolve(facts.text("key_file"), self._database.path)
+            permissions.tighten(path, self.tell)
+            master = seal.unwrap_with_key(wrapping, "file", key_file.read(path))
+            if master is None:
+                raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not the key of this token")
+            keys = seal.Keys(master)
+            unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
+            behind = unguarded or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
+            behind = behind or not facts.has_roster or self._database.row("SELECT 1 FROM removed LIMIT 1") is not None
+            behind = self._catch_up(facts) or behind
+            if self._database.read_only or not behind:
+                self._check_total(self._facts_for(keys))
+            else:
+                with self._database.writing():
+                    facts = self._facts_for(keys)
+                    self._check_total(facts)
+                    self._catch_up(facts)
+                    meta.write_counters(self._database, facts.counters)
+                    self._adopt(keys, facts)
+                self._note(facts)
+            self._keep("file", keys)
+
+    def _drop_key_file(self, keys: Keys) -> None:
+        """Best effort: what no longer opens the token goes."""
+        from keyfob.store import key_file
+
+        try:
+            key_file.drop(self._database, self._facts_for(keys), keys, self.tell)
+        except OSError as problem:
+            self.tell(f"the key file, which opens nothing any more, cannot be deleted: {problem.strerror}")
+        except PKCS11Error as problem:
+            self.tell(f"the key file, which opens nothing any more, is not deleted: {problem.reason}")
+        finally:
+            self.forget_facts()
+
+    # One attempt at a PIN: looked at, then counted and answered
+
+    def _look_at(self, role: str, pin: bytes) -> Attempt:
+        """The slow part, without any lock. CKR_PIN_LOCKED without looking."""
+        from keyfob.store import seal
+        from keyfob.store.turns import Turn
+
+        if role not in ROLES:
+            raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
+        with self.lock:
+            self._database.refresh()
+            facts = self.facts()
+            self.forget_facts()  # what the witness knows better is not for others
+            wrapping = wrapping_of(facts, role)
+            durable = self._catch_up(facts) or facts.counters.failed[role] > 0 or self._is_news(facts)
+            self._refuse_if_locked(facts, role)
+        try:
+            used = self._pepper(seal.pepper_identity(wrapping))
+            with Turn(self._turns):
+                master = seal.unwrap(wrapping, role, pin, used)
+        except ValueError as problem:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {WRAPPING_OF[role]}: {problem}") from None
+        return Attempt(role, wrapping, None if master is None else seal.Keys(master), durable=durable)
+
+    def _pepper(self, identity: bytes) -> Pepper | None:
+        """The pepper that a PIN was made with, or shall be; CKR_DEVICE_ERROR when it is not where it should be."""
+        if not identity:
+            return None
+        with self.lock:
+            facts = self.facts()
+            label, settings = facts.readable_label, facts.readable_settings
+        return self._peppers.known(identity, label, settings)
+
+    def _answer(self, attempt: Attempt) -> Keys:
+        """Within the lock, and after the attempt is counted: the keys, or CKR_PIN_INCORRECT."""
+        keys = attempt.keys
+        try:
+            if self._database.read_only:
+                self._count_here(attempt)
+            else:
+                self._count(attempt)
+        finally:
+            self.forget_facts()
+        if keys is None:
+            raise PKCS11Error(CKR.PIN_INCORRECT, f"the {attempt.role} PIN is wrong")
+        if not self._database.read_only:
+            self._drop_key_file(keys)
+        return keys
+
+    def _count(self, attempt: Attempt) -> None:
+        """At a user's login there is also a MAC for what was written without one."""
+        role, keys = attempt.role, attempt.keys
+        with self._database.writing(durable=attempt.durable):
+            facts = Meta.load(self._database)
+            self._catch_up(facts)
+            self._refuse_if_locked(facts, role)
+            facts.counters.tries += 1
+            if keys is None:
+                facts.counters.fail(role)
+                meta.write_counters(self._database, facts.counters)
+            else:
+                self._authenticate(facts, attempt, keys)
+                facts.counters.succeed(role)
+                meta.write_counters(self._database, facts.counters)
+                self._check_total(facts)
+                if role == "user":
+                    self._adopt(keys, facts)
+        if attempt.durable:
+            self._note(facts)
+
+    def _count_here(self, attempt: Attempt) -> None:
+        """On a read-only store guesses are counted by process; whoever can copy the file guesses elsewhere anyway."""
+        role, keys = attempt.role, attempt.keys
+        facts = Meta.load(self._database)
+        self._refuse_if_locked(facts, role)
+        if keys is None:
+            self._failed_here[role] += 1
+            return
+        self._authenticate(facts, attempt, keys)
+        self._failed_here[role] = 0
+        self._check_total(facts)
+
+    def _authenticate(self, facts: Meta, attempt: Attempt, keys: Keys) -> None:
+        """By the keys that were right a moment ago."""
+        facts.authenticate(keys)
+        self._tell_problems(facts)
+        if wrapping_of(facts, attempt.role) != attempt.wrapping:
+            raise PKCS11Error(CKR.PIN_INCORRECT, f"the {attempt.role} PIN was changed at this moment")
+
+    def _refuse_if_locked(self, facts: Meta, role: str) -> None:
+        facts.counters.refuse_if_locked(role, facts.max_failures, self._failed_here[role])
+
+
+def wrapping_of(facts: Meta, role: str) -> bytes:
+    wrapping = facts.value(WRAPPING_OF[role])
+    if not wrapping:
+        if role == "user":
+            raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token has no user PIN")
+        raise PKCS11Error(CKR.PIN_INCORRECT, "the token has no SO PIN; its user can set one")
+    return wrapping
