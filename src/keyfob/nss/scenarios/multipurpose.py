@@ -210,8 +210,10 @@ def _generated(context: Context, check: Check, slot: NssSlot, session: int) -> N
     for reply in made:
         module.C_EncryptInit(session, Mechanism(CKM.AES_CBC, IV), reply.value).ok()
         encrypted = module.C_Encrypt(session, TEXT[:64], 64)
+        if not check.expect(isinstance(encrypted.ok(), bytes), "C_Encrypt says a length that cannot be", encrypted):
+            return
         module.C_DecryptInit(session, Mechanism(CKM.AES_CBC, IV), reply.value).ok()
-        back = module.C_Decrypt(session, encrypted.ok(), 64)
+        back = module.C_Decrypt(session, encrypted.value, 64)
         _expect_value(check, back, TEXT[:64], "an AES key that the token made, decrypting what it encrypted,")
         secrets.append(encrypted.value)
         module.C_DestroyObject(session, reply.value)
