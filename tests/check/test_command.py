@@ -104,6 +104,7 @@ def test_no_wrong_pin_is_tried_where_one_was_before(token: None, tmp_path: Path)
     assert "CKF_USER_PIN_COUNT_LOW" in json.dumps(wrong_pin)
 
 
+@pytest.mark.long
 def test_nothing_is_written_without_being_told(token: None, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command(f"key generate work --type ec:p256 --name mine --pin {PIN}", 0)

@@ -83,12 +83,8 @@ def found(report: Report, verdict: Verdict) -> dict[str, str]:
     return {name: result.reason for name, result in report.results().items() if result.verdict == verdict}
 
 
-def marked(peer: Peer) -> object:
-    """One token of keyfob in the quick suite, the others among the slow ones."""
-    return pytest.param(peer, id=peer.name, marks=[] if peer is KEYFOB[0] else [pytest.mark.interop])
-
-
-@pytest.mark.parametrize("peer", [marked(peer) for peer in KEYFOB])
+@pytest.mark.interop
+@pytest.mark.parametrize("peer", KEYFOB, ids=[peer.name for peer in KEYFOB])
 def test_keyfob_breaks_no_rule_and_warns_of_nothing(peer: Peer, tmp_path: Path) -> None:
     report = checked(peer, tmp_path)
     assert found(report, Verdict.FAIL) == {}

@@ -78,6 +78,7 @@ def test_a_crash_at_the_end_of_the_process_is_a_finding(build: Build) -> None:
     assert report.results()["G7"].verdict == Verdict.PASS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "rule", "saw"),
     [

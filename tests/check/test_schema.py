@@ -72,6 +72,7 @@ def written(report: Any) -> Any:
     return json.loads(as_json.text(report))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["NOTHING", "CRASH", "HANG_AT_ONCE", "OVERRUN", "PRINT", "NO_POINTER"])
 def test_reports_of_modules_with_faults_are_what_the_schema_says(build: Build, fault: str) -> None:
     chosen, wanted = select_scenarios(scenarios(), ("load", "slots", "login"), ())
@@ -79,6 +80,7 @@ def test_reports_of_modules_with_faults_are_what_the_schema_says(build: Build, f
     assert list(problems(written(report), SCHEMA)) == []
 
 
+@pytest.mark.long
 def test_a_report_of_a_whole_token_is_what_the_schema_says(tmp_path: Path) -> None:
     prepared = KEYFOB[0].prepare(tmp_path)
     with environment(**prepared.variables):

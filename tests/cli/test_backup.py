@@ -289,6 +289,7 @@ def test_a_damaged_token_is_backed_up_on_request_only(run: Run) -> None:
     assert "1 object" in run(f"restore one.backup {PHRASE} --dry-run --label x").output
 
 
+@pytest.mark.long
 def test_a_restore_that_is_killed_leaves_no_half_token(run: Run) -> None:
     run("init work --pin 1234 --so-pin 12345678")
     insert(*({CKA.CLASS: ulong(CKO.DATA), CKA.LABEL: b"%d" % i, CKA.VALUE: os.urandom(400)} for i in range(3000)))

@@ -17,6 +17,8 @@ from experiments.outcome import Outcome
 from experiments.subjects import SO_PIN, Subject, compiled, prepare
 
 QUICK, LONG = 4, 20
+pytestmark = pytest.mark.long
+
 DEFECTS = {
     "late": ["kill-create"],
     "half": ["kill-pair"],

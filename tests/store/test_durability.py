@@ -11,6 +11,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore
@@ -136,6 +138,7 @@ class Expectation:
             assert store.get(number) == certificate(i)
 
 
+@pytest.mark.long
 def test_nothing_acknowledged_is_lost_and_nothing_half_done_remains(path: Path) -> None:
     make(path).close()
     chance = random.Random(2)
