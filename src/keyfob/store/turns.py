@@ -83,7 +83,10 @@ def _take_one(descriptor: int) -> bool:
 def _in_child() -> None:
     """What other threads of the parent have is not kept for them here."""
     while _open:
-        os.close(_open.pop())
+        try:
+            os.close(_open.pop())
+        except OSError:  # one that is gone keeps none of the others
+            continue
 
 
 os.register_at_fork(after_in_child=_in_child)
