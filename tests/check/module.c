@@ -45,7 +45,7 @@ static void misbehave(void) {
     if (BREAK == SPIN) pthread_create(&thread, 0, spin, 0);
     if (BREAK == CLOSE_FILES) for (int i = 3; i < 1024; i++) close(i);
     if (BREAK == CHILD && fork() == 0) for (;;) pause();
-    if (BREAK == FLOOD) for (int i = 0; i < 1 << 20; i++) puts("a line of output that nobody asked for");
+    if (BREAK == FLOOD) for (int i = 0; i < 1 << 25; i++) puts("a line of output that nobody asked for");
 }
 
 static UL initialize(void *arguments) {

@@ -257,10 +257,16 @@ def test_wrong_pins_on_a_read_only_store_are_counted_in_the_process(path: Path) 
     store.close()
 
 
+# Everything that it may need is imported before another user may be unable to read the sources.
 READER = """
-import os, pathlib, sys
+import importlib, os, pathlib, pkgutil, sys
+import keyfob.spec.names
+import keyfob.store
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import SqliteStore, create, seal, turns
+from keyfob.store import SqliteStore
+for each in pkgutil.iter_modules(keyfob.store.__path__):
+    if not each.ispkg:
+        importlib.import_module(f"keyfob.store.{each.name}")
 if os.getuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
