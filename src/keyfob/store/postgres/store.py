@@ -74,7 +74,6 @@ def _patient(name: str) -> Callable[..., Any]:
 for _name in (
     "accept",
     "change_counter",
-    "copy_to",
     "delete",
     "exists",
     "find",
