@@ -26,34 +26,7 @@ HANGS = 60
 """Seconds after which the tests of a rule are taken to hang in a mutant, which is a way to fail."""
 PASSED, SOME_FAILED, NOTHING_RUN = 0, 1, 5
 RULES = {rule.id for rule in ALL}  # the mutants' table has the checker's own X1 to X5 as well
-# Broken in a way that the rule's own tests do not look at: known, and to be mended there.
-OPERATIONS = "the rule's tests look at what the token offers; what comes out is seen in tests/mechanisms, not through C"
-REMOVAL = "the rule's tests take the token out by its folder; the mutant breaks what the checker's --eject does"
-UNSEEN = {
-    ("identifiers_are_unique", "P23"): "the rule's tests search by labels, of which each object has its own",
-    ("encrypts_wrongly_in_parts", "K5"): OPERATIONS,
-    ("listed_gcm_fails", "K5"): OPERATIONS,
-    ("random_is_constant", "K5"): OPERATIONS,
-    ("one_key_for_all", "K11"): OPERATIONS,
-    ("every_signature_is_right", "K11"): OPERATIONS,
-    ("newer_verification_fails", "K11"): OPERATIONS,
-    ("recovers_nothing", "K11"): OPERATIONS,
-    ("token_vanishes", "S5"): REMOVAL,
-    ("sessions_outlive_the_token", "SE9"): REMOVAL,
-    ("old_sessions_come_back", "SE10"): REMOVAL,
-    ("dead_after_insertion", "S9"): REMOVAL,
-    ("login_outlives_the_token", "S9"): REMOVAL,
-}
-PAIRS = [
-    pytest.param(
-        name,
-        rule,
-        id=f"{name}-{rule}",
-        marks=[pytest.mark.xfail(strict=True, reason=UNSEEN[name, rule])] if (name, rule) in UNSEEN else [],
-    )
-    for name, mutant in MUTANTS.items()
-    for rule in sorted(mutant.must & RULES)
-]
+PAIRS = [(name, rule) for name, mutant in MUTANTS.items() for rule in sorted(mutant.must & RULES)]
 # Tests that look at the library's file or at its lists of functions, which are the shim's own.
 OF_THE_LIBRARY = (
     "tests/functional/test_general.py",

@@ -13,6 +13,14 @@ from tests.conftest import PIN, Fob
 from tests.robustness.hosts import compile_host
 
 Programs = Callable[[str], Path]
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests here keep a whole machine busy, and measure their patience with it: no other test runs beside."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("long"):
+            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")

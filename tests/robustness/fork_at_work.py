@@ -21,6 +21,7 @@ from tests.client import Client, ffi
 
 DIGEST = bytes(32)
 LIMIT = 20
+BURST, PAUSE = 20, 0.002  # calls, seconds: see fork.c
 
 
 class Host:
@@ -58,6 +59,8 @@ class Host:
             while not self.finished:
                 self.sign(session)
                 self.signatures += 1
+                if self.signatures % BURST == 0:
+                    time.sleep(PAUSE)
         except BaseException as problem:
             self.problems.append(f"a thread that signs: {problem}")
 
@@ -68,6 +71,8 @@ class Host:
                 number += 1
                 self.write(session, f"parent {number}")
                 self.written.append(f"parent {number}")
+                if number % BURST == 0:
+                    time.sleep(PAUSE)
         except BaseException as problem:
             self.problems.append(f"the thread that writes: {problem}")
 

@@ -17,6 +17,7 @@ from tests.client import P256, Client, RvError, Template, ffi
 
 DIGEST = bytes(range(32))
 KEPT = 5  # of so many pairs all but one are destroyed again
+PAUSE = 0.002  # seconds after each pair, for the others of a busy machine: see fork.c
 
 
 def main(module: str, pin: str, name: str) -> None:
@@ -26,7 +27,7 @@ def main(module: str, pin: str, name: str) -> None:
     client.login(session, pin.encode())
     print("ready", flush=True)
     for number in itertools.count():
-        if select.select([sys.stdin], [], [], 0)[0]:
+        if select.select([sys.stdin], [], [], PAUSE)[0]:
             break
         try:
             work(client, session, f"{name}-{number}", keep=number % KEPT == 0)

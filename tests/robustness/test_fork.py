@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("forks", [20, pytest.param(150, marks=pytest.mark.long)])
 def test_children_of_a_c_host_with_two_signing_threads_work(programs: Programs, key: Path, forks: int) -> None:
     """Children of a fork initialise anew and sign while the parent goes on; no lock, number or nonce is shared."""
-    done = run(programs("fork"), PIN.decode(), str(forks), timeout=30 * forks)
+    done = run(programs("fork"), PIN.decode(), str(forks), timeout=60 + 4 * forks)
     lines = done.stdout.splitlines()
     assert done.stderr == ""
     assert [line for line in lines if line.startswith(("failed", "stopped"))] == []

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
-from tests.client import READ_ONLY, RSA_2048, Client, RvError, Template, ffi
+from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
+from tests.client import READ_ONLY, RSA_2048, Client, RvError, Template
 from tests.conftest import PIN
 from tests.rules import nss_templates as templates
 from tests.rules.nss_calls import Nss, Slot, start
@@ -165,7 +165,7 @@ def test_what_is_destroyed_is_gone_for_every_session_and_for_good(nss: Nss) -> N
     assert slot.find([(CKA.CLASS, CKO.PRIVATE_KEY)]) == []
 
 
-@pytest.mark.rule("O20", "P34")
+@pytest.mark.rule("O20", "P23", "P34")
 def test_identical_objects_are_no_trouble(nss: Nss) -> None:
     """Keeps identical keys and public keys side by side; a search for one hit gives one of them, and each works."""
     slot = nss.slot
@@ -179,62 +179,6 @@ def test_identical_objects_are_no_trouble(nss: Nss) -> None:
         rsa_key().public_key().verify(signature, b"text", padding.PKCS1v15(), hashes.SHA256())
     assert slot.destroy(keys[0]) == CKR.OK
     assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY), 1) == keys[1:]
-
-
-@pytest.mark.rule("N4", "N2", "N3", "K5", "K11")
-def test_a_token_that_was_made_the_default(nss: Nss) -> None:
-    """Does for others, in a read-only session and without a login, what "modutil -default" gives it to do."""
-    slot, client = nss.slot, nss.client
-    with slot.ro() as session:
-        for mechanism, algorithm in (
-            (CKM.MD5, hashes.MD5()),
-            (CKM.SHA_1, hashes.SHA1()),
-            (CKM.SHA224, hashes.SHA224()),
-            (CKM.SHA256, hashes.SHA256()),
-            (CKM.SHA384, hashes.SHA384()),
-            (CKM.SHA512, hashes.SHA512()),
-        ):
-            hashing = hashes.Hash(algorithm)
-            hashing.update(b"some text")
-            client.ok("C_DigestInit", session, client.mechanism(mechanism))
-            client.ok("C_DigestUpdate", session, b"some ", 5)
-            client.ok("C_DigestUpdate", session, b"text", 4)
-            assert client.output("C_DigestFinal", session) == hashing.finalize()
-        held = ffi.new("char[32]")
-        client.ok("C_SeedRandom", session, held, 32)
-        client.ok("C_GenerateRandom", session, held, 32)
-        assert any(held)
-        key = client.generate(session, client.mechanism(CKM.AES_KEY_GEN), [(CKA.VALUE_LEN, 16), (CKA.ENCRYPT, True)])
-        client.ok("C_EncryptInit", session, client.mechanism(CKM.AES_CBC, bytes(16)), key)
-        secret = client.output("C_Encrypt", session, bytes(32), 32)
-        client.ok("C_DecryptInit", session, client.mechanism(CKM.AES_CBC, bytes(16)), key)
-        assert client.output("C_Decrypt", session, secret, 32) == bytes(32)
-        mac = client.create(session, templates.session_key(CKK.GENERIC_SECRET, CKA.SIGN, SECRET))
-        signature = client.sign(session, mac, client.mechanism(CKM.SHA256_HMAC), b"text")
-        assert client.verify(session, mac, client.mechanism(CKM.SHA256_HMAC), b"text", signature) == CKR.OK
-        public, private = client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, templates.ec_pair()[0][:1], [])
-        signature = client.sign(session, private, client.mechanism(CKM.ECDSA_SHA256), b"text")
-        assert client.verify(session, public, client.mechanism(CKM.ECDSA_SHA256), b"text", signature) == CKR.OK
-    assert not slot.is_logged_in()
-
-
-@pytest.mark.rule("N4", "S16", "S17")
-def test_everything_that_is_listed_can_be_a_default(nss: Nss) -> None:
-    """Starts every digest that it lists, and makes every session key whose generation it lists, without a login."""
-    slot, client = nss.slot, nss.client
-    generated = 0
-    with slot.ro() as session:
-        for mechanism in slot.mechanisms:
-            flags = slot.mechanism_flags(mechanism)
-            if flags & CKF.DIGEST:
-                client.ok("C_DigestInit", session, client.mechanism(mechanism))
-                assert client.output("C_Digest", session, b"", 0)
-            if flags & CKF.GENERATE and mechanism != CKM.PKCS5_PBKD2:  # which needs its parameter
-                sizes: Template = [(CKA.VALUE_LEN, 64 if mechanism == CKM.AES_XTS_KEY_GEN else 32)]
-                fixed = mechanism in (CKM.DES2_KEY_GEN, CKM.DES3_KEY_GEN, CKM.CHACHA20_KEY_GEN)
-                assert client.generate(session, client.mechanism(mechanism), [] if fixed else sizes)
-                generated += 1
-    assert generated >= 4
 
 
 @pytest.mark.rule("P10", "P37")

@@ -120,13 +120,18 @@ def test_calls_on_an_empty_slot_say_that_no_token_is_there(stick: Stick, name: s
 
 
 @pytest.mark.rule("SE9", "SE10")
-def test_sessions_of_a_removed_token_are_dead_for_ever(stick: Stick) -> None:
+@pytest.mark.parametrize("asked", [True, False], ids=["slot asked", "slot not asked"])
+def test_sessions_of_a_removed_token_are_dead_for_ever(stick: Stick, asked: bool) -> None:
     """Every session of a removed token answers CKR_SESSION_HANDLE_INVALID from then on, also when the token is back."""
     sessions = [stick.logged_in(), stick.client.open(SLOT, READ_ONLY)]
     stick.pull()
+    if asked:
+        assert stick.flags() == CKF.REMOVABLE_DEVICE
     for session in sessions:
         assert stick.info(session) == CKR.SESSION_HANDLE_INVALID
     stick.put_back()
+    if asked:
+        assert stick.flags() == CKF.REMOVABLE_DEVICE | CKF.TOKEN_PRESENT
     for session in sessions:
         assert stick.info(session) == CKR.SESSION_HANDLE_INVALID
         assert stick.client.call("C_CloseSession", session) == CKR.SESSION_HANDLE_INVALID
@@ -199,6 +204,25 @@ def test_a_removal_in_the_middle_of_a_call_is_told(stick: Stick, monkeypatch: py
     rv = stick.client.call("C_CreateObject", session, array, count, ffi.new("CK_ULONG *"))
     assert rv == CKR.DEVICE_REMOVED
     assert stick.info(session) == CKR.SESSION_HANDLE_INVALID
+
+
+@pytest.mark.rule("S9", "SE9")
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_token_that_came_back_serves_whoever_logs_in_again(stick: Stick, times: int) -> None:
+    """After each insertion the token tells its flags, opens sessions, has forgotten its login and takes a new one."""
+    some_key(stick.client, stick.logged_in())
+    for _ in range(times):
+        stick.pull()
+        assert stick.flags() == CKF.REMOVABLE_DEVICE
+        stick.put_back()
+        assert stick.flags() == CKF.REMOVABLE_DEVICE | CKF.TOKEN_PRESENT
+        expected = CKF.TOKEN_INITIALIZED | CKF.LOGIN_REQUIRED | CKF.USER_PIN_INITIALIZED
+        assert stick.client.token_info(SLOT).flags & expected == expected
+        session = stick.client.open(SLOT)
+        assert stick.client.state(session) == CKS.RW_PUBLIC_SESSION
+        stick.client.login(session, PIN)
+        [key] = stick.client.find(session, [(CKA.CLASS, CKO.PRIVATE_KEY)])
+        assert len(stick.client.sign(session, key, stick.client.mechanism(CKM.ECDSA), bytes(32))) == 64
 
 
 @pytest.mark.rule("S9", "SE10")

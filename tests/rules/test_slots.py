@@ -95,6 +95,21 @@ def test_no_token_vanishes_from_a_permanent_slot(home: Path, nss: Nss) -> None:
     assert nss.slot.slot_flags & CKF.REMOVABLE_DEVICE == before & CKF.REMOVABLE_DEVICE
 
 
+@pytest.mark.rule("S5")
+def test_a_permanent_slot_says_that_its_token_is_there_however_often_it_is_asked(nss: Nss) -> None:
+    """Keeps CKF_TOKEN_PRESENT through sessions, logins and searches, in each of the calls that NSS makes meanwhile."""
+    slot = nss.slot
+    for _ in range(10):
+        slot.login(PIN)
+        assert slot.find([]) != []
+        for _ in range(5):
+            slot.slot_info()
+            assert slot.slot_flags & CKF.TOKEN_PRESENT
+        slot.logout()
+        nss.update_slot_list()
+    assert slot.slot_flags & CKF.TOKEN_PRESENT
+
+
 # Information
 
 
