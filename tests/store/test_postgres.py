@@ -295,7 +295,7 @@ def test_a_commit_without_an_answer_happened_once_or_is_done_again(
     """The connection is lost in COMMIT, after or before the server did it; the caller notices neither."""
     import psycopg
 
-    from keyfob.store.postgres.database import Connection
+    from keyfob.store.postgres.connection import Connection
 
     execute = Connection.execute
     losses: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The one place that talks to SQLite: opening, transactions, and errors as PKCS11Error.
+"""The one place that talks to SQLite: one connection to one token's file, its statements and transactions.
 
 Through apsw, which carries its own SQLite into whatever host loads us. A connection is used by the process that opened
 it and by nobody else: what a fork does to it is in fork.py.
@@ -14,7 +14,7 @@ import apsw
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
-from keyfob.store.patience import Patience
+from keyfob.store.connecting import FULL, answer, configure, connect_immutable, recognise, size
 from keyfob.store.watch import FileStatus, SharedHeader, Unknown
 
 TYPE_CHECKING = False
@@ -29,35 +29,10 @@ FEW = 300  # rows; above what a part of a search asks for
 MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
 
-# (kind of SQLite's error, what a caller of PKCS #11 is told), the first that fits.
-ANSWERS: tuple[tuple[type[Exception], int], ...] = (
-    (apsw.FullError, CKR.DEVICE_MEMORY),
-    (apsw.ReadOnlyError, CKR.TOKEN_WRITE_PROTECTED),
-    (apsw.NoMemError, CKR.HOST_MEMORY),
-    (apsw.BusyError, CKR.FUNCTION_FAILED),
-    (apsw.Error, CKR.DEVICE_ERROR),
-)
-# An I/O error that means a full disk: SQLite reserves the WAL index in advance.
-FULL = apsw.SQLITE_IOERR_SHMSIZE
-
 # Connections that were at work at a fork: kept for ever in the child, because dropping one would close it, and the
 # files (device, inode) that the child cannot use, because SQLite takes the locks of the parent for its own.
 _inherited: list[apsw.Connection] = []
 _unusable: set[tuple[int, int]] = set()
-
-
-def answer(problem: Exception, path: str) -> PKCS11Error:
-    """What to say for an error of SQLite's. Its texts name tables and files, never values."""
-    name = os.path.basename(path)
-    if isinstance(problem, (UnicodeDecodeError, OverflowError)):  # damage turned a BLOB into TEXT
-        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: damaged: a value has the wrong type")
-    extended = getattr(problem, "extendedresult", None)
-    if extended == FULL:
-        return PKCS11Error(CKR.DEVICE_MEMORY, f"{name}: no space left on the device")
-    if extended == apsw.SQLITE_READONLY_DBMOVED:
-        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
-    rv = next((rv for kind, rv in ANSWERS if isinstance(problem, kind)), CKR.DEVICE_ERROR)
-    return PKCS11Error(rv, f"{name}: {problem}")
 
 
 class SqliteDatabase:
@@ -133,8 +108,8 @@ class SqliteDatabase:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         connection = apsw.Connection(path, flags=flags)
         try:
-            patience = _configure(connection)
-            _recognise(connection, path)
+            patience = configure(connection)
+            recognise(connection, path)
             refuses_writing = connection.readonly("main")
             if not refuses_writing:
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -159,12 +134,12 @@ class SqliteDatabase:
         if not os.access(path, os.R_OK):  # asked without opening it: see watch.py on closing descriptors
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
         wal = path + "-wal"
-        if _size(wal) > WAL_HEADER:
+        if size(wal) > WAL_HEADER:
             text = f"{path}: its last changes wait in {os.path.basename(wal)}; make its folder writable once ({reason})"
             raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
         watcher = FileStatus(path)
         try:
-            connection = _connect_immutable(path)
+            connection = connect_immutable(path)
             database = cls(connection, path, read_only=True, watcher=watcher)
             database._accept_schema()
         except (apsw.Error, UnicodeDecodeError) as problem:
@@ -304,7 +279,7 @@ class SqliteDatabase:
             self.connection.close(True)
             self._connection = self._cursor = None
             try:
-                self._connection = _connect_immutable(self.path)
+                self._connection = connect_immutable(self.path)
             except apsw.Error as problem:
                 raise answer(problem, self.path) from None
             self.counter += 1
@@ -409,50 +384,6 @@ class Writing:
     def _be_durable_again(self) -> None:
         if not self._durable:
             self._database.run("PRAGMA synchronous = FULL")
-
-
-def _configure(connection: apsw.Connection) -> Patience:
-    """Durable commits, no leftovers, and nothing in a prepared file that runs by itself; who waits for its locks."""
-    patience = Patience()
-    connection.set_busy_handler(patience)
-    # No checkpoint by chance: not in a child that inherited the connection, nor on a store that we are about to refuse.
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
-    # One plan per statement, whatever is bound: SQLite with STAT4 would compile joins anew for each value, 4 us.
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-    for setting in ("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"):
-        connection.execute(f"PRAGMA {setting}").fetchall()
-    return patience
-
-
-def _recognise(connection: apsw.Connection, path: str) -> None:
-    """Refuse what is not ours or is newer, before anything is written."""
-    application = connection.execute("PRAGMA application_id").fetchall()[0][0]
-    if application != schema.APPLICATION_ID:
-        raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, f"{path} is not a keyfob token")
-    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
-    if not isinstance(version, int) or not 1 <= version <= schema.VERSION:
-        text = f"{path} has schema {version}, this keyfob knows up to {schema.VERSION}: use a newer keyfob"
-        raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
-
-
-def _connect_immutable(path: str) -> apsw.Connection:
-    quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)
-    _configure(connection)
-    _recognise(connection, path)
-    return connection
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _integrity(database: SqliteDatabase) -> list[str]:

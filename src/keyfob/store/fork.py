@@ -6,7 +6,7 @@ delete the write-ahead log that the child goes on writing to, and what was being
 of the fork would be under way in the child for ever (sqlite.org/howtocorrupt.html, 2.6).
 
 So a fork waits until no other thread is inside SQLite, and the child closes what it has inherited before it does
-anything else. Closing a connection that is idle touches no file: it does not checkpoint (database.py, `_configure`),
+anything else. Closing a connection that is idle touches no file: it does not checkpoint (connecting.py, `configure`),
 and giving back locks that the child does not have takes none from the parent.
 """
 

@@ -20,7 +20,7 @@ from keyfob.aside import ASIDE
 from keyfob.spec.constants import CKR, CKU
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import info as limits
-from keyfob.token.pinentry import Pinentry, Question
+from keyfob.token.person import Person
 from keyfob.token.session import FIND
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _thread import LockType
     from collections.abc import Callable
 
-    from keyfob.store import Store, TokenInfo
+    from keyfob.store import Store
     from keyfob.token.session import Session
     from keyfob.token.token import Token
 
@@ -36,33 +36,30 @@ MIN_PIN, MAX_PIN = limits.MIN_PIN, limits.MAX_PIN
 ROLES = {CKU.SO: "so", CKU.USER: "user"}
 FIRST_LATE = 3  # wrong PINs in a row, from which on answers come late
 SHORTEST_WAIT, LONGEST_WAIT = 0.25, 5.0  # seconds
-MOST_QUESTIONS = 3  # for a new PIN that is too short or too long
 
 
 class Login:
     """What C_Login, C_InitPIN, C_SetPIN and C_InitToken do on `token`; who is logged in is the token's `role`."""
 
-    __slots__ = ("_asking", "_dialog", "_waiting", "lock", "token")
+    __slots__ = ("_person", "_waiting", "lock", "token")
 
     def __init__(self, token: Token) -> None:
         self.token = token
         self.lock = allocate_lock()  # one login, logout or change of a PIN at a time
-        self._asking = allocate_lock()  # one question at a time
-        self._dialog: Pinentry | None = None
+        self._person = Person(token)
         self._waiting: list[LockType] = []  # held by late answers; releasing one wakes it
 
     def end(self) -> None:
         """C_Finalize: close the dialog, let late answers go. Waits for neither; within the token's lock."""
         while self._waiting:
             self._waiting.pop().release()
-        if self._dialog is not None:
-            self._dialog.end()
+        self._person.end()
 
     # Logging in and out
 
     def log_in(self, session: Session, user_type: int, pin: bytes | None) -> None:
         """C_Login."""
-        pin = self._given(pin)
+        pin = self._person.instead_of(pin)
         if user_type == CKU.CONTEXT_SPECIFIC:
             self._log_in_for_operation(session, pin)
             return
@@ -141,7 +138,7 @@ class Login:
             return b""
         if role == "so" and (token.store is None or (self._awaits_first_pin and not token.settings.protected_path)):
             return b""
-        return self._ask_present(role)
+        return self._present_pin(role)
 
     def _check_pin(self, role: str, pin: bytes) -> None:
         store, info = self.token.store, self.token.info
@@ -198,7 +195,7 @@ class Login:
         token = self.token
         if token.role != "so":
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "C_InitPIN is the SO's")
-        checked = self._new_pin("user", self._given(pin))
+        checked = self._new_pin("user", self._person.instead_of(pin))
         with self.lock:
             if token.role != "so":
                 raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the SO has logged out meanwhile")
@@ -216,7 +213,7 @@ class Login:
     def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
         """C_SetPIN: whoever is logged in changes their PIN; nobody logged in means the user."""
         session.require_read_write()
-        token, old, new = self.token, self._given(old), self._given(new)
+        token, old, new = self.token, self._person.instead_of(old), self._person.instead_of(new)
         store, info = token.store, token.info
         if store is None or info is None:
             raise PKCS11Error(CKR.USER_PIN_NOT_INITIALIZED, "the token is not initialised")
@@ -229,7 +226,7 @@ class Login:
         else:
             if self._is_open_to(role) and not old:
                 raise PKCS11Error(CKR.PIN_INCORRECT, "the PIN that a file opens the token with is not the empty one")
-            present = self._ask_present(role) if old is None else old
+            present = self._present_pin(role) if old is None else old
         checked = self._new_pin(role, new)
 
         def attempt() -> None:
@@ -269,10 +266,10 @@ class Login:
         """C_InitToken: every object goes; a wrong SO PIN leaves all as it is."""
         token = self.token
         token.check_usable()
-        given = self._given(pin)
+        given = self._person.instead_of(pin)
         if given is None:
             self._check_may_initialise()
-            given = self._new_pin("so", None) if token.store is None else self._ask_present("so")
+            given = self._new_pin("so", None) if token.store is None else self._present_pin("so")
 
         def attempt() -> None:
             with token.lock:
@@ -296,6 +293,17 @@ class Login:
     def check_new(self, pin: bytes) -> None:
         """CKR_PIN_LEN_RANGE for a PIN that must not be set: `[pin] min_length` of the configuration to 255 bytes."""
         check_pin(pin, self.token.config.min_pin)
+
+    def _present_pin(self, role: str) -> bytes:
+        """The PIN that a role has, from the person."""
+        return self._person.present_pin(role, may_be_empty=role == "so" and self._awaits_first_pin)
+
+    def _new_pin(self, role: str, pin: bytes | None) -> bytes:
+        """A PIN that may be set: the client's, or the person's."""
+        if pin is None:
+            return self._person.new_pin(role, self.check_new)
+        self.check_new(pin)
+        return pin
 
     # Wrong PINs
 
@@ -352,64 +360,10 @@ class Login:
             if gate in self._waiting:
                 self._waiting.remove(gate)
 
-    # The protected authentication path
-
-    def _given(self, pin: bytes | None) -> bytes | None:
-        """The client's PIN, None for none. NSS's modutil gives an empty one where the token shall ask."""
-        return None if not pin and self.token.settings.protected_path else pin
-
-    def _ask_present(self, role: str) -> bytes:
-        """The PIN that a role has, from the person."""
-        info = self.token.info
-        pin = self._ask(Question(f"{_whose(role)} of {self._name()}", "PIN:", error=tries_left(info, role)))
-        if not pin and not (role == "so" and self._awaits_first_pin):
-            raise PKCS11Error(CKR.PIN_INCORRECT, "the person entered no PIN")
-        return pin
-
-    def _new_pin(self, role: str, pin: bytes | None) -> bytes:
-        """A PIN that may be set: the client's, or the person's, who may try again when it is too short."""
-        if pin is not None:
-            self.check_new(pin)
-            return pin
-        question = Question(f"{_whose(role, new=True)} for {self._name()}", "New PIN:", repeat=True)
-        for _ in range(MOST_QUESTIONS):
-            entered = self._ask(question)
-            try:
-                self.check_new(entered)
-            except PKCS11Error as problem:
-                question.error = f"{problem.reason[:1].upper()}{problem.reason[1:]}."
-                continue
-            return entered
-        raise PKCS11Error(CKR.PIN_LEN_RANGE, f"the person entered {MOST_QUESTIONS} PINs of the wrong length")
-
-    def _ask(self, question: Question) -> bytes:
-        token = self.token
-        if not token.settings.protected_path:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "no PIN was given and the token has no protected authentication path")
-        with self._asking:
-            dialog = Pinentry(token.config.pinentry, token.config.pinentry_timeout)
-            with token.lock:
-                if token.closed:
-                    raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED)
-                self._dialog = dialog
-            try:
-                return dialog.ask(question)
-            finally:
-                self._dialog = None
-
-    def _name(self) -> str:
-        info = self.token.info
-        return f'the token "{info.label}"' if info is not None else f"the new token in slot {self.token.slot_id}"
-
 
 def _check_empty(pin: bytes) -> None:
     if pin:
         raise PKCS11Error(CKR.PIN_INCORRECT, "the user PIN of a token of general access is the empty one")
-
-
-def _whose(role: str, *, new: bool = False) -> str:
-    name = "SO PIN" if role == "so" else "PIN"
-    return f"A new {name}" if new else f"The {name}"
 
 
 def delay_after(failures: int) -> float:
@@ -418,15 +372,6 @@ def delay_after(failures: int) -> float:
         return 0.0
     doubled = SHORTEST_WAIT * 2.0 ** min(failures - FIRST_LATE, 16)
     return min(doubled, LONGEST_WAIT)
-
-
-def tries_left(info: TokenInfo | None, role: str) -> str:
-    """What the dialog says after a wrong PIN; nothing after a right one."""
-    failed = 0 if info is None else info.failed_so if role == "so" else info.failed_user
-    if info is None or not failed:
-        return ""
-    left = max(info.max_failures - failed, 0)
-    return f"The last PIN was wrong. {left} {'try is' if left == 1 else 'tries are'} left."
 
 
 def check_pin(pin: bytes, least: int = MIN_PIN) -> bytes:

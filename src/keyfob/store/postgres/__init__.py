@@ -4,11 +4,12 @@ A token is a schema of its own, `keyfob_slot_N`, with the tables that a file has
 guarded and counted is the same, done by the same rooms; the server sees neither keys nor PINs. Here is only what
 PostgreSQL does differently:
 
-    place.py     the URL: defaults, TLS, what of it may be shown
-    tables.py    the tables, and the way from each schema to the next
-    database.py  one connection: statements, transactions, errors as PKCS11Error
-    store.py     a sealed store that lives through restarts of the server
-    server.py    the shelf: which tokens there are, making and removing them
+    place.py       the URL: defaults, TLS, what of it may be shown
+    tables.py      the tables, and the way from each schema to the next
+    connection.py  connections, and errors as PKCS11Error
+    database.py    one connection to one token: statements, transactions
+    store.py       a sealed store that lives through restarts of the server
+    server.py      the shelf: which tokens there are, making and removing them
 
 Imported only where the configuration names a server: psycopg takes longer to load than all of keyfob.
 """

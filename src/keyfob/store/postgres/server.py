@@ -10,7 +10,8 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import create, key_file
 from keyfob.store.folder import MAX_SLOT, Folder
 from keyfob.store.postgres import place, tables
-from keyfob.store.postgres.database import LostConnectionError, PostgresDatabase, answer, connect
+from keyfob.store.postgres.connection import LostConnectionError, answer, connect
+from keyfob.store.postgres.database import PostgresDatabase
 from keyfob.store.postgres.store import PostgresStore
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from keyfob.store.hardening import Hardening
     from keyfob.store.pepper import Pepper
-    from keyfob.store.postgres.database import Connection
+    from keyfob.store.postgres.connection import Connection
     from keyfob.store.protocol import Database, Store
 
 TOKENS = f"""

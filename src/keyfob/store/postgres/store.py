@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 
 from keyfob.aside import ASIDE
-from keyfob.store.postgres.database import PAUSE, LostConnectionError, PostgresDatabase
+from keyfob.store.postgres.connection import LostConnectionError
+from keyfob.store.postgres.database import PAUSE, PostgresDatabase
 from keyfob.store.sealed import SealedStore
 
 TYPE_CHECKING = False

@@ -1,0 +1,81 @@
+"""Connections to SQLite as this store wants them, and SQLite's errors as PKCS11Error."""
+
+from __future__ import annotations
+
+import os
+
+import apsw
+
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store import schema
+from keyfob.store.patience import Patience
+
+# (kind of SQLite's error, what a caller of PKCS #11 is told), the first that fits.
+ANSWERS: tuple[tuple[type[Exception], int], ...] = (
+    (apsw.FullError, CKR.DEVICE_MEMORY),
+    (apsw.ReadOnlyError, CKR.TOKEN_WRITE_PROTECTED),
+    (apsw.NoMemError, CKR.HOST_MEMORY),
+    (apsw.BusyError, CKR.FUNCTION_FAILED),
+    (apsw.Error, CKR.DEVICE_ERROR),
+)
+# An I/O error that means a full disk: SQLite reserves the WAL index in advance.
+FULL = apsw.SQLITE_IOERR_SHMSIZE
+
+
+def answer(problem: Exception, path: str) -> PKCS11Error:
+    """What to say for an error of SQLite's. Its texts name tables and files, never values."""
+    name = os.path.basename(path)
+    if isinstance(problem, (UnicodeDecodeError, OverflowError)):  # damage turned a BLOB into TEXT
+        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: damaged: a value has the wrong type")
+    extended = getattr(problem, "extendedresult", None)
+    if extended == FULL:
+        return PKCS11Error(CKR.DEVICE_MEMORY, f"{name}: no space left on the device")
+    if extended == apsw.SQLITE_READONLY_DBMOVED:
+        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
+    rv = next((rv for kind, rv in ANSWERS if isinstance(problem, kind)), CKR.DEVICE_ERROR)
+    return PKCS11Error(rv, f"{name}: {problem}")
+
+
+def configure(connection: apsw.Connection) -> Patience:
+    """Durable commits, no leftovers, and nothing in a prepared file that runs by itself; who waits for its locks."""
+    patience = Patience()
+    connection.set_busy_handler(patience)
+    # No checkpoint by chance: not in a child that inherited the connection, nor on a store that we are about to refuse.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
+    # One plan per statement, whatever is bound: SQLite with STAT4 would compile joins anew for each value, 4 us.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    for setting in ("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+    return patience
+
+
+def recognise(connection: apsw.Connection, path: str) -> None:
+    """Refuse what is not ours or is newer, before anything is written."""
+    application = connection.execute("PRAGMA application_id").fetchall()[0][0]
+    if application != schema.APPLICATION_ID:
+        raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, f"{path} is not a keyfob token")
+    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    if not isinstance(version, int) or not 1 <= version <= schema.VERSION:
+        text = f"{path} has schema {version}, this keyfob knows up to {schema.VERSION}: use a newer keyfob"
+        raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
+
+
+def connect_immutable(path: str) -> apsw.Connection:
+    quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)
+    configure(connection)
+    recognise(connection, path)
+    return connection
+
+
+def size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
