@@ -473,6 +473,9 @@ static void init_wrong(const char *so_pin)
 
 #define PER_CHILD 4
 #define CHILD_LIMIT 8 /* seconds */
+/* Signatures between pauses: a host that never pauses keeps others from the processor, its own children too. */
+#define BURST 20
+#define PAUSE_US 2000
 
 static int finished;
 
@@ -500,6 +503,8 @@ static void *keep_signing(void *argument)
         if (worker->count < MOST)
             memcpy(worker->r[worker->count], signature, 8);
         __atomic_add_fetch(&worker->count, 1, __ATOMIC_RELAXED);
+        if (worker->count % BURST == 0)
+            usleep(PAUSE_US);
     }
     return NULL;
 }

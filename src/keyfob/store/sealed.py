@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from keyfob.store.protocol import Database, Row
     from keyfob.store.record import Attributes
 
-FIRST, PART = 32, 256  # objects: how far a search looks at first, and when it goes on
+FIRST, PART = 8, 256  # objects: how far a search looks at first, and when it goes on
 MOST_LOOKED_THROUGH = 100  # objects; below 10 ms, beside the hundred that a PIN costs
 
 

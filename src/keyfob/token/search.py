@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.objects import Objects, Template
 
-FIRST = 32  # objects
+FIRST = 8  # objects
 PART = 256
 FALSE = b"\x00"
 
