@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,3 +163,18 @@ def test_a_server_that_is_away_at_the_start_leaves_a_slot_that_says_so_until_it_
     client.login(session, PIN)
     client.ok("C_Finalize", ffi.NULL)
     assert "the tokens cannot be reached" in (home / "keyfob.log").read_text()
+
+
+def test_a_program_that_starts_while_the_server_restarts_waits_for_it(
+    postgres: Server, fleet_token: str, client: Client
+) -> None:
+    postgres.stop()
+    starting = threading.Timer(1, postgres.start)
+    starting.start()
+    try:
+        client.initialize()
+        session = client.open(client.slots()[0])
+    finally:
+        starting.join()
+    client.login(session, PIN)
+    client.ok("C_Finalize", ffi.NULL)

@@ -8,6 +8,7 @@ PostgreSQL does differently:
     tables.py      the tables, and the way from each schema to the next
     connection.py  connections, and errors as PKCS11Error
     database.py    one connection to one token: statements, transactions
+    again.py       making a call again while its connection is lost
     store.py       a sealed store that lives through restarts of the server
     server.py      the shelf: which tokens there are, making and removing them
 

@@ -5,7 +5,7 @@ that was committed before. That is the order of SQLite's BEGIN IMMEDIATE, so not
 transaction ever fails because another one was faster.
 
 A connection that is lost is no reason to lose a call. What was lost before COMMIT did not happen and can be done again
-(store.py does); what was lost during COMMIT may have happened, and a new connection is asked for whether it did.
+(again.py); what was lost during COMMIT may have happened, and a new connection is asked for whether it did.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
 from keyfob.store.postgres import tables
+from keyfob.store.postgres.again import PAUSE
 from keyfob.store.postgres.connection import LOCK_TIMEOUT, LostConnectionError, answer, connect, last_row, set_up
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from keyfob.store.postgres.connection import Connection
     from keyfob.store.protocol import Row
-
-PAUSE = 0.1  # seconds between attempts to connect again
 
 # Connections of a parent, kept for ever: what drops one would say good-bye to the server in the parent's name.
 _inherited: list[object] = []

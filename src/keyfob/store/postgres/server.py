@@ -10,6 +10,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import create, key_file
 from keyfob.store.folder import MAX_SLOT, Folder
 from keyfob.store.postgres import place, tables
+from keyfob.store.postgres.again import Again
 from keyfob.store.postgres.connection import LostConnectionError, answer, connect
 from keyfob.store.postgres.database import PostgresDatabase
 from keyfob.store.postgres.store import PostgresStore
@@ -29,6 +30,7 @@ SELECT nspname FROM pg_catalog.pg_namespace
 WHERE starts_with(nspname, '{tables.PREFIX}') AND has_schema_privilege(oid, 'USAGE')
 """  # noqa: S608 - a constant
 MARKED = f"SELECT to_regclass('{tables.MARK}.store') IS NOT NULL"
+START_PATIENCE = 3.0  # seconds: a restart of the server; a program that starts is not to wait longer for its tokens
 MAKING = 0x6B657966  # the advisory lock of who makes a token
 THERE_ALREADY = (errors.DuplicateSchema, errors.UniqueViolation)
 
@@ -49,8 +51,12 @@ class Server:
         self._witness = witness
         self._patience = patience
         self._max_age = max_age
+        self._again = Again(min(patience, START_PATIENCE))
 
     def slots(self, log: Callable[[str], None]) -> list[int]:
+        return self._again(self._slots, log)
+
+    def _slots(self) -> list[int]:
         with self._marked() as connection:
             try:
                 names = [str(name).removeprefix(tables.PREFIX) for (name,) in connection.execute(TOKENS)]
@@ -60,7 +66,7 @@ class Server:
         return sorted(number for each in digits if (number := int(each)) < MAX_SLOT)
 
     def open(self, slot_id: int, log: Callable[[str], None]) -> Store:
-        return PostgresStore(self._database(slot_id), log, self._witness)
+        return self._again(lambda: PostgresStore(self._database(slot_id), log, self._witness), log)
 
     def create(
         self,

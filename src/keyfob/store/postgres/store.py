@@ -1,17 +1,8 @@
-"""A token in PostgreSQL that lives through restarts of the server.
-
-A call that loses its connection is made again, from the beginning, on a new one: what was lost did not happen
-(database.py). That goes on for `patience` seconds; after a server stayed away so long each call tries just once for a
-while, so that a program with many calls is slowed once.
-"""
+"""A token in PostgreSQL that lives through restarts of the server: its calls are made again (again.py)."""
 
 from __future__ import annotations
 
-import time
-
-from keyfob.aside import ASIDE
-from keyfob.store.postgres.connection import LostConnectionError
-from keyfob.store.postgres.database import PAUSE, PostgresDatabase
+from keyfob.store.postgres.again import Again
 from keyfob.store.sealed import SealedStore
 
 TYPE_CHECKING = False
@@ -20,20 +11,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from keyfob.store.info import TokenInfo
-
-LONGEST_PAUSE = 1.0  # seconds
-AGAIN_AFTER = 5.0  # seconds without patience, once it was in vain
+    from keyfob.store.postgres.database import PostgresDatabase
 
 
 class PostgresStore(SealedStore):
     """See the Store protocol. Made by server.py."""
 
-    __slots__ = ("_gave_up", "_remote")
+    __slots__ = ("_again",)
 
     def __init__(self, database: PostgresDatabase, log: Callable[[str], None], witness: str | None = None) -> None:
         super().__init__(database, log, witness)
-        self._remote = database
-        self._gave_up = -AGAIN_AFTER
+        self._again = Again(database.patience)
 
     @property
     def unlocked(self) -> bool:
@@ -45,20 +33,7 @@ class PostgresStore(SealedStore):
 
     def patiently(self, call: Callable[[], Any]) -> Any:
         """Make a call of the store, again while its connection is lost."""
-        began, pause = time.monotonic(), 0.0
-        give_up = began if began < self._gave_up + AGAIN_AFTER else began + self._remote.patience
-        while True:
-            try:
-                return call()
-            except LostConnectionError as problem:
-                now = time.monotonic()
-                self._vault.tell(f"{problem.reason}: trying again")
-                if now >= give_up:
-                    self._gave_up = now
-                    raise
-            with ASIDE:
-                time.sleep(min(pause, give_up - now))
-            pause = min(max(2 * pause, PAUSE), LONGEST_PAUSE)
+        return self._again(call, self._vault.tell)
 
 
 def _patient(name: str) -> Callable[..., Any]:
