@@ -104,19 +104,19 @@ def experiments() -> list[Experiment]:
         Experiment(
             "starts",
             "Processes that start at once",
-            "Each initialises, logs in, reads everything and signs.",
+            "Each initialises, logs in, reads everything and signs. keyfob's PIN takes the 64 MiB of every token.",
             starts,
             full=400,
             quick=20,
             peers=400,
+            cheap=False,
         ),
         Experiment(
             "fork",
             "Forks while two threads sign",
             "The child uses the module as it finds it (C_Initialize where it is asked for), logs in and signs. r of "
             "each ECDSA signature is compared between all processes: the same r twice gives away the key. A "
-            "child hangs "
-            "that takes 8 s.",
+            "child hangs that takes 8 s.",
             forks,
             full=150,
             quick=10,
