@@ -26,7 +26,7 @@ CERTIFICATE: Attributes = {
 ELSEWHERE = CERTIFICATE | {CKA.VALUE: b"", CKA.URL: b"https://a"}
 TRUST: Attributes = {CKA.CLASS: ulong(CKO.NSS_TRUST), CKA.PRIVATE: FALSE, CKA.ISSUER: b"i", CKA.SERIAL_NUMBER: b"1"}
 KEY: Attributes = {CKA.CLASS: ulong(CKO.PUBLIC_KEY), CKA.PRIVATE: FALSE, CKA.KEY_TYPE: ulong(CKK.EC), CKA.ID: b"1"}
-KEY |= {CKA.EC_PARAMS: b"curve", CKA.EC_POINT: b"point"}
+KEY |= {CKA.EC_PARAMS: b"curve", CKA.EC_POINT: b"point", CKA.PUBLIC_KEY_INFO: b"info of point"}
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def store() -> Iterator[MemoryStore]:
         (ELSEWHERE, ELSEWHERE | {CKA.LABEL: b"another name"}),
         (TRUST, TRUST | {CKA.NSS_TRUST_SERVER_AUTH: ulong(1)}),
         (KEY, KEY | {CKA.LABEL: b"another name", CKA.UNIQUE_ID: b"another"}),
+        (KEY, KEY | {CKA.EC_POINT: b"\4\5point"}),  # in DER
     ],
 )
 def test_the_same_object_is_known_again(store: MemoryStore, there: Attributes, arriving: Attributes) -> None:
@@ -60,7 +61,7 @@ def test_the_same_object_is_known_again(store: MemoryStore, there: Attributes, a
         (CERTIFICATE, CERTIFICATE | {CKA.VALUE: b"another certificate"}),
         (ELSEWHERE, ELSEWHERE | {CKA.URL: b"https://b"}),
         (TRUST, TRUST | {CKA.SERIAL_NUMBER: b"2"}),
-        (KEY, KEY | {CKA.EC_POINT: b"another point"}),
+        (KEY, KEY | {CKA.PUBLIC_KEY_INFO: b"info of another point"}),
         (KEY, KEY | {CKA.CLASS: ulong(CKO.PRIVATE_KEY)}),
     ],
 )

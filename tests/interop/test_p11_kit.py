@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_public_key,
+)
 from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_csr
 
 from tests.interop.certificates import Authority
@@ -170,6 +176,18 @@ class TestGnuTls:
         assert load_pem_x509_certificate(exported.read_bytes()) == certificate
         p11tool("--login", "--delete", url)
         assert "Label: written" not in p11tool("--list-all", p11tool.url())
+
+    def test_ed25519_key_is_read_back_as_written(self, p11tool: P11Tool) -> None:
+        """GnuTLS 3.7 writes CKA_EC_POINT in DER and reads no other: Knot DNS's keymgr reads the key that it imports."""
+        key = ed25519.Ed25519PrivateKey.generate()
+        private, public, exported = (p11tool.folder / f"{name}.pem" for name in ("private", "public", "exported"))
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        p11tool("--login", "--write", "--load-privkey", private, "--label", "curved", p11tool.url())
+        p11tool("--login", "--write", "--load-pubkey", public, "--label", "curved", p11tool.url())
+
+        p11tool("--login", "--export", p11tool.url(object="curved", type="public"), "--outfile", exported)
+        assert load_pem_public_key(exported.read_bytes()) == key.public_key()
 
     def test_blank_token_is_initialised(self, blank: Token, tmp_path: Path) -> None:
         """C_InitToken, then C_InitPIN as SO, then a key."""

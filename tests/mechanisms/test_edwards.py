@@ -157,11 +157,14 @@ def test_curves_of_another_shape_are_refused(key_type: int, params: str, rv: int
 
 @pytest.mark.parametrize(("key_type", "curve"), ALL, ids=lambda value: getattr(value, "name", ""))
 def test_points_are_accepted_raw_and_der(key_type: int, curve: Curve) -> None:
+    """A public key keeps the form that its program gave and will read; a private one has it raw, as NSS needs it."""
     public, private = pair(key_type, curve)
     raw = public.public_value()
     for given in (raw, der.element(der.OCTET_STRING, raw)):
         key = public_key(key_type, {CKA.EC_PARAMS: curve.params, CKA.EC_POINT: given})
-        assert key.attributes[CKA.EC_POINT] == raw
+        assert key.attributes[CKA.EC_POINT] == given
+        assert key.public_value() == raw
+        assert key.attributes[CKA.PUBLIC_KEY_INFO] == public.attributes[CKA.PUBLIC_KEY_INFO]
         attributes = {CKA.EC_PARAMS: curve.params, CKA.VALUE: private.attributes[CKA.VALUE], CKA.EC_POINT: given}
         assert private_key(key_type, attributes).attributes[CKA.EC_POINT] == raw
     for wrong in (raw[:-1], raw + b"\0", b"\3" + raw):

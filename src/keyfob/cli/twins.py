@@ -10,7 +10,7 @@ from keyfob.token.object import KEY_CLASSES, number
 if TYPE_CHECKING:
     from keyfob.store import Attributes, Store
 
-KEY = (CKA.CLASS, CKA.KEY_TYPE, CKA.ID, CKA.MODULUS, CKA.EC_PARAMS, CKA.EC_POINT, CKA.VALUE)
+KEY = (CKA.CLASS, CKA.KEY_TYPE, CKA.ID, CKA.MODULUS, CKA.EC_PARAMS, CKA.VALUE)
 CERTIFICATE = (CKA.CLASS, CKA.ID, CKA.VALUE)
 ELSEWHERE = (CKA.CLASS, CKA.ID, CKA.URL)  # of a certificate that is not on the token: its value is empty
 TRUST = (CKA.CLASS, CKA.ISSUER, CKA.SERIAL_NUMBER)
@@ -25,8 +25,8 @@ def identity(attributes: Attributes) -> list[tuple[int, bytes]]:
     object_class = number(attributes[CKA.CLASS])
     if attributes[CKA.CLASS] in KEY_CLASSES:
         wanted: tuple[int, ...] = KEY
-        if object_class == CKO.PRIVATE_KEY:
-            wanted = tuple(each for each in KEY if each != CKA.EC_POINT)  # not every program gives a private key one
+        if object_class == CKO.PUBLIC_KEY:
+            wanted = (*KEY, CKA.PUBLIC_KEY_INFO)  # not CKA_EC_POINT, which has two forms (P33)
     elif object_class == CKO.CERTIFICATE:
         wanted = CERTIFICATE if attributes.get(CKA.VALUE) else ELSEWHERE
     elif object_class in (CKO.TRUST, CKO.NSS_TRUST):

@@ -89,14 +89,15 @@ class CurvePublicKey(CurveKey):
     def complete(cls, attributes: Attributes) -> Attributes:
         params = required(attributes, CKA.EC_PARAMS, "CKA_EC_PARAMS")
         curve = curve_of(cls.key_type, params)
+        given = required(attributes, CKA.EC_POINT, "CKA_EC_POINT")
         try:
-            point = curve.read_point(required(attributes, CKA.EC_POINT, "CKA_EC_POINT"))
+            point = curve.read_point(given)
             curve.load_public(point)
         except ValueError:
             raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is not a point of this curve") from None
         return {
             CKA.EC_PARAMS: normal_params(params, curve),
-            CKA.EC_POINT: curve.write_point(point),
+            CKA.EC_POINT: curve.keep_point(given, point),
             CKA.PUBLIC_KEY_INFO: curve.public_key_info(point),
         }
 

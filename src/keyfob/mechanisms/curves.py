@@ -8,7 +8,8 @@ CKA_EC_POINT (P33). On a Weierstrass curve the standard wants a DER OCTET STRING
 NSS (which guesses on raw ones) and OpenSC. For Edwards and Montgomery keys version 3.0 said DER too, but its errata and
 3.1 on say the raw bytes of RFC 8032 / 7748. Raw is what we give: NSS takes those of Ed25519 and X25519 as they are when
 it makes a public key from a private one, and it searches for the raw value; pkcs11-tool reads both (but 0.23 can export
-Ed25519 keys in DER only). Every form is accepted on the way in.
+Ed25519 keys in DER only). Every form is accepted on the way in, and a public key of these curves that came with DER
+keeps it: GnuTLS 3.7 reads nothing else, also of what it wrote itself.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ class Curve:
     def write_point(self, point: bytes) -> bytes:
         """The point as CKA_EC_POINT holds it."""
         return point
+
+    def keep_point(self, given: bytes, point: bytes) -> bytes:
+        """CKA_EC_POINT of a public key that came with `given`, which is this point in one of its forms."""
+        return self.write_point(point)
 
     def public_key_info(self, point: bytes) -> bytes:
         """SubjectPublicKeyInfo in DER (RFC 8410)."""
@@ -164,6 +169,9 @@ class RawCurve(Curve):
 
     def load_public(self, point: bytes) -> Any:
         return self.public_class.from_public_bytes(point)
+
+    def keep_point(self, given: bytes, point: bytes) -> bytes:
+        return given
 
 
 ED25519 = RawCurve("edwards25519", "1.3.101.112", 255, 32, (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey))
