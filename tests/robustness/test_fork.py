@@ -50,3 +50,18 @@ def test_what_a_child_writes_after_its_parent_has_ended_stays(home: Path, key: P
 def test_a_fork_waits_for_calls_but_not_for_those_that_wait_themselves(home: Path, key: Path) -> None:
     """A child finds no lock held by a thread that it does not have; a wait for an event holds up no fork."""
     assert answer_of(python_child("fork_inside", PIN.decode(), KEYFOB_HOME=str(home))) == {"child": 0}
+
+
+def test_children_of_a_server_that_give_up_their_rights_have_all_that_they_need(home: Path, key: Path) -> None:
+    """Apache and its like start as root, fork, and sign as somebody who may not even read Python's library."""
+    answer = answer_of(python_child("fork_and_drop", PIN.decode(), "0", KEYFOB_HOME=str(home)))
+    assert answer == {"status": 0, "failed": {}}
+
+
+def test_the_log_says_why_nothing_can_be_imported(home: Path, key: Path) -> None:
+    """Where it was not foreseen: who is not root gives up nothing, and programs that do not fork are not prepared."""
+    answer = answer_of(python_child("fork_and_drop", PIN.decode(), "1000", KEYFOB_HOME=str(home)))
+    assert answer["status"] == 0
+    assert answer["failed"]["RSA"] == "C_GenerateKeyPair: CKR_GENERAL_ERROR"
+    said = "error C_GenerateKeyPair: keyfob.mechanisms.rsa cannot be imported: has this process another user"
+    assert said in (home / "keyfob.log").read_text()

@@ -79,7 +79,7 @@ def answer(name: str, problem: BaseException, session: Session | None = None) ->
     if isinstance(problem, MemoryError):
         log.line("error", f"{name}: out of memory")
         return CKR.HOST_MEMORY
-    log.line("error", f"{name}: {_place(problem)}")
+    log.line("error", f"{name}: {_not_imported(problem) if isinstance(problem, ImportError) else _place(problem)}")
     return CKR.GENERAL_ERROR
 
 
@@ -89,6 +89,13 @@ def _was_removed(session: Session, problem: BaseException) -> bool:
         return False
     session.token.look()
     return not is_open(session)
+
+
+def _not_imported(problem: ImportError) -> str:
+    """What imports.py cannot prevent in a process that never forks."""
+    return (
+        f"{problem.name} cannot be imported: has this process another user or root folder than when it loaded keyfob?"
+    )
 
 
 def _place(problem: BaseException) -> str:
