@@ -79,6 +79,15 @@ class TestSelfTest:
         assert "==> OK" in output
         assert_no_complaint("\n".join(line for line in output.splitlines() if "C_SignFinal" not in line))
 
+    def test_of_mozillas_way_to_a_certificate_passes(self, own_token: Token, tmp_path: Path) -> None:
+        """`--moz-cert`: a key pair, renamed as NSS does it, signing, deleted; then a certificate is put there."""
+        tool, certificate = Pkcs11Tool(own_token, tmp_path), tmp_path / "certificate.der"
+        key = tool.generate("EC:prime256v1", "a1", "certified")
+        certificate.write_bytes(Authority().client("Mozilla", key).public_bytes(Encoding.DER))
+        output = tool("--moz-cert", certificate, "--id", "a2", "--key-type", "rsa:2048", "--session-rw")
+        assert "==> OK, successful! Should work with Mozilla" in output
+        assert_no_complaint(output)
+
     def test_child_of_a_fork_can_initialize(self, tool: Pkcs11Tool) -> None:
         tool.token.softhsm_cannot("C_Initialize after fork (CKR_CRYPTOKI_ALREADY_INITIALIZED)")
         tool("--test-fork", login=False)
