@@ -22,6 +22,15 @@ DATA = ulong(CKO.DATA)
 # What an unwrapped or derived secret must be long: the key types of fixed length.
 FIXED_LENGTHS = {CKK.DES: 8, CKK.DES2: 16, CKK.DES3: 24, CKK.CHACHA20: 32}
 
+# Derivations whose result shows their base key's bytes (XOR with zeros is the key itself): it is no freer than the key.
+SHOWING_THEIR_KEY = (
+    CKM.CONCATENATE_BASE_AND_KEY,
+    CKM.CONCATENATE_BASE_AND_DATA,
+    CKM.CONCATENATE_DATA_AND_BASE,
+    CKM.XOR_BASE_AND_DATA,
+    CKM.EXTRACT_KEY_FROM_KEY,
+)
+
 
 def chosen(mechanism: MechanismValue) -> tuple[int, object]:
     if mechanism is None:
@@ -205,16 +214,46 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
     number_, parameter = chosen(mechanism)
     row, derive = offered(session, number_, CKF.DERIVE)
     base = usable_key(session, base_key, row, CKF.DERIVE)
+    origin = base.attributes
+    if number_ == CKM.CONCATENATE_BASE_AND_KEY:
+        other = usable_key(session, _handle(parameter), row, CKF.DERIVE)
+        parameter, origin = other.key, _stricter(origin, other.attributes)
     makes_data = number_ == CKM.HKDF_DATA
     asked = for_class(template, DATA if makes_data else SECRET_KEY)
     if not makes_data:
         asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
+    if number_ in SHOWING_THEIR_KEY:
+        _inherit(asked, origin)
     objects = session.token.objects
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))
     value: bytes = derive(base.key, parameter, wanted_length(asked))
     made = {CKA.VALUE: _leading(value, asked)}
-    attributes = templates.complete(
-        asked, templates.DERIVE, made=made, private_default=private_default, base=base.attributes
-    )
+    attributes = templates.complete(asked, templates.DERIVE, made=made, private_default=private_default, base=origin)
     return objects.add(session, attributes)[0]
+
+
+def _handle(parameter: object) -> int:
+    if not isinstance(parameter, bytes) or len(parameter) != 8:
+        raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "the parameter must be the handle of a key")
+    return number(parameter)
+
+
+def _stricter(one: Attributes, other: Attributes) -> Attributes:
+    """What a key that comes from two keys inherits (section 6.43)."""
+
+    def of_both(attribute: int, decisive: bytes) -> bytes:
+        return one[attribute] if one[attribute] == decisive else other[attribute]
+
+    return {
+        CKA.SENSITIVE: of_both(CKA.SENSITIVE, TRUE),
+        CKA.EXTRACTABLE: of_both(CKA.EXTRACTABLE, FALSE),
+        CKA.ALWAYS_SENSITIVE: of_both(CKA.ALWAYS_SENSITIVE, FALSE),
+        CKA.NEVER_EXTRACTABLE: of_both(CKA.NEVER_EXTRACTABLE, FALSE),
+    }
+
+
+def _inherit(asked: Attributes, origin: Attributes) -> None:
+    for attribute, strict in ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE)):
+        if origin[attribute] == strict and asked.setdefault(attribute, strict) != strict:
+            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, f"{name_of('CKA', attribute)} must be that of the base key")

@@ -81,6 +81,7 @@ INDEX: dict[int, tuple[str, int, int, int]] = {
     0x2D2: ("hmac", 0x2800, 1, 65536),  # CKM_SHA3_512_HMAC_GENERAL
     0x2D3: ("hmac", 0x8000, 1, 65536),  # CKM_SHA3_512_KEY_GEN
     0x350: ("secret", 0x8000, 8, 524288),  # CKM_GENERIC_SECRET_KEY_GEN
+    0x360: ("secret", 0x80000, 1, 65536),  # CKM_CONCATENATE_BASE_AND_KEY
     0x362: ("secret", 0x80000, 1, 65536),  # CKM_CONCATENATE_BASE_AND_DATA
     0x363: ("secret", 0x80000, 1, 65536),  # CKM_CONCATENATE_DATA_AND_BASE
     0x364: ("secret", 0x80000, 1, 65536),  # CKM_XOR_BASE_AND_DATA

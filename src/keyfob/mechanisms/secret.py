@@ -118,6 +118,11 @@ def _leading(value: bytes, length: int | None) -> bytes:
     return value[:length]
 
 
+def base_and_key(key: Key, other: Key, length: int | None) -> bytes:
+    """CKM_CONCATENATE_BASE_AND_KEY: the caller has looked up the key that the parameter names."""
+    return _leading(secret_value(key) + secret_value(other), length)
+
+
 def base_and_data(key: Key, parameter: object, length: int | None) -> bytes:
     return _leading(secret_value(key) + _string_data(parameter), length)
 
@@ -161,6 +166,7 @@ MECHANISMS = (
     Mechanism(CKM.PKCS5_PBKD2, {CKF.GENERATE: pbkdf2}, sizes=SIZES),
     Mechanism(CKM.HKDF_DERIVE, {CKF.DERIVE: hkdf}, key_types=(CKK.HKDF, CKK.GENERIC_SECRET), sizes=SIZES),
     Mechanism(CKM.HKDF_DATA, {CKF.DERIVE: hkdf}, key_types=(CKK.HKDF, CKK.GENERIC_SECRET), sizes=SIZES),
+    Mechanism(CKM.CONCATENATE_BASE_AND_KEY, {CKF.DERIVE: base_and_key}, key_types=ANY_SECRET, sizes=SIZES),
     Mechanism(CKM.CONCATENATE_BASE_AND_DATA, {CKF.DERIVE: base_and_data}, key_types=ANY_SECRET, sizes=SIZES),
     Mechanism(CKM.CONCATENATE_DATA_AND_BASE, {CKF.DERIVE: data_and_base}, key_types=ANY_SECRET, sizes=SIZES),
     Mechanism(CKM.XOR_BASE_AND_DATA, {CKF.DERIVE: xor_base_and_data}, key_types=ANY_SECRET, sizes=SIZES),

@@ -84,6 +84,8 @@ REFUSED = (
     CKA.ENCAPSULATE_TEMPLATE,
     CKA.DECAPSULATE_TEMPLATE,
 )
+# In the tables, and not of this token: it computes no CRC64, and no validation stands behind flags a caller would set.
+UNKNOWN = (CKA.PUBLIC_CRC64_VALUE, CKA.OBJECT_VALIDATION_FLAGS)
 # X.509 certificates: "only CKA_ID, CKA_ISSUER and CKA_SERIAL_NUMBER may be modified"; NSS renames and re-subjects
 # (P20).
 CHANGEABLE = {
@@ -109,7 +111,7 @@ def rows_of(object_class: int, key_type: int | None) -> Rows:
         if key_type is not None:
             fallback: Rows = {CKA.VALUE: ("bytes", (1, 4, 6, 7)), CKA.VALUE_LEN: ("ulong", (2, 3))}
             rows.update(BY_KEY_TYPE.get((object_class, key_type), fallback if object_class == CKO.SECRET_KEY else {}))
-        for attribute in (CKA.PUBLIC_CRC64_VALUE, *REFUSED):
+        for attribute in (*UNKNOWN, *REFUSED):
             rows.pop(attribute, None)
         _rows_cache[object_class, key_type] = rows
     return rows

@@ -1,0 +1,110 @@
+"""C_DeriveKey through the C ABI: what a derived key inherits, and derivation from two keys (section 6.43)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
+from tests.client import Template, ffi
+from tests.conftest import Fob
+
+SECRET, OTHER = bytes(range(16)), bytes(range(16, 32))
+GENERIC: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET)]
+READABLE: Template = [(CKA.SENSITIVE, False), (CKA.EXTRACTABLE, True)]
+
+
+def secret(fob: Fob, value: bytes = SECRET, *extra: tuple[int, Any]) -> int:
+    asked = dict([*GENERIC, *READABLE, (CKA.VALUE, value), (CKA.DERIVE, True), *extra])
+    return fob.client.create(fob.session, list(asked.items()))
+
+
+def derive(fob: Fob, base: int, mechanism: Any, *asked: tuple[int, Any]) -> tuple[int, int]:
+    """The answer and the derived key."""
+    array, count, keep = fob.client.template([*GENERIC, *asked])
+    handle = ffi.new("CK_ULONG *")
+    rv = fob.client.call("C_DeriveKey", fob.session, mechanism, base, array, count, handle)
+    del keep
+    return rv, handle[0]
+
+
+def with_data(fob: Fob, kind: int, data: bytes) -> Any:
+    parameter = ffi.new("CK_KEY_DERIVATION_STRING_DATA *")
+    held = ffi.from_buffer("CK_BYTE[]", data)
+    parameter.pData, parameter.ulLen = held, len(data)
+    return fob.client.mechanism(kind, parameter), parameter, held
+
+
+def with_key(fob: Fob, handle: int) -> Any:
+    return fob.client.mechanism(CKM.CONCATENATE_BASE_AND_KEY, handle.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("kind", [CKM.XOR_BASE_AND_DATA, CKM.CONCATENATE_BASE_AND_DATA, CKM.CONCATENATE_DATA_AND_BASE])
+@pytest.mark.parametrize(("attribute", "strict"), [(CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False)])
+def test_a_derived_key_is_no_freer_than_its_base(fob: Fob, kind: int, attribute: int, *, strict: bool) -> None:
+    """Else XOR with zeros would show a key that is never to be shown."""
+    base = secret(fob, SECRET, (attribute, strict))
+    mechanism, *held = with_data(fob, kind, bytes(16))
+    assert derive(fob, base, mechanism, *READABLE)[0] == CKR.TEMPLATE_INCONSISTENT
+    rv, made = derive(fob, base, mechanism)
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, attribute, CKA.VALUE) == [bytes([strict]), None]
+    rv, made = derive(fob, secret(fob), mechanism, *READABLE)
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, CKA.VALUE) != [None]
+    del held
+
+
+def test_an_extracted_key_is_no_freer_than_its_base(fob: Fob) -> None:
+    base = secret(fob, SECRET, (CKA.SENSITIVE, True))
+    mechanism = fob.client.mechanism(CKM.EXTRACT_KEY_FROM_KEY, (0).to_bytes(8, "little"))
+    assert derive(fob, base, mechanism, (CKA.VALUE_LEN, 16), *READABLE)[0] == CKR.TEMPLATE_INCONSISTENT
+    assert derive(fob, base, mechanism, (CKA.VALUE_LEN, 16))[0] == CKR.OK
+
+
+def test_two_keys_make_one(fob: Fob) -> None:
+    base, other = secret(fob), secret(fob, OTHER)
+    for asked, wanted in (((), SECRET + OTHER), (((CKA.VALUE_LEN, 20),), (SECRET + OTHER)[:20])):
+        rv, made = derive(fob, base, with_key(fob, other), *READABLE, *asked)
+        assert rv == CKR.OK
+        assert fob.client.get(fob.session, made, CKA.VALUE) == [wanted]
+    assert derive(fob, base, with_key(fob, other), (CKA.VALUE_LEN, 33))[0] == CKR.KEY_SIZE_RANGE
+
+
+@pytest.mark.parametrize(("attribute", "strict"), [(CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False)])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_stricter_of_two_keys_decides(fob: Fob, attribute: int, *, strict: bool, first: bool) -> None:
+    keys = [secret(fob, SECRET, (attribute, strict)), secret(fob, OTHER)]
+    base, other = keys if first else reversed(keys)
+    assert derive(fob, base, with_key(fob, other), *READABLE)[0] == CKR.TEMPLATE_INCONSISTENT
+    rv, made = derive(fob, base, with_key(fob, other))
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, attribute, CKA.VALUE) == [bytes([strict]), None]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_key_of_two_was_always_sensitive_when_both_were(fob: Fob, *, first: bool) -> None:
+    past = (CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE)
+    asked: Template = [(CKA.VALUE_LEN, 16), (CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False)]
+    mechanism = fob.client.mechanism(CKM.GENERIC_SECRET_KEY_GEN)
+    born = [fob.client.generate(fob.session, mechanism, [*asked, (CKA.DERIVE, True)]) for _ in range(2)]
+    rv, made = derive(fob, born[0], with_key(fob, born[1]))
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, *past) == [b"\x01", b"\x01"]
+    came = secret(fob, OTHER, (CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False))
+    base, other = (born[0], came) if first else (came, born[0])
+    rv, made = derive(fob, base, with_key(fob, other))
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, *past) == [b"\x00", b"\x00"]
+
+
+def test_the_second_key_must_be_one_that_derives(fob: Fob) -> None:
+    base = secret(fob)
+    for mechanism, code in (
+        (with_key(fob, 12345), CKR.KEY_HANDLE_INVALID),
+        (with_key(fob, secret(fob, OTHER, (CKA.DERIVE, False))), CKR.KEY_FUNCTION_NOT_PERMITTED),
+        (fob.client.mechanism(CKM.CONCATENATE_BASE_AND_KEY), CKR.MECHANISM_PARAM_INVALID),
+        (fob.client.mechanism(CKM.CONCATENATE_BASE_AND_KEY, b"1234"), CKR.MECHANISM_PARAM_INVALID),
+    ):
+        assert derive(fob, base, mechanism)[0] == code
