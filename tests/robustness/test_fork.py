@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from keyfob.spec.constants import CKA, CKM
+from tests.client import RSA_2048, Client, ffi
 from tests.conftest import PIN
 from tests.robustness.conftest import Programs
 from tests.robustness.hosts import answer_of, python_child, run
@@ -56,6 +58,18 @@ def test_children_of_a_server_that_give_up_their_rights_have_all_that_they_need(
     """Apache and its like start as root, fork, and sign as somebody who may not even read Python's library."""
     answer = answer_of(python_child("fork_and_drop", PIN.decode(), "0", KEYFOB_HOME=str(home)))
     assert answer == {"status": 0, "failed": {}}
+
+
+def test_a_key_that_root_has_read_signs_after_root_has_given_up_its_rights(
+    home: Path, token: Path, client: Client
+) -> None:
+    """What a private key needs is imported when a process of root's first reads it: stunnel forks only later."""
+    client.initialize()
+    session = client.open(client.slots()[0])
+    client.login(session, PIN)
+    client.generate_pair(session, CKM.RSA_PKCS_KEY_PAIR_GEN, RSA_2048, [(CKA.TOKEN, True)])
+    client.ok("C_Finalize", ffi.NULL)
+    assert answer_of(python_child("drop_late", PIN.decode(), KEYFOB_HOME=str(home))) == 256
 
 
 def test_the_log_says_why_nothing_can_be_imported(home: Path, key: Path) -> None:

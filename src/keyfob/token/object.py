@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from keyfob.mechanisms import load_key
+import os
+
+from keyfob.mechanisms import key_class, load_key
 from keyfob.spec.constants import CKA, CKO
 
 TYPE_CHECKING = False
@@ -89,3 +91,15 @@ class Object:
         return attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY) and (
             attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE
         )
+
+
+def prepare(attributes: dict[int, bytes]) -> None:
+    """Root's programs read their keys, then many give up their rights: what a key needs is imported while it can be.
+
+    abi/imports.py does the rest where they fork before that; stunnel, for one, forks afterwards.
+    """
+    if attributes.get(CKA.CLASS) == PRIVATE_KEY and os.geteuid() == 0:
+        try:
+            key_class(CKO.PRIVATE_KEY, number(attributes.get(CKA.KEY_TYPE, b"")))
+        except ImportError:  # the rights are gone already; whoever uses the key will be told (abi/answers.py)
+            return

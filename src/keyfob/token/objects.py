@@ -16,7 +16,7 @@ from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store.search import matches
 from keyfob.token import kinds, templates
 from keyfob.token.certificate import other_serials
-from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, ulong
+from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, prepare, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
 
@@ -141,6 +141,7 @@ class Objects:
             if len(self._cache) >= CACHED_OBJECTS:
                 drop_oldest(self._cache)
             cached = self._cache[stored] = Object(self.token, self.base + stored, attributes, stored=stored)
+            prepare(attributes)
         elif cached.attributes is not attributes and cached.attributes != attributes:
             cached.replace(attributes)
         cached.checked_at = counter
