@@ -152,3 +152,30 @@ register(slots[2], None, None)
 """
     assert home.is_dir()  # the module must not use the user's own tokens
     assert python_host(source, module_path()) == ("0\n0\n", "")
+
+
+@pytest.mark.parametrize("wish", ["enable", "disable"])
+def test_no_garbage_of_the_host_is_collected_during_the_start_and_the_end(home: Path, wish: str) -> None:
+    """PyKCS11's finalisers take the lock that it holds during these calls. And the collector stays as it was."""
+    source = """
+import gc
+inside = []
+def collection(phase, info, folder=os.path.dirname(module), here=sys._getframe):
+    frame = here(1)
+    while frame is not None and not frame.f_code.co_filename.startswith(folder):
+        frame = frame.f_back
+    if frame is not None and os.path.basename(frame.f_code.co_filename) != "filling.py":  # it may collect as it comes
+        inside.append(frame.f_code.co_filename)
+address = ctypes.c_void_p()
+gc.callbacks.append(collection)
+gc.set_threshold(1)
+getattr(gc, sys.argv[2])()
+print(library.C_GetFunctionList(ctypes.byref(address)))
+slots = ctypes.cast(address, ctypes.POINTER(ctypes.c_void_p))
+call = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)
+print(call(slots[1])(None), call(slots[2])(None), gc.isenabled())
+gc.callbacks.clear()
+print(inside)
+"""
+    assert home.is_dir()
+    assert python_host(source, module_path(), wish) == (f"0\n0 0 {wish == 'enable'}\n[]\n", "")

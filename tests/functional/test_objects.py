@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKC, CKK, CKM, CKO, CKR
+from keyfob.spec.constants import CK, CKA, CKC, CKK, CKM, CKO, CKR
 from tests.client import P256, READ_ONLY, RSA_2048, RvError, Template, ffi
 from tests.conftest import Fob
 
@@ -319,6 +319,20 @@ def test_profile_object_is_there_before_login(fob: Fob) -> None:
     profiles = fob.client.find(fob.session, [(CKA.TOKEN, True), (CKA.CLASS, CKO.PROFILE)])
     read = [fob.client.get(fob.session, profile, CKA.PROFILE_ID, CKA.TOKEN) for profile in profiles]
     assert read.count([(4).to_bytes(8, "little"), b"\x01"]) == 1
+
+
+def test_certificate_category_is_kept_and_cannot_be_changed(fob: Fob) -> None:
+    certificate: Template = [(CKA.CLASS, CKO.CERTIFICATE), (CKA.CERTIFICATE_TYPE, CKC.X_509), (CKA.VALUE, b"none")]
+    authority, changed = (CK.CERTIFICATE_CATEGORY_AUTHORITY, CK.CERTIFICATE_CATEGORY_TOKEN_USER)
+    plain = fob.client.create(fob.session, certificate)
+    marked = fob.client.create(fob.session, [*certificate, (CKA.CERTIFICATE_CATEGORY, authority)])
+    assert fob.client.get(fob.session, plain, CKA.CERTIFICATE_CATEGORY) == [(0).to_bytes(8, "little")]
+    assert fob.client.get(fob.session, marked, CKA.CERTIFICATE_CATEGORY) == [authority.to_bytes(8, "little")]
+    assert fob.client.find(fob.session, [(CKA.CERTIFICATE_CATEGORY, authority)]) == [marked]
+    assert fob.client.set(fob.session, marked, [(CKA.CERTIFICATE_CATEGORY, changed)]) == CKR.ATTRIBUTE_READ_ONLY
+    with pytest.raises(RvError) as error:
+        fob.client.create(fob.session, [*certificate, (CKA.CERTIFICATE_CATEGORY, b"2")])
+    assert error.value.rv == CKR.ATTRIBUTE_VALUE_INVALID
 
 
 @pytest.mark.rule("P33", "O19")

@@ -53,3 +53,22 @@ def test_gcm_takes_both_lengths_of_its_struct(fob: Fob, struct: str) -> None:
     fob.client.ok("C_EncryptInit", fob.session, mechanism, key)
     sealed = fob.client.output("C_Encrypt", fob.session, b"text", 4)
     assert AESGCM(value).decrypt(bytes(12), sealed, b"header") == b"text"
+
+
+def test_who_asks_how_long_a_part_will_be_never_hears_zero(fob: Fob) -> None:
+    """A buffer of no bytes has no address in C++: the call with the part would be one more question (PyKCS11)."""
+    key = fob.client.create(fob.session, [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, bytes(16))])
+    parameter = ffi.new("CK_GCM_PARAMS *")
+    vector = ffi.from_buffer("CK_BYTE[]", bytes(12))
+    parameter.pIv, parameter.ulIvLen, parameter.ulIvBits, parameter.ulTagBits = vector, 12, 96, 128
+    sealed = AESGCM(bytes(16)).encrypt(bytes(12), b"twenty bytes of text", None)
+    fob.client.ok("C_DecryptInit", fob.session, fob.client.mechanism(CKM.AES_GCM, parameter), key)
+    for part in (sealed[:20], sealed[20:]):
+        length = ffi.new("CK_ULONG *")
+        fob.client.ok("C_DecryptUpdate", fob.session, part, len(part), ffi.NULL, length)
+        assert length[0] == 1
+        fob.client.ok("C_DecryptUpdate", fob.session, part, len(part), ffi.new("CK_BYTE[1]"), length)
+        assert length[0] == 0
+    text, length = ffi.new("CK_BYTE[20]"), ffi.new("CK_ULONG *", 20)
+    fob.client.ok("C_DecryptFinal", fob.session, text, length)
+    assert bytes(text) == b"twenty bytes of text"

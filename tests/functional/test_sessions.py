@@ -154,6 +154,15 @@ def test_labels_that_nss_cannot_name_are_refused(client: Client, label: bytes) -
     assert client.call("C_InitToken", 1, SO_PIN, len(SO_PIN), label.ljust(32)) == CKR.ARGUMENTS_BAD
 
 
+def test_label_ends_at_a_nul(client: Client) -> None:
+    """PyKCS11 passes the text as it is in C, and whatever lies behind it."""
+    client.ok("C_InitToken", 1, SO_PIN, len(SO_PIN), b"short\0\xff\xfe:".ljust(32, b"\n"))
+    information = ffi.new("CK_TOKEN_INFO *")
+    client.ok("C_GetTokenInfo", 1, information)
+    assert bytes(information.label) == b"short".ljust(32)
+    assert client.call("C_InitToken", 1, SO_PIN, len(SO_PIN), ffi.NULL) == CKR.ARGUMENTS_BAD
+
+
 @pytest.mark.rule("SE2", "SE10", "P37")
 def test_session_handles_are_never_reused(fob: Fob) -> None:
     """Never gives out a session handle twice; closed ones and 0 are CKR_SESSION_HANDLE_INVALID."""

@@ -123,6 +123,8 @@ def test_hkdf_gives_the_known_answers(path: str, prf: int) -> None:
         for parameter in (hkdf(salt, info, prf=prf), *([hkdf(None, info, prf=prf)] if not salt else ())):
             assert begin(CKM.HKDF_DERIVE, CKF.DERIVE, key, parameter, int(record["L"])) == output
             assert begin(CKM.HKDF_DATA, CKF.DERIVE, key, parameter, int(record["L"])) == output
+        by_hmac = hkdf(salt, info, prf={CKM.SHA_1: CKM.SHA_1_HMAC, CKM.SHA256: CKM.SHA256_HMAC}[prf])  # as Java does
+        assert begin(CKM.HKDF_DERIVE, CKF.DERIVE, key, by_hmac, int(record["L"])) == output
         if "PRK" in record:
             (extracted,) = data(record, "PRK")
             only_extract = hkdf(salt, b"ignored", expand=False, prf=prf)

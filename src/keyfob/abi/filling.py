@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from keyfob._abi import ffi, lib
 from keyfob.abi.answers import answer, no_session
 from keyfob.abi.door import export
@@ -45,6 +47,24 @@ def environment() -> dict[str, str]:
     return found
 
 
+class Undisturbed:
+    """No garbage is collected within.
+
+    A collection runs finalisers, in a host that is itself Python also the host's. PyKCS11's take the very lock that it
+    holds while it calls C_Initialize or C_Finalize, and would wait for ever.
+    """
+
+    __slots__ = ("_collecting",)
+
+    def __enter__(self) -> None:
+        self._collecting = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self._collecting:
+            gc.enable()
+
+
 @export
 def C_Initialize(pInitArgs: Any) -> int:
     try:
@@ -53,7 +73,8 @@ def C_Initialize(pInitArgs: Any) -> int:
             held = ffi.cast("CK_C_INITIALIZE_ARGS *", pInitArgs)
             callbacks = (held.CreateMutex, held.DestroyMutex, held.LockMutex, held.UnlockMutex)
             arguments = general.InitializeArguments(sum(map(bool, callbacks)), held.flags)
-        general.C_Initialize(arguments, environment())
+        with Undisturbed():
+            general.C_Initialize(arguments, environment())
         return CKR.OK
     except BaseException as problem:
         return answer("C_Initialize", problem)
@@ -64,7 +85,8 @@ def C_Finalize(pReserved: Any) -> int:
     try:
         if pReserved:
             raise PKCS11Error(CKR.ARGUMENTS_BAD, "pReserved must be NULL")
-        general.C_Finalize()
+        with Undisturbed():
+            general.C_Finalize()
         return CKR.OK
     except BaseException as problem:
         return answer("C_Finalize", problem)
@@ -173,7 +195,9 @@ def C_GetMechanismInfo(slotID: int, kind: int, pInfo: Any) -> int:
 @export
 def C_InitToken(slotID: int, pPin: Any, ulPinLen: int, pLabel: Any) -> int:
     try:
-        slots.C_InitToken(slotID, take_or_none(pPin, ulPinLen), take(pLabel, LABEL_SIZE))
+        wanted(pLabel)
+        # Some clients end it by a NUL, and what lies behind that is not theirs (PyKCS11).
+        slots.C_InitToken(slotID, take_or_none(pPin, ulPinLen), ffi.string(pLabel, LABEL_SIZE))
         return CKR.OK
     except BaseException as problem:
         return answer("C_InitToken", problem)

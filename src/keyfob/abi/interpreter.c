@@ -210,9 +210,12 @@ static int start_python(const char *package_folder)
 /*
  * Runs with `folders` (where keyfob and its dependencies lie) and leaves `tables` or `reason`. In a Python host the
  * folders go to the end of its sys.path, and only if keyfob or something that it needs is not importable there already.
+ * No garbage is collected meanwhile: see Undisturbed in filling.py.
  */
 static const char hand_over[] =
-    "import sys\n"
+    "import gc, sys\n"
+    "collecting = gc.isenabled()\n"
+    "gc.disable()\n"
     "try:\n"
     "    try:\n"
     "        import keyfob.abi.start\n"
@@ -225,7 +228,10 @@ static const char hand_over[] =
     "    tables = keyfob.abi.start.tables()\n"
     "except BaseException as error:\n"
     "    where = [*getattr(sys.modules.get('keyfob'), '__path__', folders)][0]\n"
-    "    reason = ' '.join(f'from {where}: {type(error).__name__}: {error}'.split())\n";
+    "    reason = ' '.join(f'from {where}: {type(error).__name__}: {error}'.split())\n"
+    "finally:\n"
+    "    if collecting:\n"
+    "        gc.enable()\n";
 
 /*
  * Runs in our own interpreter. A child inherits only the thread that forks: a module that another thread is importing

@@ -73,11 +73,17 @@ def _whole(session: Session, kind: str, data: bytes, room: int | None) -> bytes 
 
 
 def update(session: Session, kind: str, part: bytes, room: int | None) -> bytes | int:
-    """One part. A buffer below the upper bound is refused before the part is taken, so that it is never taken twice."""
+    """One part. A buffer below the upper bound is refused before the part is taken, so that it is never taken twice.
+
+    Who asks for the size of nothing is told 1: many clients make a buffer of that size, one of no bytes has no address
+    in C++, and the call that brings the part would be taken for another question (PyKCS11 loses parts of GCM so).
+    """
     operation = session.active(kind)
     run = operation.run
     largest: int = run.update_size(len(part))
-    if room is None or room < largest:
+    if room is None:
+        return largest or 1
+    if room < largest:
         return largest
     operation.started = True
     output: bytes = run.update(part)

@@ -114,11 +114,11 @@ def C_GetMechanismInfo(slot_id: int, mechanism: int) -> tuple[int, int, int]:
 
 
 def C_InitToken(slot_id: int, pin: bytes | None, label: bytes) -> None:
-    """`label`: 32 bytes, padded with blanks (some clients pad with NUL)."""
+    """`label`: up to 32 bytes, padded with blanks or ended by a NUL."""
     current = library()
     token = current.token(slot_id)
     try:
-        text = label.rstrip(b" \0").decode()
+        text = label.rstrip(b" ").decode()
     except UnicodeDecodeError:
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "the label is not UTF-8") from None
     current.check_label(text, slot_id)

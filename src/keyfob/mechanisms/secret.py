@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from keyfob.mechanisms import key_class
 from keyfob.mechanisms.base import Attributes, Key, Mechanism
 from keyfob.mechanisms.hashes import HASHES, hash_of
+from keyfob.mechanisms.hmac import FAMILY as HMACS
 from keyfob.mechanisms.hmac import KEYS as HMAC_KEYS
 from keyfob.mechanisms.secret_key import (
     MAX_BYTES,
@@ -57,6 +58,7 @@ PBKD2_HASHES = {
     CKP.PKCS5_PBKD2_HMAC_SHA512_224: CKM.SHA512_224,
     CKP.PKCS5_PBKD2_HMAC_SHA512_256: CKM.SHA512_256,
 }
+HASHES_OF_HMACS = {hmac: digest for digest, hmac, *_ in HMACS}
 
 
 def pbkdf2(parameter: object, template: Mapping[int, bytes]) -> Attributes:
@@ -83,7 +85,8 @@ def hkdf(key: Key, parameter: object, length: int | None) -> bytes:
     """CKM_HKDF_DERIVE and CKM_HKDF_DATA. `length` may be None when only extracting, which gives a hash's length."""
     if not isinstance(parameter, HkdfParams) or not (parameter.extract or parameter.expand):
         raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "the parameter must be CK_HKDF_PARAMS with bExtract or bExpand")
-    hash_function = hash_of(parameter.prf_hash_mechanism)
+    prf = parameter.prf_hash_mechanism  # the standard wants the hash; Java 25 names its HMAC
+    hash_function = hash_of(HASHES_OF_HMACS.get(prf, prf))
     if parameter.expand and length is None:
         raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_VALUE_LEN is missing")
     longest = hash_function.size * (255 if parameter.expand else 1)

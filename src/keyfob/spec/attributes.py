@@ -35,6 +35,7 @@ BY_CLASS: dict[int, Rows] = {
     CKO.CERTIFICATE: {
         CKA.CERTIFICATE_TYPE: ("ulong", (1,)),
         CKA.TRUSTED: ("bool", (10,)),
+        CKA.CERTIFICATE_CATEGORY: ("ulong", ()),
         CKA.CHECK_VALUE: ("bytes", ()),
         CKA.START_DATE: ("date", ()),
         CKA.END_DATE: ("date", ()),

@@ -283,6 +283,7 @@ def _defaults(given: Attributes, rows: Rows, *, private_default: bool) -> None:
         given.setdefault(CKA.ISSUER, b"")
         given.setdefault(CKA.SERIAL_NUMBER, b"")
         given.setdefault(CKA.TRUSTED, FALSE)
+        given.setdefault(CKA.CERTIFICATE_CATEGORY, ulong(CK.CERTIFICATE_CATEGORY_UNSPECIFIED))
     elif number(given[CKA.CLASS]) == CKO.DATA:
         given.setdefault(CKA.VALUE, b"")
 
