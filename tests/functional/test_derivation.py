@@ -83,6 +83,20 @@ def test_the_stricter_of_two_keys_decides(fob: Fob, attribute: int, *, strict: b
     assert fob.client.get(fob.session, made, attribute, CKA.VALUE) == [bytes([strict]), None]
 
 
+@pytest.mark.parametrize("of_two", [True, False])
+def test_a_key_that_leaves_under_trusted_keys_only_passes_that_on(fob: Fob, *, of_two: bool) -> None:
+    strict = (CKA.WRAP_WITH_TRUSTED, True)
+    if of_two:
+        base, mechanism, held = secret(fob), with_key(fob, secret(fob, OTHER, strict)), None
+    else:
+        base, (mechanism, *held) = secret(fob, SECRET, strict), with_data(fob, CKM.XOR_BASE_AND_DATA, bytes(16))
+    assert derive(fob, base, mechanism, (CKA.WRAP_WITH_TRUSTED, False))[0] == CKR.TEMPLATE_INCONSISTENT
+    rv, made = derive(fob, base, mechanism)
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, CKA.WRAP_WITH_TRUSTED) == [b"\x01"]
+    del held
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_key_of_two_was_always_sensitive_when_both_were(fob: Fob, *, first: bool) -> None:
     past = (CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE)

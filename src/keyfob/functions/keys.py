@@ -240,7 +240,7 @@ def _handle(parameter: object) -> int:
 
 
 def _stricter(one: Attributes, other: Attributes) -> Attributes:
-    """What a key that comes from two keys inherits (section 6.43)."""
+    """What a key that comes from two keys inherits (section 6.43; CKA_WRAP_WITH_TRUSTED in the same spirit)."""
 
     def of_both(attribute: int, decisive: bytes) -> bytes:
         return one[attribute] if one[attribute] == decisive else other[attribute]
@@ -248,12 +248,13 @@ def _stricter(one: Attributes, other: Attributes) -> Attributes:
     return {
         CKA.SENSITIVE: of_both(CKA.SENSITIVE, TRUE),
         CKA.EXTRACTABLE: of_both(CKA.EXTRACTABLE, FALSE),
+        CKA.WRAP_WITH_TRUSTED: of_both(CKA.WRAP_WITH_TRUSTED, TRUE),
         CKA.ALWAYS_SENSITIVE: of_both(CKA.ALWAYS_SENSITIVE, FALSE),
         CKA.NEVER_EXTRACTABLE: of_both(CKA.NEVER_EXTRACTABLE, FALSE),
     }
 
 
 def _inherit(asked: Attributes, origin: Attributes) -> None:
-    for attribute, strict in ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE)):
+    for attribute, strict in ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE)):
         if origin[attribute] == strict and asked.setdefault(attribute, strict) != strict:
             raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, f"{name_of('CKA', attribute)} must be that of the base key")
