@@ -132,7 +132,7 @@ def test_a_long_search_leaves_out_what_another_process_destroys_meanwhile(
     client.login(session, PIN)
     made = [
         client.create(session, [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.PRIVATE, False), (CKA.LABEL, f"d{i}")])
-        for i in range(600)
+        for i in range(300)
     ]
     array, count, _kept = client.template([(CKA.CLASS, CKO.DATA)])
     client.ok("C_FindObjectsInit", session, array, count)
