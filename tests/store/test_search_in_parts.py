@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKO
+from keyfob.spec.constants import CKA, CKO, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.store.search import Finder
 from tests.store.samples import TRUE, USER_PIN, certificate, private_key, ulong
 
 if TYPE_CHECKING:
@@ -61,3 +63,21 @@ def test_objects_removed_between_two_parts_are_left_out_and_no_other(store: Stor
     rest, end = store.find_some(CERTIFICATES, after, 500)
     assert end is None
     assert first + rest == numbers[:9] + numbers[10:]
+
+
+class Damaged:
+    """A database whose b-tree leads to the same numbers again and again, as one flipped byte of a page can make it."""
+
+    def __init__(self, *numbers: object) -> None:
+        self.numbers = numbers
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object]]:
+        return [(number,) for number in self.numbers]
+
+
+@pytest.mark.parametrize("numbers", [(3, 4, 3, 4), (4, 3, 2, 1), (1, 2, None, 4), (1, 2, "3", 4)], ids=str)
+def test_numbers_that_are_not_in_order_end_a_search_instead_of_going_on_for_ever(numbers: tuple[object, ...]) -> None:
+    finder = Finder(Damaged(*numbers))  # type: ignore[arg-type]
+    with pytest.raises(PKCS11Error, match="not in order") as refusal:
+        finder.find_some([], None, lambda row: None, 0, 4, by_number=True)
+    assert refusal.value.rv == CKR.DEVICE_ERROR

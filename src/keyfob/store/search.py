@@ -6,7 +6,8 @@ the order of the objects' numbers, so that the first of it takes the same time i
 
 from __future__ import annotations
 
-from keyfob.spec.constants import CKA, CKO
+from keyfob.spec.constants import CKA, CKO, CKR
+from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import INDEXED, PUBLIC_INDEX, class_mark, index_digest, values_of
 from keyfob.store.rows import FALSE, TRUE
 
@@ -157,9 +158,12 @@ class Finder:
         while len(hits) < most:
             rows = list(self._database.rows(statement, plan.bound(values, after, most)))
             for row in rows:
-                if row[0] == after:  # forged look-ups can lead to an object twice
+                number = row[0]
+                if number.__class__ is not int or number < after:  # it would be gone through for ever
+                    raise PKCS11Error(CKR.DEVICE_ERROR, "damaged: the numbers of objects are not in order")
+                if number == after:  # forged look-ups can lead to an object twice
                     continue
-                after = row[0]
+                after = number
                 attributes = read(row)
                 if attributes is not None and matches(values, attributes):
                     hits.append(after)
