@@ -75,7 +75,9 @@ class Damaged:
         return [(number,) for number in self.numbers]
 
 
-@pytest.mark.parametrize("numbers", [(3, 4, 3, 4), (4, 3, 2, 1), (1, 2, None, 4), (1, 2, "3", 4)], ids=str)
+@pytest.mark.parametrize(
+    "numbers", [(3, 4, 3, 4), (4, 3, 2, 1), (0, 0, 0, 0), (1, 2, None, 4), (1, 2, "3", 4)], ids=str
+)
 def test_numbers_that_are_not_in_order_end_a_search_instead_of_going_on_for_ever(numbers: tuple[object, ...]) -> None:
     finder = Finder(Damaged(*numbers))  # type: ignore[arg-type]
     with pytest.raises(PKCS11Error, match="not in order") as refusal:

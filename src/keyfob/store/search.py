@@ -157,9 +157,11 @@ class Finder:
             return hits, None
         while len(hits) < most:
             rows = list(self._database.rows(statement, plan.bound(values, after, most)))
+            before = after
             for row in rows:
                 number = row[0]
-                if number.__class__ is not int or number < after:  # it would be gone through for ever
+                if number.__class__ is not int or number < after or number == before:
+                    # A b-tree that leads back, or stays where it is: it would be gone through for ever.
                     raise PKCS11Error(CKR.DEVICE_ERROR, "damaged: the numbers of objects are not in order")
                 if number == after:  # forged look-ups can lead to an object twice
                     continue
