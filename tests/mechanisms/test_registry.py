@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from keyfob import mechanisms
+from keyfob.abi import imports
 from keyfob.mechanisms.base import Key, Mechanism
+from keyfob.mechanisms.index import INDEX
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import name_of
 from tests.mechanisms.symmetric_vectors import refused, ulong
@@ -120,3 +122,8 @@ def test_only_secret_keys_and_certificates_have_a_check_value() -> None:
     assert mechanisms.check_value({CKA.CLASS: ulong(CKO.CERTIFICATE)}) is None
     assert mechanisms.check_value({CKA.CLASS: ulong(CKO.DATA), CKA.VALUE: b"abc"}) is None
     assert mechanisms.check_value({CKA.CLASS: ulong(CKO.PUBLIC_KEY), CKA.KEY_TYPE: ulong(CKK.RSA)}) is None
+
+
+def test_forks_of_root_bring_in_every_family() -> None:
+    """abi/imports.py names them, because that room does not look into this one."""
+    assert {family for family, *_ in INDEX.values()} <= set(imports.MECHANISMS)
