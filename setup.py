@@ -18,7 +18,12 @@ import interpreter  # noqa: E402  scripts/ is no package
 LOADER = "keyfob.libkeyfob"
 TRACER = "keyfob.libkeyfob-trace"
 HARDENING = ["-O2", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
-WARNINGS = ["-Wall", "-Wextra", "-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
+# Errors by default since gcc 14 and clang 16: errors with every compiler, in generated sources too.
+STRICT = [
+    f"-Werror={kind}"
+    for kind in ("implicit-function-declaration", "implicit-int", "incompatible-pointer-types", "int-conversion")
+]
+WARNINGS = ["-Wall", "-Wextra"]
 SAFE_LINK = ["-Wl,-z,relro,-z,now"]
 
 loader = Extension(
@@ -59,6 +64,7 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             # All is made for one version of Python; with its suffix, in-place builds of several of them live together.
             extension.py_limited_api = False
+            extension.extra_compile_args = [*extension.extra_compile_args, *STRICT]
             if extension is not loader:
                 extension.extra_compile_args = [*extension.extra_compile_args, *HARDENING]
                 extension.extra_link_args = [*extension.extra_link_args, *SAFE_LINK]

@@ -8,6 +8,8 @@ from keyfob.spec.constants import CK, CKA, CKC, CKK, CKM, CKO, CKR
 from tests.client import P256, READ_ONLY, RSA_2048, RvError, Template, ffi
 from tests.conftest import Fob
 
+ED25519 = bytes.fromhex("06032b6570")
+X25519 = bytes.fromhex("06032b656e")
 AES: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, bytes(range(16)))]
 DATA: Template = [(CKA.CLASS, CKO.DATA), (CKA.TOKEN, True), (CKA.LABEL, "note"), (CKA.VALUE, b"text")]
 
@@ -338,12 +340,24 @@ def test_certificate_category_is_kept_and_cannot_be_changed(fob: Fob) -> None:
 @pytest.mark.rule("P33", "O19")
 def test_ec_point_is_found_raw_and_as_der(fob: Fob) -> None:
     """Finds EC keys by the raw point and by its DER form."""
-    public, _ = pair(fob)
+    public, private = pair(fob)
     (point,) = fob.client.get(fob.session, public, CKA.EC_POINT)
     assert point is not None
     assert point[:2] == b"\x04\x41"
-    assert fob.client.find(fob.session, [(CKA.EC_POINT, point)]) == [public]
-    assert fob.client.find(fob.session, [(CKA.EC_POINT, point[2:])]) == [public]
+    assert fob.client.find(fob.session, [(CKA.EC_POINT, point)]) == [public, private]
+    assert fob.client.find(fob.session, [(CKA.EC_POINT, point[2:])]) == [public, private]
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "curve"),
+    [(CKM.EC_KEY_PAIR_GEN, P256), (CKM.EC_EDWARDS_KEY_PAIR_GEN, ED25519), (CKM.EC_MONTGOMERY_KEY_PAIR_GEN, X25519)],
+)
+def test_a_private_key_on_a_curve_answers_its_point(fob: Fob, mechanism: int, curve: bytes) -> None:
+    """OpenSSL's pkcs11-provider takes an EC key for unusable whose private half has an empty point."""
+    public, private = fob.client.generate_pair(fob.session, mechanism, [(CKA.EC_PARAMS, curve)], [])
+    (point,) = fob.client.get(fob.session, public, CKA.EC_POINT)
+    assert point
+    assert fob.client.get(fob.session, private, CKA.EC_POINT) == [point]
 
 
 @pytest.mark.rule("P23")

@@ -236,7 +236,7 @@ def test_generated_pair_is_encoded_as_nss_reads_it() -> None:
         assert private.public_value() == raw
         assert len(private.attributes[CKA.VALUE]) == curve.value_size
         assert private.attributes[CKA.EC_PARAMS] == public.attributes[CKA.EC_PARAMS] == curve.params
-        assert CKA.EC_POINT not in private.attributes
+        assert private.attributes[CKA.EC_POINT] == public.attributes[CKA.EC_POINT]
         info = public.native.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         assert public.attributes[CKA.PUBLIC_KEY_INFO] == private.attributes[CKA.PUBLIC_KEY_INFO] == info
 

@@ -206,6 +206,8 @@ ffibuilder.cdef(
     + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n"
     + GATE,
 )
+# _abi is built for one version of Python: the whole API is declared, and the gate calls PyGILState_Check, which the limited
+# API that cffi chooses by itself has not. What nobody declared is an error with every compiler (setup.py).
 ffibuilder.set_source(
     "keyfob._abi",
     "".join(f"#include <{name}.h>\n" for name in ("pthread", "stdatomic", "stdlib", "string", "time"))
@@ -215,6 +217,7 @@ ffibuilder.set_source(
     + OWN_PROTOTYPES
     + TABLES
     + INTERFACES,
+    define_macros=[("_CFFI_NO_LIMITED_API", None)],
 )
 
 if __name__ == "__main__":

@@ -22,9 +22,13 @@ from keyfob.mechanisms import der
 Passphrase = Callable[[], bytes]
 
 PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+PEM_BEGIN = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 CERTIFICATE_BLOCKS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 # PBKDF2-HMAC-SHA-256 rounds under the passphrase of a file that holds a key.
 ROUNDS = 600_000
+
+# keyBag and pkcs8ShroudedKeyBag (RFC 7292, section 4.2), as they stand in a PKCS #12 file.
+KEY_BAGS = tuple(der.object_identifier(f"1.2.840.113549.1.12.10.1.{number}") for number in (1, 2))
 
 PBES2 = der.object_identifier("1.2.840.113549.1.5.13")
 PBKDF2 = der.object_identifier("1.2.840.113549.1.5.12")
@@ -58,6 +62,7 @@ def certificates(data: bytes) -> list[bytes]:
 
 def bundle(data: bytes, passphrase: Passphrase) -> Bundle:
     """Keys and certificates of a PEM bundle, a DER key or certificate, or PKCS #12; asks `passphrase` where needed."""
+    _refuse_cut_off_blocks(data)
     result = Bundle()
     result.certificates = [("", found) for found in certificates(data)]
     if b"-----BEGIN" in data:
@@ -72,6 +77,14 @@ def bundle(data: bytes, passphrase: Passphrase) -> Bundle:
         else:
             result.keys.append(("", _info(_loaded(serialization.load_der_private_key, data, passphrase))))
     return result
+
+
+def _refuse_cut_off_blocks(data: bytes) -> None:
+    """Whoever imports a file may delete it afterwards: a block whose end is missing is not passed over."""
+    whole = {match.start() for match in PEM_BLOCK.finditer(data)}
+    for begin in PEM_BEGIN.finditer(data):
+        if begin.start() not in whole:
+            raise Refusal(f"the file is damaged: its {begin[1].decode()} block has no end")
 
 
 def _loaded(load: Callable[..., Any], data: bytes, passphrase: Passphrase) -> Any:
@@ -120,6 +133,12 @@ def _read_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
             result.certificates.append((name, certificate.certificate.public_bytes(serialization.Encoding.DER)))
     if found.key is not None:
         result.keys.append((key_name, _info(found.key)))
+    held = sum(data.count(bag) for bag in KEY_BAGS)
+    if held > len(result.keys):
+        raise Refusal(
+            f"the PKCS #12 file holds {held} keys, and only one can be read of such a file: "
+            "put each into a file of its own (pk12util -o, keytool -importkeystore -srcalias)"
+        )
 
 
 def pem(label: str, value: bytes) -> bytes:

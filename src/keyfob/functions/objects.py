@@ -58,8 +58,10 @@ def attribute_of(found: Object, attribute: int) -> tuple[bytes, int]:
         return value, CKR.OK
     if attribute == CKA.CHECK_VALUE:
         computed = check_value(attributes)
-        if computed is not None:
-            return computed, CKR.OK
+    else:
+        computed = found.key.computed(attribute) if CKA.KEY_TYPE in attributes else None
+    if computed is not None:
+        return computed, CKR.OK
     object_class = number(attributes[CKA.CLASS])
     key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
     row = rows_of(object_class, key_type).get(attribute)

@@ -60,6 +60,10 @@ class Key:
         """
         return {}
 
+    def computed(self, attribute: int) -> bytes | None:
+        """An attribute that the object has and does not hold, since it follows from the others; None: it has none."""
+        return None
+
     def public_value(self) -> bytes | None:
         """What CKA_ID's default is the SHA-1 of (O10, N15): modulus or uncompressed point; None for secret keys."""
         return None

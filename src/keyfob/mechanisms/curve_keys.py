@@ -35,7 +35,10 @@ class CurveKey(Key):
 
 
 class CurvePrivateKey(CurveKey):
-    """CKA_EC_PARAMS and CKA_VALUE; beyond the standard CKA_EC_POINT where a caller (NSS, P33) gave it."""
+    """CKA_EC_PARAMS and CKA_VALUE, and beyond the standard CKA_EC_POINT.
+
+    NSS gives the point (P33), and OpenSSL's pkcs11-provider reads it from the private key and nowhere else.
+    """
 
     __slots__ = ()
 
@@ -48,16 +51,19 @@ class CurvePrivateKey(CurveKey):
             point = curve.point_of(curve.load_private(value).public_key())
         except ValueError:
             raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is not a private key of this curve") from None
-        result = {
+        given = attributes.get(CKA.EC_POINT)
+        if given and not _same_point(curve, given, point):
+            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_EC_POINT is not the point of CKA_VALUE")
+        return {
             CKA.EC_PARAMS: normal_params(params, curve),
             CKA.VALUE: value,
+            CKA.EC_POINT: curve.write_point(point),
             CKA.PUBLIC_KEY_INFO: curve.public_key_info(point),
         }
-        if CKA.EC_POINT in attributes:
-            if attributes[CKA.EC_POINT] and not _same_point(curve, attributes[CKA.EC_POINT], point):
-                raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_EC_POINT is not the point of CKA_VALUE")
-            result[CKA.EC_POINT] = curve.write_point(point)
-        return result
+
+    def computed(self, attribute: int) -> bytes | None:
+        """CKA_EC_POINT of keys that were stored without it."""
+        return self.curve.write_point(self.public_value()) if attribute == CKA.EC_POINT else None
 
     @property
     def native(self) -> Any:
@@ -67,7 +73,7 @@ class CurvePrivateKey(CurveKey):
             native = self.native_cache = self.curve.load_private(self.attributes[CKA.VALUE])
         return native
 
-    def public_value(self) -> bytes | None:
+    def public_value(self) -> bytes:
         """The point, raw: what NSS hashes for CKA_ID (O10). CKA_PUBLIC_KEY_INFO ends with it."""
         info = self.attributes.get(CKA.PUBLIC_KEY_INFO)
         return info[-self.curve.point_size :] if info else self.curve.point_of(self.native.public_key())

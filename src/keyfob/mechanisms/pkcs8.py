@@ -137,12 +137,9 @@ def _ec_attributes(key: bytes, algorithm: der.Reader) -> Attributes:
         params = inner
     attributes[CKA.EC_PARAMS] = params
     if reader.next_tag() == der.CONTEXT_1:
-        # Checked against the private value, then dropped: CKA_PUBLIC_KEY_INFO holds it.
         attributes[CKA.EC_POINT] = reader.enter(der.CONTEXT_1).read_bit_string()
     reader.finish()
-    completed = _completed(EcPrivateKey, attributes)
-    completed.pop(CKA.EC_POINT, None)
-    return completed
+    return _completed(EcPrivateKey, attributes)
 
 
 def _completed(key_class: type[CurvePrivateKey], attributes: Attributes) -> Attributes:
