@@ -206,8 +206,8 @@ ffibuilder.cdef(
     + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n"
     + GATE,
 )
-# _abi is built for one version of Python: the whole API is declared, and the gate calls PyGILState_Check, which the limited
-# API that cffi chooses by itself has not. What nobody declared is an error with every compiler (setup.py).
+# _abi is built for one version of Python, so the whole API is declared: the gate calls PyGILState_Check, which the
+# limited API that cffi chooses by itself lacks.
 ffibuilder.set_source(
     "keyfob._abi",
     "".join(f"#include <{name}.h>\n" for name in ("pthread", "stdatomic", "stdlib", "string", "time"))
