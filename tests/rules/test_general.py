@@ -6,17 +6,20 @@ import ctypes
 import importlib
 import mmap
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import keyfob.functions
-from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR, CKS
 from keyfob.spec.functions import FUNCTIONS
 from tests.client import READ_ONLY, Client, ffi
 from tests.conftest import PIN
+from tests.rules.kinds import KINDS, start_on
 from tests.rules.nss_calls import FIPS_INTERFACE, STANDARD_INTERFACE, Nss, get_interface, initialize_arguments, start
 
+VALIDATIONS = (CKO.VALIDATION, CKO.NSS_VALIDATION)  # the standard's, and those of NSS's own token
 ENTRIES = [name for name, _ in ffi.typeof("CK_FUNCTION_LIST_3_2").fields if name != "version"]
 
 
@@ -110,6 +113,26 @@ def test_the_interface_that_nss_asks_for(module: Client) -> None:
         assert ffi.string(ffi.cast("char *", found.pInterfaceName)) == STANDARD_INTERFACE
     assert get_interface(module, FIPS_INTERFACE, None, 0)[0] == CKR.FUNCTION_FAILED
     assert start(module).slot.session
+
+
+@pytest.mark.rule("K6")
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_token_claims_to_be_validated(module: Client, home: Path, kind: str) -> None:
+    """Has no validation object, before and after the login, and no operation that counts as a validated one."""
+    slot = start_on(module, home, kind)
+    flags = ffi.new("CK_ULONG *", 1)
+    for _ in range(2):
+        for claim in VALIDATIONS:
+            assert slot.find([(CKA.CLASS, claim)]) == slot.find([(CKA.TOKEN, True), (CKA.CLASS, claim)], 10) == []
+        assert not set(VALIDATIONS) & {slot.ulong(each, CKA.CLASS) for each in slot.find([])}
+        module.ok("C_GetSessionValidationFlags", slot.session, CKS.LAST_VALIDATION_OK, flags)
+        assert flags[0] == 0
+        slot.logout()
+    slot.login(PIN)
+    made = ffi.new("CK_ULONG *")
+    for claim, level in zip(VALIDATIONS, (CKA.VALIDATION_LEVEL, CKA.NSS_VALIDATION_LEVEL), strict=True):
+        array, count, _kept = module.template([(CKA.CLASS, claim), (level, 3)])
+        assert module.call("C_CreateObject", slot.session, array, count, made) != CKR.OK, "nor is one made"
 
 
 @pytest.mark.rule("G4")

@@ -217,6 +217,22 @@ def test_a_certificate_request_and_the_certificate_that_comes_back(nss: Nss) -> 
         assert slot.find(templates.of_id(of_certificate or b"", CKO.PRIVATE_KEY), 1) == [private]
 
 
+@pytest.mark.rule("N14", "N15", "O10")
+@pytest.mark.parametrize("kind", ["RSA", "EC"])
+@pytest.mark.parametrize("named", ["public", "private"])
+def test_an_id_in_one_template_is_the_id_of_the_pair(nss: Nss, kind: str, named: str) -> None:
+    """A pair whose maker gave CKA_ID in one of the two templates has it on both keys, and each is found by it."""
+    slot = nss.slot
+    slot.login(PIN)
+    public, private = templates.rsa_pair(bits=1024) if kind == "RSA" else templates.ec_pair()
+    identity: Template = [(CKA.ID, b"any other")]
+    pair = ([*public, *identity], private) if named == "public" else (public, [*private, *identity])
+    handles = generate(slot, PAIRS[kind][0], pair)
+    assert [slot.read(handle, CKA.ID) for handle in handles] == [[b"any other"]] * 2
+    for handle, object_class in zip(handles, (CKO.PUBLIC_KEY, CKO.PRIVATE_KEY), strict=True):
+        assert slot.find(templates.of_id(b"any other", object_class)) == [handle]
+
+
 class _Public:
     """Whose certificate it is, when only the public key is known."""
 

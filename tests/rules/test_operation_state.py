@@ -118,7 +118,7 @@ def cipher_mechanism(client: Client, name: str) -> Any:
 
 
 def in_one_go(fob: Fob, verb: str, mechanism: Any, key: int, data: bytes) -> bytes:
-    fob.client.ok(f"C_{verb}Init", fob.session, mechanism, key)
+    fob.client.ok(f"C_{verb}Init", fob.session, mechanism, *([] if verb == "Digest" else [key]))
     return fob.client.output(f"C_{verb}", fob.session, data, len(data))
 
 
@@ -252,6 +252,39 @@ def test_a_signature_in_parts_is_saved_and_restored(fob: Fob, kind: int) -> None
 
 
 @pytest.mark.rule("SE5")
+@pytest.mark.parametrize("verb", ["Encrypt", "Sign", "Digest"])
+def test_one_state_is_the_start_of_several_operations(fob: Fob, verb: str) -> None:
+    """Whoever restores a state goes on from it alone: neither the first operation nor another restored one moves it."""
+    client, session = fob.client, fob.session
+    key, mechanism = 0, client.mechanism(CKM.SHA256)
+    if verb == "Encrypt":
+        key, mechanism = secret(fob, CKK.AES, AES_KEY), client.mechanism(CKM.AES_CBC, IV)
+    elif verb == "Sign":
+        key, mechanism = secret(fob, CKK.GENERIC_SECRET, AES_KEY), client.mechanism(CKM.SHA256_HMAC)
+
+    def take(where: int, part: bytes) -> bytes:
+        if verb != "Encrypt":
+            client.ok(f"C_{verb}Update", where, part, len(part))
+            return b""
+        held, length = ffi.new("char[]", len(part)), ffi.new("CK_ULONG *", len(part))
+        client.ok("C_EncryptUpdate", where, part, len(part), held, length)
+        return bytes(ffi.buffer(held, length[0]))
+
+    client.ok(f"C_{verb}Init", session, mechanism, *([] if verb == "Digest" else [key]))
+    begun = take(session, TEXT[:32])
+    state = save(client, session)
+    sessions = [session, client.open(fob.slot), client.open(fob.slot)]
+    assert {restore(client, each, state, key) for each in sessions[1:]} == {CKR.OK}
+    parts = [bytes([number]) * 32 for number in range(3)]
+    outputs = [begun + take(each, part) for each, part in zip(sessions, parts, strict=True)]
+    outputs = [output + client.output(f"C_{verb}Final", each) for each, output in zip(sessions, outputs, strict=True)]
+    assert restore(client, sessions[2], state, key) == CKR.OK, "once more, when all of them have ended"
+    outputs.append(begun + take(sessions[2], bytes(32)) + client.output(f"C_{verb}Final", sessions[2]))
+    wanted = [in_one_go(fob, verb, mechanism, key, TEXT[:32] + part) for part in (*parts, bytes(32))]
+    assert outputs == wanted
+
+
+@pytest.mark.rule("SE5")
 def test_init_takes_the_place_of_a_saved_operation_only(fob: Fob) -> None:
     """A new C_*Init replaces an operation whose state was saved since its last step; else CKR_OPERATION_ACTIVE."""
     client, session = fob.client, fob.session
@@ -269,7 +302,9 @@ def test_init_takes_the_place_of_a_saved_operation_only(fob: Fob) -> None:
     assert client.call("C_DigestInit", session, sha) == CKR.OPERATION_ACTIVE, "asking for the size saves nothing"
 
 
+@pytest.mark.rule("SE5")
 def test_the_example_of_the_standard(fob: Fob) -> None:
+    """A saved state stays where it was while the operation goes on, and is good in another session too."""
     client, session = fob.client, fob.session
     client.ok("C_DigestInit", session, client.mechanism(CKM.SHA_1))
     client.ok("C_DigestUpdate", session, b"\x01\x03\x05\x07", 4)

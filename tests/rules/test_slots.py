@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,34 @@ def test_the_list_of_slots_grows_and_never_shrinks(nss: Nss) -> None:
     assert nss.named("test").session
     nss.end()
     assert list(start(nss.client).slots) == [first, second]
+
+
+@pytest.mark.rule("S2", "S5")
+@pytest.mark.parametrize("file_is", ["moved away", "deleted by the program", "damaged"])
+def test_a_slot_stays_in_every_later_list(home: Path, nss: Nss, file_is: str) -> None:
+    """Lists a permanent slot again and again, whatever has become of its token's file, its token present."""
+    make_token("second")
+    (second,) = nss.update_slot_list()
+    listed = list(nss.slots)
+    file = home / "tokens" / f"slot-{second}.keyfob"
+    if file_is == "moved away":
+        file.rename(home / "away")
+    elif file_is == "damaged":
+        file.write_bytes(b"no token")
+    else:
+        command = [sys.executable, "-m", "keyfob.cli", "delete", "second", "--token", "--yes"]
+        subprocess.run(command, check=True)
+    count, held = ffi.new("CK_ULONG *"), ffi.new("CK_ULONG[8]")
+    for present in (0, 1, 0, 1):
+        nss.client.ok("C_GetSlotList", present, ffi.NULL, count)
+        assert count[0] == len(listed)
+        count[0] = 8
+        nss.client.ok("C_GetSlotList", present, held, count)
+        assert list(held[0 : count[0]]) == listed
+        assert nss.update_slot_list() == []
+        for slot in nss.slots.values():
+            slot.slot_info()
+            assert slot.slot_flags & CKF.TOKEN_PRESENT
 
 
 @pytest.mark.rule("S3", "P36", "P40")
