@@ -31,7 +31,9 @@ DOORS = {
 }
 SLOTS = {
     "claims_validation": caught("K6"),
+    "claims_a_level": caught("K6"),
     "slots_shrink": caught("S2"),
+    "slots_vanish_after_a_login": caught("S2"),
     "slots_are_renumbered": caught("S2"),
     "slot_count_needs_a_buffer": caught("S1"),
     "no_slot_info": caught("S3"),
@@ -75,6 +77,7 @@ SESSIONS = {
     "no_session_objects_read_only": caught("N8", "O4", may="O3 P15"),  # PKCS #12 brings its keys so
     "session_objects_of_one_session": caught("N19"),
     "state_is_not_restored": caught("SE5"),
+    "states_are_shared": caught("SE5"),
 }
 LOGINS = {
     "wrong_pin_is_a_general_error": caught("S15"),

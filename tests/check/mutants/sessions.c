@@ -161,6 +161,44 @@ static CK_RV state_is_not_restored(CK_ULONG session, CK_BYTE *state, CK_ULONG le
 }
 MUTATION(state_is_not_restored, C_SetOperationState)
 
+/* Whoever restores a state a second time shares the operation of whoever was first. */
+static CK_BYTE first_state[256];
+static CK_ULONG first_length, first_session, times_restored, sharing;
+
+static CK_RV states_are_shared(CK_ULONG session, CK_BYTE *state, CK_ULONG length, CK_ULONG key, CK_ULONG other)
+{
+    if (length != first_length || memcmp(state, first_state, length) != 0 || session == first_session) {
+        first_length = length < sizeof first_state ? length : 0;
+        memcpy(first_state, state, first_length);
+        first_session = session;
+        times_restored = 0;
+    }
+    if (first_length == 0 || times_restored++ == 0 || session == first_session)
+        return real->C_SetOperationState(session, state, length, key, other);
+    sharing = session;
+    return CKR_OK;
+}
+
+static CK_RV digest_in_the_shared(CK_ULONG session, CK_BYTE *data, CK_ULONG length)
+{
+    return real->C_DigestUpdate(session == sharing ? first_session : session, data, length);
+}
+
+static CK_RV end_of_the_shared(CK_ULONG session, CK_BYTE *digest, CK_ULONG *length)
+{
+    CK_RV rv = real->C_DigestFinal(session == sharing ? first_session : session, digest, length);
+    if (session == sharing)
+        sharing = 0;
+    return rv;
+}
+
+static void apply_states_are_shared(Functions *list)
+{
+    list->C_SetOperationState = states_are_shared;
+    list->C_DigestUpdate = digest_in_the_shared;
+    list->C_DigestFinal = end_of_the_shared;
+}
+
 const Mutant session_mutants[] = {
     ROW(only_read_write_sessions),
     ROW(read_write_sessions_alone),
@@ -175,5 +213,6 @@ const Mutant session_mutants[] = {
     ROW(no_session_objects_read_only),
     ROW(session_objects_of_one_session),
     ROW(state_is_not_restored),
+    ROW(states_are_shared),
     END,
 };

@@ -304,8 +304,82 @@ static CK_RV claims_validation(CK_ULONG session, CK_ULONG type, CK_ULONG *flags)
 }
 MUTATION(claims_validation, C_GetSessionValidationFlags)
 
+/* An object that claims a level, and nothing by which the claim could be looked up. */
+#define CLAIM 0x7F1F5
+static int claim_wanted;
+
+static CK_RV search_for_claims(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    claim_wanted = number_in(template, count, CKA_CLASS) == CKO_VALIDATION;
+    return real->C_FindObjectsInit(session, template, count);
+}
+
+static CK_RV find_claim(CK_ULONG session, CK_ULONG *objects, CK_ULONG room, CK_ULONG *count)
+{
+    CK_RV rv = real->C_FindObjects(session, objects, room, count);
+    if (rv == CKR_OK && claim_wanted && room > 0 && *count == 0) {
+        objects[0] = CLAIM;
+        *count = 1;
+        claim_wanted = 0;
+    }
+    return rv;
+}
+
+static CK_RV read_claim(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    CK_RV rv = CKR_OK;
+    if (object != CLAIM)
+        return real->C_GetAttributeValue(session, object, template, count);
+    for (CK_ULONG i = 0; i < count; i++) {
+        if (template[i].type != CKA_CLASS && template[i].type != CKA_VALIDATION_LEVEL) {
+            template[i].ulValueLen = ~0UL;
+            rv = CKR_ATTRIBUTE_TYPE_INVALID;
+        } else if (template[i].pValue != NULL && template[i].ulValueLen >= sizeof(CK_ULONG)) {
+            CK_ULONG value = template[i].type == CKA_CLASS ? CKO_VALIDATION : 3;
+            memcpy(template[i].pValue, &value, sizeof value);
+            template[i].ulValueLen = sizeof value;
+        } else {
+            template[i].ulValueLen = sizeof(CK_ULONG);
+        }
+    }
+    return rv;
+}
+
+static void apply_claims_a_level(Functions *list)
+{
+    list->C_FindObjectsInit = search_for_claims;
+    list->C_FindObjects = find_claim;
+    list->C_GetAttributeValue = read_claim;
+}
+
+/* The list is as it should be until somebody has logged in. */
+static int somebody_was_there;
+
+static CK_RV note_the_login(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length)
+{
+    CK_RV rv = real->C_Login(session, user, pin, length);
+    somebody_was_there |= rv == CKR_OK;
+    return rv;
+}
+
+static CK_RV list_until_a_login(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count)
+{
+    CK_RV rv = real->C_GetSlotList(present, slots, count);
+    if (rv == CKR_OK && somebody_was_there)
+        *count = 0;
+    return rv;
+}
+
+static void apply_slots_vanish_after_a_login(Functions *list)
+{
+    list->C_Login = note_the_login;
+    list->C_GetSlotList = list_until_a_login;
+}
+
 const Mutant slot_mutants[] = {
     ROW(claims_validation),
+    ROW(claims_a_level),
+    ROW(slots_vanish_after_a_login),
     ROW(slots_shrink),
     ROW(slots_are_renumbered),
     ROW(slot_count_needs_a_buffer),

@@ -17,7 +17,7 @@ LOGIN_RULES = ("S15", "SE8", "SE11", "SE12", "SE13", "SE14", "SE15", "P11")
 @scenario(
     "login",
     "Log in, again and out, and look at every session meanwhile",
-    rules=("S12", "S14", *LOGIN_RULES, "N1", "P30", "P31"),
+    rules=("S12", "S14", *LOGIN_RULES, "N1", "P30", "P31", "S2"),
 )
 def login(context: Context) -> None:
     nss = context.nss()
@@ -47,6 +47,10 @@ def login(context: Context) -> None:
         _logged_out(context, nss, slot, sessions)
     with context.step("log in and out"):
         _cycles(context, slot)
+    with context.step("SECMOD_UpdateSlotList"), context.checking("S2") as check:
+        listed = context.module.C_GetSlotList(False, len(nss.slots) + 16)
+        lost = [each.id for each in nss.slots if each.id not in listed.ok()]
+        check.expect(not lost, f"slots {lost} have vanished from the list since the login", listed)
 
 
 def _sessions(context: Context, slot: NssSlot) -> dict[int, int]:

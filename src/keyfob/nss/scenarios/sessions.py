@@ -286,7 +286,24 @@ def _states(context: Context, check: Check, slot: NssSlot, stream: Stream | None
             check.expect(right, saw, restored, reply)
         else:
             stream.end(session, TEXT)
+    if not slot.single_session:
+        _cloned(context, check, slot, stream, session, state)
     nss.close(slot, session)
+
+
+def _cloned(context: Context, check: Check, slot: NssSlot, stream: Stream, session: int, state: bytes) -> None:
+    """Two contexts set to one state, as PK11_CloneContext has them: each goes on alone."""
+    nss, module = context.nss(), context.module
+    other = nss.open_ro(slot)
+    texts = {session: b"one, ", other: b"and quite another, "}
+    restored = [module.C_SetOperationState(each, state, stream.key) for each in texts]
+    if all(check.expect_rv(reply, CKR.OK, because="to one state in two sessions") for reply in restored):
+        for each, text in texts.items():
+            stream.update(each, text).ok()
+        for each, text in texts.items():
+            right, reply = stream.end(each, TEXT[:64] + text)
+            check.expect(right, "of two operations set to one state one disturbs the other", *restored, reply)
+    nss.close(slot, other)
 
 
 @scenario("sessions: close all", "C_CloseAllSessions with sessions and without", rules=("SE7",))

@@ -273,6 +273,7 @@ def _validated(context: Context, tokens: list[NssSlot]) -> None:
         for slot in tokens:
             reply = context.module.C_GetSessionValidationFlags(slot.session, CKS.LAST_VALIDATION_OK)
             searched, objects = context.nss().search(slot.session, [(CKA.CLASS, CKO.VALIDATION)])
+            _claims(context, check, slot, objects)
             if reply.is_ok and reply.value and not objects:
                 check.warn(
                     f"C_GetSessionValidationFlags gives {reply.value:#x}, and there is no CKO_VALIDATION object",
@@ -280,6 +281,22 @@ def _validated(context: Context, tokens: list[NssSlot]) -> None:
                     searched,
                     user="A program that asks NSS takes the token for a validated one.",
                 )
+
+
+def _claims(context: Context, check: Check, slot: NssSlot, objects: list[int]) -> None:
+    """A validation object says by whom and what, and has the flag by which operations refer to it (section 4.15)."""
+    for claim in objects:
+        module = context.module
+        flag = module.C_GetAttributeValue(slot.session, claim, [(CKA.VALIDATION_FLAG, 8)])
+        module_id = module.C_GetAttributeValue(slot.session, claim, [(CKA.VALIDATION_MODULE_ID, 256)])
+        empty = [reply for reply in (flag, module_id) if not reply.is_ok or not (reply.value[0][2] or b"").strip(b"\0")]
+        if empty:
+            check.warn(
+                "a CKO_VALIDATION object claims a validation that no operation and no certificate of it can be told by",
+                *empty,
+                expects="CKA_VALIDATION_FLAG and CKA_VALIDATION_MODULE_ID, or no such object.",
+                user="A program that asks NSS takes the token for a validated one.",
+            )
 
 
 def _friendly(context: Context, tokens: list[NssSlot]) -> None:
