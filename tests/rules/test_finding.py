@@ -362,13 +362,14 @@ def test_crls_and_data_are_kept_and_found(nss: Nss) -> None:
 @pytest.mark.rule("P12")
 @pytest.mark.parametrize("given", [CKA.WRAP, CKA.UNWRAP, CKA.DECRYPT])
 def test_usages_left_out_of_a_session_key_are_true(fob: Fob, given: int) -> None:
-    """A session secret key with one usage in its template can be used for all."""
+    """A session secret key with one usage in its template can be used for all; but for derivation only if asked for."""
     client: Client = fob.client
     session = client.open(fob.slot, READ_ONLY)
     template: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (given, True), (CKA.VALUE, bytes(16))]
     key = client.create(session, template)
-    usages = (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP, CKA.DERIVE)
+    usages = (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP)
     assert client.get(session, key, *usages) == [b"\x01"] * len(usages)
+    assert client.get(session, key, CKA.DERIVE) == [b"\x00"]
     for name in ("C_EncryptInit", "C_DecryptInit"):
         assert client.call(name, session, client.mechanism(CKM.AES_CBC, bytes(16)), key) == CKR.OK
     assert client.open(fob.slot, READ_WRITE)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from keyfob import mechanisms
 from keyfob.spec.constants import CKA, CKF, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token import kinds
-from keyfob.token.object import PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, Object, number
-from keyfob.token.objects import may_use
+from keyfob.token import kinds, policy
+from keyfob.token.object import Object, number
 from keyfob.token.session import Operation
 
 TYPE_CHECKING = False
@@ -19,20 +18,6 @@ if TYPE_CHECKING:
 
     from keyfob.mechanisms.base import Mechanism
     from keyfob.token.session import Session
-
-# CKF_* of the operation: the usage attribute the key must have, and the classes the key may be of.
-USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
-    CKF.ENCRYPT: (CKA.ENCRYPT, (PUBLIC_KEY, SECRET_KEY)),
-    CKF.DECRYPT: (CKA.DECRYPT, (PRIVATE_KEY, SECRET_KEY)),
-    CKF.SIGN: (CKA.SIGN, (PRIVATE_KEY, SECRET_KEY)),
-    CKF.SIGN_RECOVER: (CKA.SIGN_RECOVER, (PRIVATE_KEY,)),
-    CKF.VERIFY: (CKA.VERIFY, (PUBLIC_KEY, SECRET_KEY)),
-    CKF.VERIFY_RECOVER: (CKA.VERIFY_RECOVER, (PUBLIC_KEY,)),
-    CKF.WRAP: (CKA.WRAP, (PUBLIC_KEY, SECRET_KEY)),
-    CKF.UNWRAP: (CKA.UNWRAP, (PRIVATE_KEY, SECRET_KEY)),
-    CKF.DERIVE: (CKA.DERIVE, (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)),
-}
-
 
 NAMES = {
     CKF.ENCRYPT: "encryption",
@@ -66,20 +51,21 @@ def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Cal
 
 
 def usable_key(session: Session, handle: int, row: Mechanism, flag: int) -> Object:
-    """The key object, checked against the mechanism's key types and the key's usage flags."""
+    """The key object for a use that is over when its function returns: wrapping, unwrapping, derivation."""
     found = session.token.objects.key(handle)
     check_use(found, row, flag)
+    policy.may_use_at_once(found.attributes)
     return found
 
 
 def check_use(found: Object, row: Mechanism, flag: int) -> None:
+    """The key against the mechanism's key types, and the use against the key's attributes."""
     key_type = number(found.attributes[CKA.KEY_TYPE])
     if row.key_types and key_type not in row.key_types:
         raise PKCS11Error(
             CKR.KEY_TYPE_INCONSISTENT, f"{name_of('CKM', row.type)} does not take {name_of('CKK', key_type)} keys"
         )
-    usage, classes = USES[flag]
-    may_use(found, usage, classes, row.type)
+    policy.may_use(found.attributes, flag, row.type)
 
 
 def begin(session: Session, kind: str, flag: int, mechanism: MechanismValue, handle: int) -> None:

@@ -6,7 +6,8 @@ from keyfob import mechanisms
 from keyfob.functions.begin import offered, usable_key
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token import templates
+from keyfob.spec.parameters import KeyDerivationStringDataParams
+from keyfob.token import policy, templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
 
 TYPE_CHECKING = False
@@ -21,15 +22,6 @@ DATA = ulong(CKO.DATA)
 
 # What an unwrapped or derived secret must be long: the key types of fixed length.
 FIXED_LENGTHS = {CKK.DES: 8, CKK.DES2: 16, CKK.DES3: 24, CKK.CHACHA20: 32}
-
-# Derivations whose result shows their base key's bytes (XOR with zeros is the key itself): it is no freer than the key.
-SHOWING_THEIR_KEY = (
-    CKM.CONCATENATE_BASE_AND_KEY,
-    CKM.CONCATENATE_BASE_AND_DATA,
-    CKM.CONCATENATE_DATA_AND_BASE,
-    CKM.XOR_BASE_AND_DATA,
-    CKM.EXTRACT_KEY_FROM_KEY,
-)
 
 
 def chosen(mechanism: MechanismValue) -> tuple[int, object]:
@@ -68,6 +60,7 @@ def C_GenerateKey(session: Session, mechanism: MechanismValue, template: Templat
         made=generate(parameter, asked),
         mechanism=number_,
         private_default=private_default,
+        role=session.token.role,
     )
     return objects.add(session, attributes)[0]
 
@@ -90,8 +83,11 @@ def C_GenerateKeyPair(
         made.setdefault(CKA.KEY_TYPE, ulong(row.makes) if row.makes is not None else b"")
         if asked.get(CKA.KEY_TYPE, made[CKA.KEY_TYPE]) != made[CKA.KEY_TYPE]:
             raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_KEY_TYPE contradicts what the mechanism makes")
+    role = session.token.role
     both = [
-        templates.complete(asked, templates.GENERATE, made=made, mechanism=number_, private_default=private_default)
+        templates.complete(
+            asked, templates.GENERATE, made=made, mechanism=number_, private_default=private_default, role=role
+        )
         for asked, made in ((public, made_public), (private, made_private))
     ]
     if not private.get(CKA.ID) and public.get(CKA.ID):
@@ -114,7 +110,8 @@ def C_WrapKey(
     row, make = offered(session, number_, CKF.WRAP)
     wrapping = _wrapping_key(session, wrapping_key, row, CKF.WRAP)
     target = session.token.objects.key(key)
-    plain = _plain(target, wrapping)
+    policy.may_wrap(target.attributes, wrapping.attributes)
+    plain = _plain(target.attributes)
     wrapper = make(wrapping.key, parameter)
     size: int = wrapper.size(len(plain))
     if room is None or room < size:
@@ -137,14 +134,7 @@ def _wrapping_key(session: Session, handle: int, row: mechanisms.Mechanism, flag
         raise PKCS11Error(codes.get(problem.rv, problem.rv), problem.reason) from None
 
 
-def _plain(target: Object, wrapping: Object) -> bytes:
-    attributes = target.attributes
-    if attributes[CKA.CLASS] not in (PRIVATE_KEY, SECRET_KEY):
-        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "only private and secret keys are wrapped")
-    if attributes.get(CKA.EXTRACTABLE) != TRUE:
-        raise PKCS11Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
-    if attributes.get(CKA.WRAP_WITH_TRUSTED) == TRUE and not wrapping.is_true(CKA.TRUSTED):
-        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "the key leaves under trusted keys only")
+def _plain(attributes: Attributes) -> bytes:
     if attributes[CKA.CLASS] == SECRET_KEY:
         return attributes[CKA.VALUE]
     from keyfob.mechanisms.pkcs8 import private_key_info  # 2 ms of imports that only wrapping needs
@@ -158,7 +148,7 @@ def C_UnwrapKey(
     number_, parameter = chosen(mechanism)
     row, make = offered(session, number_, CKF.UNWRAP)
     unwrapping = _wrapping_key(session, unwrapping_key, row, CKF.UNWRAP)
-    asked = templates.read(template)
+    asked = policy.unwrapped_as(templates.read(template), unwrapping.attributes)
     if CKA.CLASS not in asked:
         raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_CLASS is missing")
     objects = session.token.objects
@@ -172,7 +162,9 @@ def C_UnwrapKey(
         made = {CKA.VALUE: _sized(value, asked, CKR.WRAPPED_KEY_INVALID)}
     else:
         raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "only private and secret keys are unwrapped")
-    attributes = templates.complete(asked, templates.UNWRAP, made=made, private_default=private_default)
+    attributes = templates.complete(
+        asked, templates.UNWRAP, made=made, private_default=private_default, role=session.token.role
+    )
     return objects.add(session, attributes)[0]
 
 
@@ -214,22 +206,31 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
     number_, parameter = chosen(mechanism)
     row, derive = offered(session, number_, CKF.DERIVE)
     base = usable_key(session, base_key, row, CKF.DERIVE)
-    origin = base.attributes
+    bases, origin, given = [base.attributes], base.attributes, parameter
     if number_ == CKM.CONCATENATE_BASE_AND_KEY:
         other = usable_key(session, _handle(parameter), row, CKF.DERIVE)
-        parameter, origin = other.key, _stricter(origin, other.attributes)
+        bases.append(other.attributes)
+        given, origin = other.key, policy.stricter(origin, other.attributes)
     makes_data = number_ == CKM.HKDF_DATA
     asked = for_class(template, DATA if makes_data else SECRET_KEY)
     if not makes_data:
         asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
-    if number_ in SHOWING_THEIR_KEY:
-        _inherit(asked, origin)
+    asked = policy.derived_as(asked, number_, origin)
     objects = session.token.objects
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))
-    value: bytes = derive(base.key, parameter, wanted_length(asked))
-    made = {CKA.VALUE: _leading(value, asked)}
-    attributes = templates.complete(asked, templates.DERIVE, made=made, private_default=private_default, base=origin)
+    value = _leading(derive(base.key, given, wanted_length(asked)), asked)
+    if not makes_data:
+        data = len(parameter.data) if isinstance(parameter, KeyDerivationStringDataParams) else 0
+        policy.check_derived(number_, bases, len(value), data)
+    attributes = templates.complete(
+        asked,
+        templates.DERIVE,
+        made={CKA.VALUE: value},
+        private_default=private_default,
+        base=origin,
+        role=session.token.role,
+    )
     return objects.add(session, attributes)[0]
 
 
@@ -237,24 +238,3 @@ def _handle(parameter: object) -> int:
     if not isinstance(parameter, bytes) or len(parameter) != 8:
         raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "the parameter must be the handle of a key")
     return number(parameter)
-
-
-def _stricter(one: Attributes, other: Attributes) -> Attributes:
-    """What a key that comes from two keys inherits (section 6.43; CKA_WRAP_WITH_TRUSTED in the same spirit)."""
-
-    def of_both(attribute: int, decisive: bytes) -> bytes:
-        return one[attribute] if one[attribute] == decisive else other[attribute]
-
-    return {
-        CKA.SENSITIVE: of_both(CKA.SENSITIVE, TRUE),
-        CKA.EXTRACTABLE: of_both(CKA.EXTRACTABLE, FALSE),
-        CKA.WRAP_WITH_TRUSTED: of_both(CKA.WRAP_WITH_TRUSTED, TRUE),
-        CKA.ALWAYS_SENSITIVE: of_both(CKA.ALWAYS_SENSITIVE, FALSE),
-        CKA.NEVER_EXTRACTABLE: of_both(CKA.NEVER_EXTRACTABLE, FALSE),
-    }
-
-
-def _inherit(asked: Attributes, origin: Attributes) -> None:
-    for attribute, strict in ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE)):
-        if origin[attribute] == strict and asked.setdefault(attribute, strict) != strict:
-            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, f"{name_of('CKA', attribute)} must be that of the base key")

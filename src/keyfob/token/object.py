@@ -9,6 +9,7 @@ from keyfob.spec.constants import CKA, CKO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from keyfob.mechanisms.base import Key
@@ -33,6 +34,13 @@ SECRET_KEY = ulong(CKO.SECRET_KEY)
 PUBLIC_KEY = ulong(CKO.PUBLIC_KEY)
 CERTIFICATE = ulong(CKO.CERTIFICATE)
 KEY_CLASSES = (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)
+
+
+def hides(attributes: Mapping[int, bytes]) -> bool:
+    """Footnote 7: a key that is sensitive or unextractable does not reveal its secret components."""
+    return attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY) and (
+        attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE
+    )
 
 
 class Object:
@@ -86,11 +94,7 @@ class Object:
 
     @property
     def hides_secrets(self) -> bool:
-        """Footnote 7: sensitive or unextractable, so the secret components are not revealed."""
-        attributes = self.attributes
-        return attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY) and (
-            attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE
-        )
+        return hides(self.attributes)
 
 
 def prepare(attributes: dict[int, bytes]) -> None:

@@ -12,9 +12,9 @@ from itertools import count
 from keyfob import log
 from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.spec.constants import CKA, CKO, CKR
-from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.spec.errors import PKCS11Error
 from keyfob.store.search import matches
-from keyfob.token import kinds, templates
+from keyfob.token import kinds, policy, templates
 from keyfob.token.certificate import other_serials
 from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, prepare, ulong
 from keyfob.token.operation_state import SavedStates
@@ -46,7 +46,6 @@ SECRETS = frozenset(
     )
 )
 PROFILE = ulong(CKO.PROFILE)
-TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
 
 _session_objects = count(1)
 _bases: dict[str, int] = {}
@@ -209,7 +208,6 @@ class Objects:
 
     def may_write(self, session: Session, attributes: Attributes) -> None:
         """Section 4.4's rules for making or changing an object with these attributes in this session."""
-        private = attributes.get(CKA.PRIVATE) == TRUE
         if not kinds.keeps(self.token, attributes):
             raise PKCS11Error(
                 CKR.ATTRIBUTE_VALUE_INVALID, f"tokens of the kind {self.token.kind} keep no objects of this class"
@@ -220,11 +218,7 @@ class Objects:
             if self.token.write_protected:
                 raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, "the token is write-protected")
             session.require_read_write()
-            # Trust decides whom every program believes: it is never written without the PIN.
-            if attributes.get(CKA.CLASS) in TRUST_CLASSES and not self.token.sees_private:
-                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects are written after login only")
-        if private and not self.token.sees_private:
-            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
+        policy.may_keep(attributes, sees_private=self.token.sees_private)
 
     def add(self, session: Session, *objects: Attributes) -> list[int]:
         """Keep complete new objects, all or none; returns their handles."""
@@ -256,7 +250,7 @@ class Objects:
 
     def _replaced_by(self, attributes: Attributes) -> list[int]:
         """P16: NSS writes a new trust object each time and never removes the old one."""
-        if attributes[CKA.CLASS] not in TRUST_CLASSES or self.store is None:
+        if attributes[CKA.CLASS] not in policy.TRUST_CLASSES or self.store is None:
             return []
         same = [(attribute, attributes[attribute]) for attribute in (CKA.CLASS, CKA.ISSUER)]
         serial = attributes[CKA.SERIAL_NUMBER]
@@ -266,7 +260,9 @@ class Objects:
     def create(self, session: Session, template: Template) -> int:
         """C_CreateObject."""
         asked = templates.read(template)
-        attributes = templates.complete(asked, templates.CREATE, private_default=self.private_default(asked))
+        attributes = templates.complete(
+            asked, templates.CREATE, private_default=self.private_default(asked), role=self.token.role
+        )
         handle = self.add(session, attributes)[0]
         if attributes[CKA.CLASS] == CERTIFICATE and attributes[CKA.TOKEN] == TRUE and attributes[CKA.LABEL]:
             self._warn_of_same_label(handle, attributes)
@@ -293,9 +289,9 @@ class Objects:
 
     def copy(self, session: Session, source: Object, template: Template) -> int:
         """C_CopyObject; an empty template is legal (P2)."""
-        if source.attributes.get(CKA.COPYABLE) == FALSE:
-            raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not copyable")
-        attributes = templates.changed(source.attributes, templates.read(template), copying=True)
+        role = self.token.role
+        policy.may_copy(source.attributes, role)
+        attributes = templates.changed(source.attributes, templates.read(template), copying=True, role=role)
         attributes[CKA.UNIQUE_ID] = templates.unique_id()
         return self.add(session, attributes)[0]
 
@@ -304,8 +300,7 @@ class Objects:
         self.may_write(session, target.attributes)
         if target.attributes.get(CKA.MODIFIABLE) == FALSE:
             raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
-        as_so = self.token.role == "so"
-        attributes = templates.changed(target.attributes, templates.read(template), as_so=as_so)
+        attributes = templates.changed(target.attributes, templates.read(template), role=self.token.role)
         if target.stored and self.store is not None:
             self.store.update(target.stored, attributes)
             if CKA.KEY_TYPE in attributes:
@@ -374,13 +369,3 @@ def other_labels(value: bytes) -> tuple[bytes, ...]:
 # The attributes that programs write in several ways, and how.
 OTHER_FORMS = {CKA.EC_POINT: other_points, CKA.SERIAL_NUMBER: other_serials, CKA.LABEL: other_labels}
 MOST_FORMS = 16
-
-
-def may_use(found: Object, usage: int, object_classes: tuple[bytes, ...], mechanism: int) -> None:
-    """CKR_KEY_FUNCTION_NOT_PERMITTED unless the key has the usage flag and allows the mechanism."""
-    if found.attributes[CKA.CLASS] not in object_classes:
-        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "the key is not of the class that this operation uses")
-    if found.attributes.get(usage) != TRUE:
-        raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, f"the key's {name_of('CKA', usage)} is false")
-    if not templates.mechanism_allowed(found.attributes, mechanism):
-        raise PKCS11Error(CKR.MECHANISM_INVALID, "the key's CKA_ALLOWED_MECHANISMS does not list the mechanism")

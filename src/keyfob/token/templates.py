@@ -3,7 +3,7 @@
 Beyond the standard NSS asks for some tolerance, each with its rule:
 - a duplicate attribute: the last one wins (P1);
 - every usage flag is accepted on every key; where the table has none it is dropped (P1, P21);
-- a usage left out is TRUE where the table has it (P12);
+- a usage left out is TRUE where the table has it (P12), but for CKA_DERIVE of secret keys;
 - certificates complete themselves from CKA_VALUE (P3); CKA_ID defaults to the SHA-1 of the public value (N15);
 - CKA_EC_POINT on a private EC key (P33), and NSS's vendor attributes, are kept as they are.
 """
@@ -17,6 +17,7 @@ from keyfob.mechanisms.hashes import sha1
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
 from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token import policy
 from keyfob.token.certificate import attributes_of, normal_address
 from keyfob.token.object import (
     CERTIFICATE,
@@ -60,8 +61,11 @@ ASSUMED = {
     CKK.EC: _SIGNS | {CKA.DERIVE},
     CKK.EC_EDWARDS: _SIGNS,
     CKK.EC_MONTGOMERY: frozenset((CKA.DERIVE,)),
+    CKK.HKDF: frozenset((CKA.DERIVE,)),
 }
-ASSUMED_OF_SECRETS = frozenset(USAGES) - {CKA.ENCAPSULATE, CKA.DECAPSULATE}
+# Derivation must be asked for, as the standard has it and NSS does: keys for which nobody thought of it have no other
+# keys made of them. (Nothing else is done with a key for HKDF.)
+ASSUMED_OF_SECRETS = frozenset(USAGES) - {CKA.DERIVE, CKA.ENCAPSULATE, CKA.DECAPSULATE}
 VENDOR_NSS = 0xCE534350
 VENDOR_NSS_END = VENDOR_NSS + 0x3000
 
@@ -91,12 +95,7 @@ UNKNOWN = (CKA.PUBLIC_CRC64_VALUE, CKA.OBJECT_VALIDATION_FLAGS)
 CHANGEABLE = {
     CKO.CERTIFICATE: (CKA.ID, CKA.ISSUER, CKA.SERIAL_NUMBER, CKA.SUBJECT, CKA.URL),
     CKO.DATA: (CKA.APPLICATION, CKA.OBJECT_ID, CKA.VALUE),
-    CKO.PUBLIC_KEY: (CKA.ALLOWED_MECHANISMS,),
-    CKO.PRIVATE_KEY: (CKA.ALLOWED_MECHANISMS,),
-    CKO.SECRET_KEY: (CKA.ALLOWED_MECHANISMS,),
 }
-ONLY_TRUE = (CKA.SENSITIVE, CKA.WRAP_WITH_TRUSTED)
-ONLY_FALSE = (CKA.EXTRACTABLE, CKA.COPYABLE, CKA.MODIFIABLE, CKA.DESTROYABLE)
 
 _rows_cache: dict[tuple[int, int | None], Rows] = {}
 
@@ -165,11 +164,13 @@ def complete(
     mechanism: int = CK.UNAVAILABLE_INFORMATION,
     private_default: bool,
     base: Attributes | None = None,
+    role: str | None = None,
 ) -> Attributes:
     """The attributes of a new object, from what the caller asked for and what the token made itself.
 
     `origin`: CREATE, GENERATE, UNWRAP or DERIVE. `made`: what a mechanism made (a key's components), trusted.
     `private_default`: CKA_PRIVATE of a private or secret key that does not say. `base`: the key a DERIVE starts from.
+    `role`: who is logged in.
     """
     made = made or {}
     asked = dict(template)
@@ -198,6 +199,7 @@ def complete(
     _defaults(given, rows, private_default=private_default)
     if is_key:
         _key_defaults(given, rows, origin, mechanism, base)
+    policy.check_made(given, role)
     given[CKA.UNIQUE_ID] = unique_id()
     return given
 
@@ -236,8 +238,6 @@ def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) ->
                 raise _no_such(attribute)
         elif forbidden in row[1] and attribute not in made and not _repeats_the_obvious(attribute, asked):
             raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be given here")
-        elif 10 in row[1] and asked[attribute] == TRUE:
-            raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"only the SO sets {name_of('CKA', attribute)}")
     for attribute, (_, notes) in rows.items():
         if required in notes and attribute not in asked and attribute not in made:
             raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, f"{name_of('CKA', attribute)} is missing")
@@ -308,24 +308,21 @@ def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, ba
     given.setdefault(CKA.WRAP_WITH_TRUSTED, FALSE)
     if given[CKA.CLASS] == PRIVATE_KEY:
         given.setdefault(CKA.ALWAYS_AUTHENTICATE, FALSE)
-        if given[CKA.ALWAYS_AUTHENTICATE] == TRUE and given[CKA.PRIVATE] != TRUE:
-            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALWAYS_AUTHENTICATE needs CKA_PRIVATE")
     else:
         given.setdefault(CKA.TRUSTED, FALSE)
-    made_here = origin == GENERATE or base is not None
-    past = base or {CKA.ALWAYS_SENSITIVE: TRUE, CKA.NEVER_EXTRACTABLE: TRUE}
-    always = made_here and given[CKA.SENSITIVE] == TRUE and past.get(CKA.ALWAYS_SENSITIVE) == TRUE
-    never = made_here and given[CKA.EXTRACTABLE] == FALSE and past.get(CKA.NEVER_EXTRACTABLE) == TRUE
-    given[CKA.ALWAYS_SENSITIVE] = TRUE if always else FALSE
-    given[CKA.NEVER_EXTRACTABLE] = TRUE if never else FALSE
+    generated = origin == GENERATE
+    given[CKA.ALWAYS_SENSITIVE], given[CKA.NEVER_EXTRACTABLE] = policy.past(given, generated=generated, base=base)
 
 
-def changed(attributes: Attributes, changes: Attributes, *, copying: bool = False, as_so: bool = False) -> Attributes:
+def changed(
+    attributes: Attributes, changes: Attributes, *, copying: bool = False, role: str | None = None
+) -> Attributes:
     """The attributes after C_SetAttributeValue (or C_CopyObject when `copying`); raises on what must not change."""
     object_class = number(attributes[CKA.CLASS])
     key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
     rows = rows_of(object_class, key_type)
-    result = dict(attributes)
+    before = policy.copied(attributes, role) if copying else attributes
+    result = dict(before)
     for attribute, value in changes.items():
         row = rows.get(attribute)
         if row is None:
@@ -333,38 +330,18 @@ def changed(attributes: Attributes, changes: Attributes, *, copying: bool = Fals
                 continue
             if not is_vendor(attribute):
                 raise _no_such(attribute)
-        elif attributes.get(attribute) != value or 7 in row[1]:  # 7: a secret, so no guess at it is confirmed
-            _check_change(attribute, value, attributes, row[1], copying=copying, as_so=as_so)
+        elif before.get(attribute) != value or 7 in row[1]:  # 7: a secret, so no guess at it is confirmed
+            otherwise = _changeable(attribute, object_class, row[1])
+            policy.check_change(attribute, value, before, role, copying=copying, otherwise=otherwise)
         result[attribute] = value
+    policy.check_made(result, role, before)
     return result
 
 
-def _check_change(
-    attribute: int, value: bytes, attributes: Attributes, notes: tuple[int, ...], *, copying: bool, as_so: bool
-) -> None:
-    object_class = number(attributes[CKA.CLASS])
-    if attribute in ONLY_TRUE:
-        allowed = value == TRUE
-    elif attribute in ONLY_FALSE:
-        allowed = value == FALSE
-    elif attribute == CKA.TRUSTED:
-        allowed = value == FALSE or as_so
-    elif attribute == CKA.PRIVATE:
-        allowed = copying and value == TRUE
-    elif attribute == CKA.TOKEN:
-        allowed = copying
-    else:
-        allowed = (
-            attribute == CKA.LABEL
-            or 8 in notes
-            or attribute in CHANGEABLE.get(object_class, ())
-            or (object_class in (CKO.TRUST, CKO.NSS_TRUST) and attribute not in (CKA.CLASS, CKA.UNIQUE_ID))
-        )
-    if not allowed:
-        raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be changed to that value")
-
-
-def mechanism_allowed(attributes: Attributes, mechanism: int) -> bool:
-    """CKA_ALLOWED_MECHANISMS, where the key has a list."""
-    allowed = attributes.get(CKA.ALLOWED_MECHANISMS)
-    return not allowed or ulong(mechanism) in (allowed[i : i + 8] for i in range(0, len(allowed), 8))
+def _changeable(attribute: int, object_class: int, notes: tuple[int, ...]) -> bool:
+    return (
+        attribute == CKA.LABEL
+        or 8 in notes
+        or attribute in CHANGEABLE.get(object_class, ())
+        or (object_class in (CKO.TRUST, CKO.NSS_TRUST) and attribute not in (CKA.CLASS, CKA.UNIQUE_ID))
+    )

@@ -1,0 +1,273 @@
+"""What a key's attributes permit, and who may give them: each rule stands here once, for every way in.
+
+Pure functions on attributes, without store, session or key material, so that a search can call them as the functions of
+chapter 5 do. `role` is who is logged in: None, "user" or "so".
+
+    making (create, generate, unwrap, derive)   templates.complete() calls `check_made`
+    C_SetAttributeValue, C_CopyObject           templates.changed() calls `check_change`, `copied` and `check_made`
+    every use of a key                          `may_use`; without C_*Init before it also `may_use_at_once`
+    C_WrapKey                                   `may_wrap`
+    C_UnwrapKey                                 `unwrapped_as`
+    C_DeriveKey                                 `derived_as`, `check_derived`; `stricter` where two keys become one
+
+What is refused is said with PKCS11Error; what is decided beyond the standard, and why, is in docs/policy.md.
+"""
+
+from __future__ import annotations
+
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
+from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, hides, ulong
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Attributes = dict[int, bytes]
+
+SO = "so"
+TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
+
+# CKF_* of an operation: the usage attribute that its key must have, and the classes that the key may be of.
+USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
+    CKF.ENCRYPT: (CKA.ENCRYPT, (PUBLIC_KEY, SECRET_KEY)),
+    CKF.DECRYPT: (CKA.DECRYPT, (PRIVATE_KEY, SECRET_KEY)),
+    CKF.SIGN: (CKA.SIGN, (PRIVATE_KEY, SECRET_KEY)),
+    CKF.SIGN_RECOVER: (CKA.SIGN_RECOVER, (PRIVATE_KEY,)),
+    CKF.VERIFY: (CKA.VERIFY, (PUBLIC_KEY, SECRET_KEY)),
+    CKF.VERIFY_RECOVER: (CKA.VERIFY_RECOVER, (PUBLIC_KEY,)),
+    CKF.WRAP: (CKA.WRAP, (PUBLIC_KEY, SECRET_KEY)),
+    CKF.UNWRAP: (CKA.UNWRAP, (PRIVATE_KEY, SECRET_KEY)),
+    CKF.DERIVE: (CKA.DERIVE, (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)),
+}
+
+# The only mechanisms of a secret key that is CKA_TRUSTED: each result tells of tampering, and no two are made with a
+# nonce of the caller's choice. Under any other, what the key wrapped could be decrypted piece by piece.
+TRUSTED_MECHANISMS = frozenset(
+    (
+        CKM.AES_KEY_WRAP,
+        CKM.AES_KEY_WRAP_PAD,
+        CKM.AES_KEY_WRAP_KWP,
+        CKM.AES_KEY_WRAP_PKCS7,
+        CKM.NSS_AES_KEY_WRAP,
+        CKM.NSS_AES_KEY_WRAP_PAD,
+    )
+)
+
+# Derivations whose result shows their base key's bytes (XOR with zeros is the key itself): it is no freer than the key.
+SHOWING_THEIR_KEY = (
+    CKM.CONCATENATE_BASE_AND_KEY,
+    CKM.CONCATENATE_BASE_AND_DATA,
+    CKM.CONCATENATE_DATA_AND_BASE,
+    CKM.XOR_BASE_AND_DATA,
+    CKM.EXTRACT_KEY_FROM_KEY,
+)
+# Fewer bytes of a secret can be found by trying: 112 bits (SP 800-131A).
+SHORTEST_SECRET = 14
+
+# Attributes that only ever become stricter: the value that they may be given.
+ONE_WAY = {
+    CKA.SENSITIVE: TRUE,
+    CKA.WRAP_WITH_TRUSTED: TRUE,
+    CKA.EXTRACTABLE: FALSE,
+    CKA.COPYABLE: FALSE,
+    CKA.MODIFIABLE: FALSE,
+    CKA.DESTROYABLE: FALSE,
+}
+
+
+# Using
+
+
+def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int) -> None:
+    """Whether the key is of a class for this operation (CKF_*), has its usage attribute and allows the mechanism."""
+    usage, classes = USES[flag]
+    if attributes[CKA.CLASS] not in classes:
+        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "the key is not of the class that this operation uses")
+    if attributes.get(usage) != TRUE:
+        raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, f"the key's {name_of('CKA', usage)} is false")
+    if not mechanism_allowed(attributes, mechanism):
+        raise PKCS11Error(CKR.MECHANISM_INVALID, "the key's CKA_ALLOWED_MECHANISMS does not list the mechanism")
+    if attributes.get(CKA.TRUSTED) == TRUE and attributes[CKA.CLASS] == SECRET_KEY:
+        if flag not in (CKF.WRAP, CKF.UNWRAP):
+            raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, "a trusted secret key wraps and unwraps, nothing else")
+        if mechanism not in TRUSTED_MECHANISMS:
+            raise PKCS11Error(CKR.MECHANISM_INVALID, "a trusted secret key wraps with AES key wrap mechanisms only")
+
+
+def may_use_at_once(attributes: Mapping[int, bytes]) -> None:
+    """C_UnwrapKey and C_DeriveKey have no moment in which CKU_CONTEXT_SPECIFIC could be given for them."""
+    if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the key asks for the PIN before each use, and this use cannot wait")
+
+
+def mechanism_allowed(attributes: Mapping[int, bytes], mechanism: int) -> bool:
+    """CKA_ALLOWED_MECHANISMS, where the key has a list."""
+    allowed = attributes.get(CKA.ALLOWED_MECHANISMS)
+    return not allowed or ulong(mechanism) in listed(allowed)
+
+
+def listed(allowed: bytes) -> set[bytes]:
+    """The CK_ULONGs of a CKA_ALLOWED_MECHANISMS."""
+    return {allowed[i : i + 8] for i in range(0, len(allowed), 8)}
+
+
+# Making keys out of keys
+
+
+def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes]) -> None:
+    """Whether the one key leaves under the other. The wrapping key has passed `may_use`."""
+    if target[CKA.CLASS] not in (PRIVATE_KEY, SECRET_KEY):
+        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "only private and secret keys are wrapped")
+    if target.get(CKA.EXTRACTABLE) != TRUE:
+        raise PKCS11Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
+    if target.get(CKA.WRAP_WITH_TRUSTED) == TRUE and wrapping.get(CKA.TRUSTED) != TRUE:
+        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "the key leaves under trusted keys only")
+
+
+def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attributes:
+    """The template of an unwrapped key, completed with what its unwrapping key demands.
+
+    What a trusted key unwraps may be a key that left because its CKA_WRAP_WITH_TRUSTED was trusted to hold.
+    """
+    if unwrapping.get(CKA.TRUSTED) == TRUE:
+        return with_required(asked, {CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}, "the trusted unwrapping key")
+    return asked
+
+
+def derived_as(asked: Attributes, mechanism: int, origin: Mapping[int, bytes]) -> Attributes:
+    """The template of a derived key, completed with what its base demands (`stricter` of both, where it has two)."""
+    if mechanism in SHOWING_THEIR_KEY:
+        strict = ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE))
+        required = {attribute: value for attribute, value in strict if origin.get(attribute) == value}
+        return with_required(asked, required, "the base key")
+    return asked
+
+
+def with_required(asked: Attributes, required: Attributes, whose: str) -> Attributes:
+    """Both together; CKR_TEMPLATE_INCONSISTENT where they contradict each other."""
+    for attribute, value in required.items():
+        if asked.get(attribute, value) != value:
+            raise PKCS11Error(
+                CKR.TEMPLATE_INCONSISTENT, f"{whose} demands another {name_of('CKA', attribute)} than the template"
+            )
+    return {**required, **asked}
+
+
+def stricter(one: Mapping[int, bytes], other: Mapping[int, bytes]) -> Attributes:
+    """What a key that comes from two keys inherits (section 6.43; CKA_WRAP_WITH_TRUSTED in the same spirit)."""
+
+    def of_both(attribute: int, decisive: bytes) -> bytes:
+        return one[attribute] if one[attribute] == decisive else other[attribute]
+
+    return {
+        CKA.SENSITIVE: of_both(CKA.SENSITIVE, TRUE),
+        CKA.EXTRACTABLE: of_both(CKA.EXTRACTABLE, FALSE),
+        CKA.WRAP_WITH_TRUSTED: of_both(CKA.WRAP_WITH_TRUSTED, TRUE),
+        CKA.ALWAYS_SENSITIVE: of_both(CKA.ALWAYS_SENSITIVE, FALSE),
+        CKA.NEVER_EXTRACTABLE: of_both(CKA.NEVER_EXTRACTABLE, FALSE),
+    }
+
+
+def check_derived(mechanism: int, bases: Sequence[Mapping[int, bytes]], length: int, data: int = 0) -> None:
+    """Whether a derived key of `length` bytes keeps its bases' secrets. `data`: the bytes that the parameter brings.
+
+    Of a key that hides its value a derivation that shows it gives all bytes or none: a part could be found by trying,
+    and then the next. Other derivations give no part of their base, but of one another (most are cut from one longer
+    value), so that short ones would tell a longer one in the same way.
+    """
+    if not any(hides(base) for base in bases):
+        return
+    if length < SHORTEST_SECRET:
+        raise PKCS11Error(CKR.KEY_SIZE_RANGE, "of a key that hides its value nothing shorter than 112 bits is derived")
+    if mechanism not in SHOWING_THEIR_KEY:
+        return
+    start = data if mechanism == CKM.CONCATENATE_DATA_AND_BASE else 0
+    for base in bases:
+        end = start + len(base[CKA.VALUE])
+        if hides(base) and start < length < end:
+            raise PKCS11Error(CKR.KEY_SIZE_RANGE, "of a key that hides its value no part is derived")
+        start = end
+
+
+def past(given: Mapping[int, bytes], *, generated: bool, base: Mapping[int, bytes] | None) -> tuple[bytes, bytes]:
+    """(CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE) of a new key: generated, derived from `base`, or from outside."""
+    made_here = generated or base is not None
+    before = base or {CKA.ALWAYS_SENSITIVE: TRUE, CKA.NEVER_EXTRACTABLE: TRUE}
+    always = made_here and given[CKA.SENSITIVE] == TRUE and before.get(CKA.ALWAYS_SENSITIVE) == TRUE
+    never = made_here and given[CKA.EXTRACTABLE] == FALSE and before.get(CKA.NEVER_EXTRACTABLE) == TRUE
+    return TRUE if always else FALSE, TRUE if never else FALSE
+
+
+# Making and changing
+
+
+def may_keep(attributes: Mapping[int, bytes], *, sees_private: bool) -> None:
+    """Whether this login lets an object with these attributes be made, changed or destroyed.
+
+    Trust decides whom every program believes: it is never stored without the user's PIN.
+    """
+    if sees_private:
+        return
+    if attributes.get(CKA.TOKEN) == TRUE and attributes.get(CKA.CLASS) in TRUST_CLASSES:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects are written after login only")
+    if attributes.get(CKA.PRIVATE) == TRUE:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
+
+
+def check_made(attributes: Mapping[int, bytes], role: str | None, before: Mapping[int, bytes] | None = None) -> None:
+    """Whether an object may come to have these attributes, made by this role; `before`: what it had until now."""
+    if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE and attributes.get(CKA.PRIVATE) != TRUE:
+        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALWAYS_AUTHENTICATE needs CKA_PRIVATE")
+    if attributes.get(CKA.TRUSTED) != TRUE or (before is not None and before.get(CKA.TRUSTED) == TRUE):
+        return
+    if role != SO:
+        raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, "only the SO sets CKA_TRUSTED")
+    if attributes[CKA.CLASS] == SECRET_KEY and not _keeps_itself(attributes):
+        raise PKCS11Error(
+            CKR.TEMPLATE_INCONSISTENT, "a trusted secret key is sensitive, and leaves under trusted keys or not at all"
+        )
+
+
+def _keeps_itself(attributes: Mapping[int, bytes]) -> bool:
+    return attributes.get(CKA.SENSITIVE) == TRUE and (
+        attributes.get(CKA.EXTRACTABLE) != TRUE or attributes.get(CKA.WRAP_WITH_TRUSTED) == TRUE
+    )
+
+
+def check_change(
+    attribute: int, value: bytes, attributes: Mapping[int, bytes], role: str | None, *, copying: bool, otherwise: bool
+) -> None:
+    """Whether an attribute may get this value, another than now. `otherwise`: where no rule of power speaks."""
+    if attribute in ONE_WAY:
+        allowed = value == ONE_WAY[attribute]
+    elif attribute == CKA.TRUSTED:
+        allowed = role == SO or (value == FALSE and attributes[CKA.CLASS] != SECRET_KEY)
+    elif attribute == CKA.PRIVATE:
+        allowed = copying and value == TRUE
+    elif attribute == CKA.TOKEN:
+        allowed = copying
+    elif attribute == CKA.ALLOWED_MECHANISMS:
+        allowed = narrows(attributes.get(attribute, b""), value)
+    else:
+        allowed = otherwise
+    if not allowed:
+        raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be changed to that value")
+
+
+def narrows(now: bytes, value: bytes) -> bool:
+    """Whether a CKA_ALLOWED_MECHANISMS allows nothing that another does not; an empty one allows everything."""
+    return not now or (bool(value) and listed(value) <= listed(now))
+
+
+def may_copy(attributes: Mapping[int, bytes], role: str | None) -> None:
+    """A copy of a trusted secret key that is not trusted itself could decrypt what the key wrapped."""
+    if attributes.get(CKA.COPYABLE) == FALSE:
+        raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not copyable")
+    if attributes.get(CKA.TRUSTED) == TRUE and attributes[CKA.CLASS] == SECRET_KEY and role != SO:
+        raise PKCS11Error(CKR.ACTION_PROHIBITED, "only the SO copies trusted secret keys")
+
+
+def copied(attributes: Attributes, role: str | None) -> Attributes:
+    """What a copy begins with: it is trusted only if the SO makes it."""
+    return attributes if role == SO or CKA.TRUSTED not in attributes else {**attributes, CKA.TRUSTED: FALSE}
