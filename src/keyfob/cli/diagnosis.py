@@ -178,6 +178,16 @@ def one_token(token: Token, pin: bytes | None) -> Iterator[Finding]:
         return
     for level, text, remedy in certificate_health.of_token(token):
         yield Finding(level, about, text, remedy)
+    yield from _as_it_was_left(token, about, in_shell)
+
+
+def _as_it_was_left(token: Token, about: str, in_shell: str) -> Iterator[Finding]:
+    """What `keyfob verify` says, in one line: damaged and refused objects are met by no search."""
+    store = token.store
+    found = [] if store is None else list(dict.fromkeys([*store.verify(), *store.complaints()]))
+    if found:
+        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Finding(WRONG, about, f"it is not as it was left: {found[0]}{more}", f"keyfob verify {in_shell}")
 
 
 def registration_findings() -> Iterator[Finding]:

@@ -82,8 +82,16 @@ def _list_tokens(*, as_json: bool) -> None:
     for each in absent:
         why = "ejected" if each["ejected"] else f"{tables.printable(each['folder'])} is not there"
         click.echo(f"Slot {each['slot']} has no token now: {why}.")
+    for row in rows:
+        _complain(row["label"], row["problems"])
     for slot_id, reason in damaged.items():
         click.echo(f"keyfob: slot {slot_id} cannot be opened: {tables.printable(reason)}", err=True)
+
+
+def _complain(label: str, found: list[str]) -> None:
+    """Objects that are damaged or refused are in no list: somebody must say so."""
+    if found:
+        click.echo(f"keyfob: {tables.printable(tokens.complaint(label, found))}", err=True)
 
 
 def _token_row(token: Token) -> dict[str, Any]:
@@ -107,6 +115,7 @@ def _token_row(token: Token) -> dict[str, Any]:
         "so_pin": pin_state(info, set_=info.so_pin_set, failed=info.failed_so),
         "public_objects": tokens.count(token),
         "flags": flags,
+        "problems": tokens.complaints(token),
     }
 
 
@@ -130,8 +139,9 @@ def _list_objects(label: str, pin: Secret, *, login: bool, as_json: bool) -> Non
     with tokens.opened(label, pin, ask=login) as session:
         rows = [object_row(found) for found in objects.search(session)]
         seen = session.token.sees_private
+        name, found = tokens.label_of(session.token), tokens.complaints(session.token)
     if as_json:
-        tables.show_json({"objects": rows, "private_objects_seen": seen})
+        tables.show_json({"objects": rows, "private_objects_seen": seen, "problems": found})
         return
     if rows:
         heads = ("CLASS", "NAME", "ID", "TYPE", "DETAILS")
@@ -140,6 +150,7 @@ def _list_objects(label: str, pin: Secret, *, login: bool, as_json: bool) -> Non
         click.echo("No objects." if seen else "No public objects.")
     if not seen:
         click.echo("Private objects are not shown: give --login or --pin-file to see them.", err=True)
+    _complain(name, found)
 
 
 def object_row(found: Object) -> dict[str, Any]:

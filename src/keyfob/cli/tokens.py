@@ -78,6 +78,18 @@ def count(token: Token) -> int:
     return len(token.store.find(())) if token.store is not None else 0
 
 
+def complaints(token: Token) -> list[str]:
+    """What is wrong with the token as far as that was seen in passing; `keyfob verify` looks at all of it."""
+    return token.store.complaints() if token.store is not None else []
+
+
+def complaint(label: str, found: list[str]) -> str:
+    """The same in one line, with what to do."""
+    first = f"{found[0]}; and {len(found) - 1} more" if len(found) > 1 else found[0]
+    problems = "a problem" if len(found) == 1 else f"{len(found)} problems"
+    return f"{label!r} has {problems} ({first}): see keyfob verify {shlex.quote(label)}"
+
+
 def label_of(token: Token) -> str:
     info = token.info
     return info.label if info is not None else ""

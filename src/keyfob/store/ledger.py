@@ -39,10 +39,11 @@ class Ledger:
         "_failed_here",
         "_forget_objects",
         "_log",
+        "_mentioned",
         "_opened_by_empty_pin",
         "_stands_in_until",
-        "_told",
         "_witness",
+        "complaints",
         "keys",
         "lock",
         "role",
@@ -63,14 +64,15 @@ class Ledger:
         self._forget_objects = forget_objects
         self._log = log
         self._facts: Meta | None = None
-        self._told: set[str] = set()
+        self.complaints: dict[str, None] = {}  # what was wrong with the token so far, in order
+        self._mentioned: set[str] = set()
         self._failed_here = dict.fromkeys(ROLES, 0)  # wrong PINs on a store that cannot be written
         self._opened_by_empty_pin = False
         self._stands_in_until = b""  # this is no longer the key that the first PIN is sealed to
         self.keys: Keys | None = None
         self.role: str | None = None
         self.roster = Roster(database, self.tell)
-        self._witness = None if witness is None else Witness(witness, self.tell)
+        self._witness = None if witness is None else Witness(witness, self.tell, self.mention)
 
     @property
     def sees_private(self) -> bool:
@@ -107,9 +109,15 @@ class Ledger:
         self.roster.forget()
 
     def tell(self, text: str) -> None:
-        """A line for the log, once."""
-        if text not in self._told:
-            self._told.add(text)
+        """A complaint about the token: a line for the log, once."""
+        if text not in self.complaints:
+            self.complaints[text] = None
+            self._log(text)
+
+    def mention(self, text: str) -> None:
+        """A line for the log, once, that says nothing against the token."""
+        if text not in self._mentioned:
+            self._mentioned.add(text)
             self._log(text)
 
     def _tell_problems(self, facts: Meta) -> Meta:

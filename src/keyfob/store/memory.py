@@ -275,6 +275,9 @@ class MemoryStore:
     def verify(self) -> list[str]:
         return []
 
+    def complaints(self) -> list[str]:
+        return []
+
     def accept(self) -> None:
         self._check_login()
 

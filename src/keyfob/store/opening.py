@@ -61,11 +61,11 @@ class Opening(Ledger):
     ) -> None:
         super().__init__(database, lock, log, forget_objects, witness)
         self._turns = witness  # the folder where turns are taken
-        self._peppers = pepper.Peppers(None, self.tell)
+        self._peppers = pepper.Peppers(None, self.mention)
 
     def configure(self, config: Config) -> None:
         """Where peppers are, where that says anything."""
-        self._peppers = pepper.Peppers(config, self.tell)
+        self._peppers = pepper.Peppers(config, self.mention)
 
     def _stand_in(self) -> bool:
         """Log in whoever is to set the first user PIN without the SO PIN, if that may be (P6); no attempt at a PIN."""

@@ -210,6 +210,9 @@ class Store(Protocol):
     def verify(self) -> list[str]:
         """Check everything; a line for each thing that is wrong. More thorough after login."""
 
+    def complaints(self) -> list[str]:
+        """What was found wrong with the token so far, by whatever was read of it since it was opened."""
+
     def accept(self) -> None:
         """Take the objects that are there for those that shall be, after somebody has looked at what `verify` said.
 

@@ -231,6 +231,10 @@ class SealedStore:
         with self._lock:
             return problems(self._database, self._vault)
 
+    def complaints(self) -> list[str]:
+        with self._lock:
+            return list(self._vault.complaints)
+
     def accept(self) -> None:
         with self._lock:
             self._vault.build_roster()

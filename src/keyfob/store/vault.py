@@ -50,7 +50,7 @@ class Vault(Opening):
                 return
             self.set_pin("so", pin)
         except PKCS11Error as problem:
-            self.tell(f"the SO's key is not renewed at this login: {problem}")
+            self.mention(f"the SO's key is not renewed at this login: {problem}")
             return
         if handed_over:
             # Each time, not once: a second time tells of an old copy that was put back (SECURITY.md).

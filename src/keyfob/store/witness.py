@@ -51,13 +51,17 @@ class Seen:
 
 
 class Witness:
-    """`folder`: where the files are, one for each token; made when there is something to write."""
+    """`folder`: where the files are, one for each token; made when there is something to write.
 
-    __slots__ = ("_folder", "_last", "_tell")
+    `tell` gets what is wrong with the token, `mention` what is wrong with the folder.
+    """
 
-    def __init__(self, folder: str, tell: Callable[[str], None]) -> None:
+    __slots__ = ("_folder", "_last", "_mention", "_tell")
+
+    def __init__(self, folder: str, tell: Callable[[str], None], mention: Callable[[str], None]) -> None:
         self._folder = folder
         self._tell = tell
+        self._mention = mention
         self._last = b""
 
     def catch_up(self, serial: str, counters: Counters) -> bool:
@@ -84,7 +88,7 @@ class Witness:
         try:
             self._write(self._path(serial), row)
         except OSError as problem:
-            self._tell(f"nobody will notice if an older copy of the token is put back: {problem.strerror}")
+            self._mention(f"nobody will notice if an older copy of the token is put back: {problem.strerror}")
         else:
             self._last = row
 
@@ -107,11 +111,11 @@ class Witness:
         except FileNotFoundError:
             return None
         except OSError as problem:
-            self._tell(f"nobody can tell whether the token is an older copy: {problem.strerror}")
+            self._mention(f"nobody can tell whether the token is an older copy: {problem.strerror}")
             return None
         row, checksum = found[: ROW.size], found[ROW.size :]
         if not same_digest(WITNESS_CHECKSUM(row), checksum):
-            self._tell("what was remembered of the token is damaged: nobody can tell whether it is an older copy")
+            self._mention("what was remembered of the token is damaged: nobody can tell whether it is an older copy")
             return None
         return Seen(*ROW.unpack(row))
 

@@ -33,7 +33,7 @@ class PostgresStore(SealedStore):
 
     def patiently(self, call: Callable[[], Any]) -> Any:
         """Make a call of the store, again while its connection is lost."""
-        return self._again(call, self._vault.tell)
+        return self._again(call, self._vault.mention)
 
 
 def _patient(name: str) -> Callable[..., Any]:
