@@ -103,8 +103,11 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
         "XOR_BASE_AND_DATA",
     ),
     "CK_PKCS5_PBKD2_PARAMS2": ("PKCS5_PBKD2",),
-    "CK_PBE_PARAMS": ("PBE_SHA1_DES3_EDE_CBC", "PBA_SHA1_WITH_SHA1_HMAC"),
     "CK_HKDF_PARAMS": ("HKDF_DERIVE", "HKDF_DATA"),
+}
+# Those that only the tracer reads: keyfob has not these mechanisms, so it does not look behind their pointers either.
+TRACED: dict[str, tuple[str, ...]] = {
+    "CK_PBE_PARAMS": ("PBE_SHA1_DES3_EDE_CBC", "PBA_SHA1_WITH_SHA1_HMAC"),
     "CK_RSA_AES_KEY_WRAP_PARAMS": ("RSA_AES_KEY_WRAP",),
     "CK_ECDH_AES_KEY_WRAP_PARAMS": ("ECDH_AES_KEY_WRAP",),
 }
@@ -134,8 +137,35 @@ def class_name(struct: str) -> str:
     return "".join(word.capitalize() for word in words) + "Params"
 
 
-def layout(struct: str) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The struct's fields as (kind, Python name, C names); "bytes" are a pointer and its length."""
+Counts = tuple[tuple[tuple[str, int, bool], ...] | None, bool] | None
+
+
+def counts(struct: str, field: str) -> Counts:
+    """When a field counts, from facts/counting_fields.json: None for always.
+
+    Else the conditions, as (C field, value, equal or not), of which all must hold (None: it never counts), and
+    whether the field must be empty where it does not count (else callers may leave anything in it).
+    """
+    fact = facts("counting_fields").get(struct, {}).get(field)
+    if fact is None:
+        return None
+    empty = {"empty": True, "ignored": False}[fact["otherwise"]]
+    if fact["when"] == "never":
+        return None, empty
+    known = groups()
+    conditions = []
+    for other, value in fact["when"].items():
+        prefix, _, rest = value.removeprefix("not ").partition("_")
+        conditions.append((other, known[prefix][rest], not value.startswith("not ")))
+    return tuple(conditions), empty
+
+
+def layout(struct: str) -> list[tuple[str, str, tuple[str, ...], Counts]]:
+    """The struct's fields as (kind, Python name, C names, when it counts); "bytes" are a pointer and its length."""
+    return [(kind, name, c_names, counts(struct, c_names[0])) for kind, name, c_names in fields_of(struct)]
+
+
+def fields_of(struct: str) -> list[tuple[str, str, tuple[str, ...]]]:
     fields = [(name, kind) for name, kind in facts("structs")[struct]]
     pointers = ("CK_BYTE_PTR", "CK_VOID_PTR", "CK_UTF8CHAR_PTR")
     length_of = {
@@ -164,7 +194,7 @@ def layout(struct: str) -> list[tuple[str, str, tuple[str, ...]]]:
     return result
 
 
-PYTHON_TYPES = {"ulong": "int", "bool": "bool", "bytes": "bytes", "array": "bytes", "pointer": "int"}
+PYTHON_TYPES = {"ulong": "int", "bool": "bool", "bytes": "bytes", "array": "bytes"}
 
 
 def parameters() -> str:
@@ -174,19 +204,19 @@ def parameters() -> str:
     ]
     for struct in PARAMETERS:
         fields = layout(struct)
-        types = {
-            name: class_name(c_names[1]) + " | None" if kind == "struct" else PYTHON_TYPES[kind]
-            for kind, name, c_names in fields
-        }
+        types = {name: PYTHON_TYPES[kind] for kind, name, _, _ in fields}
         lines.append(f'\n\nclass {class_name(struct)}:\n    """{struct}."""\n\n    __slots__ = (')
         lines.append(", ".join(f'"{name}"' for name in sorted(types)) + ("," if len(types) == 1 else "") + ")\n\n")
         arguments = ", ".join(f"{name}: {kind}" for name, kind in types.items())
         lines.append(f"    def __init__(self, {arguments}) -> None:\n")
         lines.extend(f"        self.{name} = {name}\n" for name in types)
     lines.append(
-        "\n\n# class: (struct, ((kind, Python name, C names), ...)), in the order of the constructor's arguments.\n"
+        "\n\n# When a field counts; None: always. Else the conditions (C field, value, equal or not), of which all\n"
+        "# must hold (None: never), and whether the field must be empty where it does not count.\n"
+        "Counts = tuple[tuple[tuple[str, int, bool], ...] | None, bool] | None\n"
+        "# class: (struct, ((kind, Python name, C names, when it counts), ...)), in the order of the arguments.\n"
     )
-    lines.append("LAYOUTS: dict[type, tuple[str, tuple[tuple[str, str, tuple[str, ...]], ...]]] = {\n")
+    lines.append("LAYOUTS: dict[type, tuple[str, tuple[tuple[str, str, tuple[str, ...], Counts], ...]]] = {\n")
     lines.extend(f'    {class_name(struct)}: ("{struct}", {tuple(layout(struct))!r}),\n' for struct in PARAMETERS)
     lines.append("}\n\nPARAMETER_OF: dict[int, type] = {\n")
     for struct, mechanisms in PARAMETERS.items():

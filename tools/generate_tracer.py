@@ -172,7 +172,19 @@ def info(struct: str, fields: Arguments) -> str:
     return f"static void record_{struct}(Record *record, const {struct} *info)\n{{\n{''.join(lines)}}}\n\n"
 
 
-def field(kind: str, c_names: tuple[str, ...]) -> str:
+def field(kind: str, c_names: tuple[str, ...], when: generate_spec.Counts) -> str:
+    """Writes a field down. One that does not count may hold anything: nobody looks behind its pointer."""
+    line = plain_field(kind, c_names)
+    if when is None:
+        return line
+    conditions = when[0]
+    if conditions is None:
+        return f'record_pointer(record, "{c_names[0]}", parameter->{c_names[0]});'
+    test = " && ".join(f"parameter->{name} {'==' if equal else '!='} {value}" for name, value, equal in conditions)
+    return f"if ({test}) {line}"
+
+
+def plain_field(kind: str, c_names: tuple[str, ...]) -> str:
     name = c_names[0]
     if kind == "bytes":
         hide = "hidden" if name in HIDDEN_FIELDS else "bytes"
@@ -195,12 +207,12 @@ def mechanisms() -> str:
         "    switch (given == NULL ? NO_PARAMETER : mechanism->mechanism) {\n",
         "    case NO_PARAMETER:\n        break;\n",
     ]
-    for struct, names in generate_spec.PARAMETERS.items():
+    for struct, names in {**generate_spec.PARAMETERS, **generate_spec.TRACED}.items():
         lines.extend(f"    case {CONSTANTS['CKM'][f'CKM_{name}']['value']}: /* CKM_{name} */\n" for name in names)
         lines.append(f"        if (size == sizeof({struct})) {{\n            const {struct} *parameter = given;\n")
         lines.append(f'            record_begin_object(record, "{struct}");\n')
         lines.extend(
-            f"            {field(kind, tuple(c_names))}\n" for kind, _, c_names in generate_spec.layout(struct)
+            f"            {field(kind, c_names, when)}\n" for kind, _, c_names, when in generate_spec.layout(struct)
         )
         lines.append(
             "            record_end_object(record);\n            break;\n        }\n        /* fall through */\n"

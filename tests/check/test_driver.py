@@ -169,7 +169,7 @@ def test_parameters_lie_in_memory_as_the_standard_has_them() -> None:
     ffi.cdef(DECLARATIONS)
     for layout, (name, fields) in LAYOUTS.items():
         block = 8 if layout is DesCbcEncryptDataParams else 16
-        example = layout(*(bytes(block) if kind in ("bytes", "array") else None for kind, _name, _names in fields))
+        example = layout(*(bytes(block) if kind in ("bytes", "array") else None for kind, *_ in fields))
         struct = _struct_of(layout, example)
         assert ctypes.sizeof(struct) == ffi.sizeof(name), name
         for field, _type in struct._fields_:  # type: ignore[misc]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
-from tests.client import Template, ffi
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
+from tests.client import P256, Template, ffi
 from tests.conftest import Fob
 
 SECRET, OTHER = bytes(range(16)), bytes(range(16, 32))
@@ -122,3 +124,105 @@ def test_the_second_key_must_be_one_that_derives(fob: Fob) -> None:
         (fob.client.mechanism(CKM.CONCATENATE_BASE_AND_KEY, b"1234"), CKR.MECHANISM_PARAM_INVALID),
     ):
         assert derive(fob, base, mechanism)[0] == code
+
+
+# HKDF with the salt as a key, and data in a key's place: every secret of NSS's TLS 1.3
+
+
+def hkdf(fob: Fob, salt: int = 0, *, data: bytes | None = None, kind: int = CKM.HKDF_DERIVE) -> Any:
+    """Extract and expand to `info`."""
+    parameter = ffi.new("CK_HKDF_PARAMS *")
+    held = (ffi.from_buffer("CK_BYTE[]", b"info"), ffi.from_buffer("CK_BYTE[]", data or b"-"))
+    parameter.bExtract = parameter.bExpand = 1
+    parameter.prfHashMechanism = CKM.SHA256
+    parameter.ulSaltType = CKF.HKDF_SALT_KEY if data is None else CKF.HKDF_SALT_DATA
+    parameter.hSaltKey = salt
+    parameter.pSalt, parameter.ulSaltLen = held[1], len(held[1])
+    parameter.pInfo, parameter.ulInfoLen = held[0], 4
+    return fob.client.mechanism(kind, parameter), parameter, held
+
+
+def expected(secret_: bytes, salt: bytes) -> bytes:
+    return HKDF(hashes.SHA256(), 32, salt, b"info").derive(secret_)
+
+
+LENGTH = (CKA.VALUE_LEN, 32)
+ZEROS = bytes(32)
+
+
+def data(fob: Fob, value: bytes = ZEROS) -> int:
+    """As PK11_ImportDataKey makes it."""
+    return fob.client.create(fob.session, [(CKA.CLASS, CKO.DATA), (CKA.VALUE, value)])
+
+
+@pytest.mark.parametrize("base_is_data", [False, True])
+@pytest.mark.parametrize("salt_is_data", [False, True])
+def test_hkdf_takes_its_salt_as_a_key_and_data_for_a_key(fob: Fob, *, base_is_data: bool, salt_is_data: bool) -> None:
+    """CKF_HKDF_SALT_KEY; a data object may stand for a key (section 6.62.3): what NSS gives where TLS has no secret."""
+    base, secret_ = (data(fob), ZEROS) if base_is_data else (secret(fob), SECRET)
+    salt, salt_value = (data(fob, OTHER), OTHER) if salt_is_data else (secret(fob, OTHER), OTHER)
+    mechanism, *held = hkdf(fob, salt)
+    rv, made = derive(fob, base, mechanism, *READABLE, LENGTH)
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, made, CKA.VALUE) == [expected(secret_, salt_value)]
+    del held
+
+
+def test_a_key_that_does_not_derive_is_no_salt(fob: Fob) -> None:
+    base = secret(fob)
+    pair = fob.client.generate_pair(fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256)], [(CKA.DERIVE, True)])
+    certain_mechanisms = (CKA.ALLOWED_MECHANISMS, CKM.SHA256_HMAC.to_bytes(8, "little"))
+    for salt, code in (
+        (0, CKR.KEY_HANDLE_INVALID),
+        (12345, CKR.KEY_HANDLE_INVALID),
+        (secret(fob, OTHER, (CKA.DERIVE, False)), CKR.KEY_FUNCTION_NOT_PERMITTED),
+        (secret(fob, OTHER, (CKA.KEY_TYPE, CKK.AES)), CKR.KEY_TYPE_INCONSISTENT),
+        (secret(fob, OTHER, certain_mechanisms), CKR.MECHANISM_INVALID),
+        (pair[1], CKR.KEY_TYPE_INCONSISTENT),
+    ):
+        mechanism, *held = hkdf(fob, salt)
+        assert derive(fob, base, mechanism, LENGTH)[0] == code
+        del held
+
+
+def test_data_that_only_a_login_shows_is_no_salt_before_it(fob: Fob) -> None:
+    """And it is data of this token: a handle alone opens nothing."""
+    private = fob.client.create(fob.session, [(CKA.CLASS, CKO.DATA), (CKA.VALUE, OTHER), (CKA.PRIVATE, True), TOKEN])
+    fob.client.ok("C_Logout", fob.session)
+    mechanism, *held = hkdf(fob, private)
+    assert derive(fob, secret(fob), mechanism, LENGTH)[0] == CKR.KEY_HANDLE_INVALID
+    del held
+
+
+TOKEN = (CKA.TOKEN, True)
+
+
+@pytest.mark.parametrize("which", ["base", "salt"])
+def test_a_secret_of_known_data_was_not_always_sensitive(fob: Fob, which: str) -> None:
+    born = fob.client.generate(
+        fob.session,
+        fob.client.mechanism(CKM.GENERIC_SECRET_KEY_GEN),
+        [(CKA.VALUE_LEN, 32), (CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False), (CKA.DERIVE, True)],
+    )
+    past = (CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE)
+    strict = ((CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False))
+    for known, wanted in ((born, [b"\x01", b"\x01"]), (data(fob), [b"\x00", b"\x00"])):
+        base, salt = (known, born) if which == "base" else (born, known)
+        mechanism, *held = hkdf(fob, salt)
+        rv, made = derive(fob, base, mechanism, LENGTH, *strict)
+        assert rv == CKR.OK
+        assert fob.client.get(fob.session, made, *past) == wanted
+        del held
+
+
+def test_hkdf_data_takes_nss_template_of_a_key(fob: Fob) -> None:
+    """One function of NSS makes the templates of all derivations, and says CKO_SECRET_KEY where data comes out."""
+    as_nss = [(CKA.SIGN, True), (CKA.VERIFY, True), (CKA.DERIVE, True), LENGTH, (CKA.KEY_TYPE, CKK.HKDF)]
+    mechanism, *held = hkdf(fob, secret(fob, OTHER), kind=CKM.HKDF_DATA)
+    rv, made = derive(fob, secret(fob), mechanism, *as_nss)
+    assert rv == CKR.OK
+    wanted = [CKO.DATA.to_bytes(8, "little"), expected(SECRET, OTHER), None]
+    assert fob.client.get(fob.session, made, CKA.CLASS, CKA.VALUE, CKA.KEY_TYPE) == wanted
+    sensitive = derive(fob, secret(fob), mechanism, *as_nss, (CKA.SENSITIVE, True))[0]
+    assert sensitive == CKR.ATTRIBUTE_TYPE_INVALID  # data cannot be what was asked for
+    del held

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from keyfob.mechanisms import INDEX
+from keyfob.nss.tracer import run as tracer
 from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKP, CKZ
+from keyfob.spec.parameters import PARAMETER_OF
 from tests.client import Template, ffi
-from tests.conftest import Fob
+from tests.conftest import Fob, module_path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PASSWORD, SALT, ITERATIONS = b"password", b"0123456789abcdef", 1000
 WANTED = hashlib.pbkdf2_hmac("sha256", PASSWORD, SALT, ITERATIONS, 32)
@@ -72,3 +80,21 @@ def test_who_asks_how_long_a_part_will_be_never_hears_zero(fob: Fob) -> None:
     text, length = ffi.new("CK_BYTE[20]"), ffi.new("CK_ULONG *", 20)
     fob.client.ok("C_DecryptFinal", fob.session, text, length)
     assert bytes(text) == b"twenty bytes of text"
+
+
+def test_structs_are_read_only_for_mechanisms_that_there_are() -> None:
+    """What is refused anyway is not looked into: nobody knows which of its pointers lead anywhere."""
+    assert not set(PARAMETER_OF) - set(INDEX)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.usefixtures("home")
+def test_no_pointer_is_followed_that_does_not_count(tmp_path: Path, *, traced: bool) -> None:
+    """Neither by the module nor by the tracer between: real NSS never sets HKDF's salt where nothing is extracted."""
+    lines = tmp_path / "lines"
+    environment = tracer.environment(module_path(), lines) if traced else None
+    program = [sys.executable, "-m", "tests.functional.unset_fields", str(module_path())]
+    ran = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, (ran.returncode, ran.stderr)
+    assert ran.stdout.splitlines() == ["looked at 93 fields and 115 lengths"]
+    assert not traced or len(lines.read_text().splitlines()) > 150

@@ -6,7 +6,7 @@ not a walk through the host's memory.
 
 from __future__ import annotations
 
-from keyfob._abi import ffi
+from keyfob._abi import ffi, lib
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.parameters import LAYOUTS, PARAMETER_OF, GcmParams
@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from keyfob.spec.parameters import Counts
 
     Data = Any  # a C pointer as cffi hands it over
 
@@ -144,12 +146,19 @@ _READERS: dict[type, Callable[[Data, int], Any]] = {}
 
 
 def _reader(made: type) -> Callable[[Data, int], Any]:
-    """What reads this parameter's struct, from its layout (spec/parameters.py)."""
+    """What reads this parameter's struct, from its layout (spec/parameters.py).
+
+    A field that does not count is as good as not there: real programs leave in it what the stack held (NSS, HKDF).
+    """
     struct, fields = LAYOUTS[made]
     pointer_type = ffi.typeof(f"{struct} *")
     size = ffi.sizeof(struct)
 
-    def field(held: Data, kind: str, names: tuple[str, ...]) -> Any:
+    def field(held: Data, kind: str, names: tuple[str, ...], when: Counts) -> Any:
+        if when is not None and not _counts(held, when[0]):
+            if when[1] and getattr(held, names[1]):
+                raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, f"{names[0]} of {struct} must be empty here")
+            return b"" if kind == "bytes" else 0
         value = getattr(held, names[0])
         if kind == "bytes":
             length = getattr(held, names[1])
@@ -160,27 +169,20 @@ def _reader(made: type) -> Callable[[Data, int], Any]:
             return value != 0
         if kind == "array":
             return buffer(value)[:]
-        if kind == "pointer":
-            return int(cast("CK_ULONG", value))
-        if kind == "struct":
-            return _pointed(value, names[1])
         return value
 
     def read(parameter: Data, length: int) -> Any:
         if length != size:
             raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, f"{struct} has {size} bytes, not {length}")
         held = cast(pointer_type, parameter)
-        return made(*[field(held, kind, names) for kind, _, names in fields])
+        return made(*[field(held, kind, names, when) for kind, _, names, when in fields])
 
     return read
 
 
-def _pointed(value: Data, struct: str) -> Any:
-    """The struct that a field points to, None for NULL."""
-    if not value:
-        return None
-    made = next(candidate for candidate, (name, _) in LAYOUTS.items() if name == struct)
-    return _reader(made)(value, ffi.sizeof(struct))
+def _counts(held: Data, conditions: tuple[tuple[str, int, bool], ...] | None) -> bool:
+    """Whether a field counts that does so only where all the conditions hold (None: it never does)."""
+    return conditions is not None and all((getattr(held, name) == value) is equal for name, value, equal in conditions)
 
 
 def _nested(pointer: Data, length: int) -> bytes:
@@ -197,7 +199,12 @@ def _password_length(address: int) -> int:
 
     The structs are alike otherwise, and no address of a Linux process is as small as a password is long.
     """
-    length: int = cast(WORDS, address)[0]
+    word = ffi.new(WORDS)
+    if not lib.keyfob_peek(address, word):
+        raise PKCS11Error(
+            CKR.MECHANISM_PARAM_INVALID, "the password's length is impossible, and no address of a length"
+        )
+    length: int = word[0]
     return length
 
 

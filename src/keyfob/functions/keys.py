@@ -6,7 +6,7 @@ from keyfob import mechanisms
 from keyfob.functions.begin import offered, usable_key
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.spec.parameters import KeyDerivationStringDataParams
+from keyfob.spec.parameters import HkdfParams, KeyDerivationStringDataParams
 from keyfob.token import policy, templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
 
@@ -22,6 +22,17 @@ DATA = ulong(CKO.DATA)
 
 # What an unwrapped or derived secret must be long: the key types of fixed length.
 FIXED_LENGTHS = {CKK.DES: 8, CKK.DES2: 16, CKK.DES3: 24, CKK.CHACHA20: 32}
+
+HKDF = (CKM.HKDF_DERIVE, CKM.HKDF_DATA)
+# What a derived key inherits from data that anybody may read.
+OPEN: Attributes = {
+    CKA.CLASS: DATA,
+    CKA.SENSITIVE: FALSE,
+    CKA.EXTRACTABLE: TRUE,
+    CKA.WRAP_WITH_TRUSTED: FALSE,
+    CKA.ALWAYS_SENSITIVE: FALSE,
+    CKA.NEVER_EXTRACTABLE: FALSE,
+}
 
 
 def chosen(mechanism: MechanismValue) -> tuple[int, object]:
@@ -205,21 +216,26 @@ def _leading(value: bytes, asked: Attributes) -> bytes:
 def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, template: Template) -> int:
     number_, parameter = chosen(mechanism)
     row, derive = offered(session, number_, CKF.DERIVE)
-    base = usable_key(session, base_key, row, CKF.DERIVE)
-    bases, origin, given = [base.attributes], base.attributes, parameter
+    key, origin = _ingredient(session, base_key, row)
+    bases, given = [origin], parameter
     if number_ == CKM.CONCATENATE_BASE_AND_KEY:
-        other = usable_key(session, _handle(parameter), row, CKF.DERIVE)
-        bases.append(other.attributes)
-        given, origin = other.key, policy.stricter(origin, other.attributes)
+        given, other = _ingredient(session, _handle(parameter), row)
+        bases.append(other)
+    elif isinstance(parameter, HkdfParams) and parameter.salt_type == CKF.HKDF_SALT_KEY:
+        salt, other = _ingredient(session, parameter.salt_key, row)
+        parameter.salt = salt.attributes[CKA.VALUE]
+        bases.append(other)
+    if len(bases) == 2:
+        origin = policy.stricter(*bases)
     makes_data = number_ == CKM.HKDF_DATA
-    asked = for_class(template, DATA if makes_data else SECRET_KEY)
+    asked = _for_data(template) if makes_data else for_class(template, SECRET_KEY)
     if not makes_data:
         asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
     asked = policy.derived_as(asked, number_, origin)
     objects = session.token.objects
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))
-    value = _leading(derive(base.key, given, wanted_length(asked)), asked)
+    value = _leading(derive(key, given, wanted_length(asked)), asked)
     if not makes_data:
         data = len(parameter.data) if isinstance(parameter, KeyDerivationStringDataParams) else 0
         policy.check_derived(number_, bases, len(value), data)
@@ -232,6 +248,28 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
         role=session.token.role,
     )
     return objects.add(session, attributes)[0]
+
+
+def _ingredient(session: Session, handle: int, row: mechanisms.Mechanism) -> tuple[mechanisms.Key, Attributes]:
+    """A key that a derivation takes, base or other, and what the result inherits from it.
+
+    HKDF takes a data object, too (section 6.62.3): NSS gives TLS 1.3's "no secret here", zeros, as one.
+    """
+    if row.type in HKDF:
+        found = session.token.objects.find_data(handle)
+        if found is not None:
+            value = {CKA.VALUE: found.attributes.get(CKA.VALUE, b"")}
+            return mechanisms.key_class(CKO.SECRET_KEY, CKK.HKDF)(value), OPEN
+    key = usable_key(session, handle, row, CKF.DERIVE)
+    return key.key, key.attributes
+
+
+def _for_data(template: Template) -> Attributes:
+    """CKM_HKDF_DATA's template: NSS has one for all derivations, which speaks of a secret key and of its uses."""
+    of_keys = (CKA.CLASS, CKA.KEY_TYPE, *templates.USAGES)
+    if (CKA.CLASS, SECRET_KEY) in template:
+        template = [(attribute, value) for attribute, value in template if attribute not in of_keys]
+    return for_class(template, DATA)
 
 
 def _handle(parameter: object) -> int:

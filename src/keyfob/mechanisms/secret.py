@@ -82,7 +82,10 @@ def pbkdf2(parameter: object, template: Mapping[int, bytes]) -> Attributes:
 
 
 def hkdf(key: Key, parameter: object, length: int | None) -> bytes:
-    """CKM_HKDF_DERIVE and CKM_HKDF_DATA. `length` may be None when only extracting, which gives a hash's length."""
+    """CKM_HKDF_DERIVE and CKM_HKDF_DATA. `length` may be None when only extracting, which gives a hash's length.
+
+    Where the salt is a key, the caller has looked it up and put its value into the parameter.
+    """
     if not isinstance(parameter, HkdfParams) or not (parameter.extract or parameter.expand):
         raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "the parameter must be CK_HKDF_PARAMS with bExtract or bExpand")
     prf = parameter.prf_hash_mechanism  # the standard wants the hash; Java 25 names its HMAC
@@ -104,9 +107,9 @@ def hkdf(key: Key, parameter: object, length: int | None) -> bytes:
 def _hkdf_salt(parameter: HkdfParams) -> bytes | None:
     if parameter.salt_type == CKF.HKDF_SALT_NULL:
         return None
-    if parameter.salt_type == CKF.HKDF_SALT_DATA:
+    if parameter.salt_type in (CKF.HKDF_SALT_DATA, CKF.HKDF_SALT_KEY):
         return parameter.salt
-    raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "the salt must be absent or given as data, not as a key")
+    raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "ulSaltType must be one of CKF_HKDF_SALT_NULL, _DATA and _KEY")
 
 
 def _string_data(parameter: object) -> bytes:

@@ -129,18 +129,6 @@ class Pkcs5Pbkd2Params:
         self.password = password
 
 
-class PbeParams:
-    """CK_PBE_PARAMS."""
-
-    __slots__ = ("init_vector", "iteration", "password", "salt")
-
-    def __init__(self, init_vector: int, password: bytes, salt: bytes, iteration: int) -> None:
-        self.init_vector = init_vector
-        self.password = password
-        self.salt = salt
-        self.iteration = iteration
-
-
 class HkdfParams:
     """CK_HKDF_PARAMS."""
 
@@ -156,44 +144,23 @@ class HkdfParams:
         self.info = info
 
 
-class RsaAesKeyWrapParams:
-    """CK_RSA_AES_KEY_WRAP_PARAMS."""
-
-    __slots__ = ("aes_key_bits", "oaep_params")
-
-    def __init__(self, aes_key_bits: int, oaep_params: RsaPkcsOaepParams | None) -> None:
-        self.aes_key_bits = aes_key_bits
-        self.oaep_params = oaep_params
-
-
-class EcdhAesKeyWrapParams:
-    """CK_ECDH_AES_KEY_WRAP_PARAMS."""
-
-    __slots__ = ("aes_key_bits", "kdf", "shared_data")
-
-    def __init__(self, aes_key_bits: int, kdf: int, shared_data: bytes) -> None:
-        self.aes_key_bits = aes_key_bits
-        self.kdf = kdf
-        self.shared_data = shared_data
-
-
-# class: (struct, ((kind, Python name, C names), ...)), in the order of the constructor's arguments.
-LAYOUTS: dict[type, tuple[str, tuple[tuple[str, str, tuple[str, ...]], ...]]] = {
-    RsaPkcsOaepParams: ("CK_RSA_PKCS_OAEP_PARAMS", (('ulong', 'hash_alg', ('hashAlg',)), ('ulong', 'mgf', ('mgf',)), ('ulong', 'source', ('source',)), ('bytes', 'source_data', ('pSourceData', 'ulSourceDataLen')))),
-    RsaPkcsPssParams: ("CK_RSA_PKCS_PSS_PARAMS", (('ulong', 'hash_alg', ('hashAlg',)), ('ulong', 'mgf', ('mgf',)), ('ulong', 'salt_length', ('sLen',)))),
-    Ecdh1DeriveParams: ("CK_ECDH1_DERIVE_PARAMS", (('ulong', 'kdf', ('kdf',)), ('bytes', 'shared_data', ('pSharedData', 'ulSharedDataLen')), ('bytes', 'public_data', ('pPublicData', 'ulPublicDataLen')))),
-    EddsaParams: ("CK_EDDSA_PARAMS", (('bool', 'prehash', ('phFlag',)), ('bytes', 'context_data', ('pContextData', 'ulContextDataLen')))),
-    GcmParams: ("CK_GCM_PARAMS", (('bytes', 'iv', ('pIv', 'ulIvLen')), ('ulong', 'iv_bits', ('ulIvBits',)), ('bytes', 'aad', ('pAAD', 'ulAADLen')), ('ulong', 'tag_bits', ('ulTagBits',)))),
-    CcmParams: ("CK_CCM_PARAMS", (('ulong', 'data_len', ('ulDataLen',)), ('bytes', 'nonce', ('pNonce', 'ulNonceLen')), ('bytes', 'aad', ('pAAD', 'ulAADLen')), ('ulong', 'mac_len', ('ulMACLen',)))),
-    AesCtrParams: ("CK_AES_CTR_PARAMS", (('ulong', 'counter_bits', ('ulCounterBits',)), ('array', 'counter_block', ('cb',)))),
-    AesCbcEncryptDataParams: ("CK_AES_CBC_ENCRYPT_DATA_PARAMS", (('array', 'iv', ('iv',)), ('bytes', 'data', ('pData', 'length')))),
-    DesCbcEncryptDataParams: ("CK_DES_CBC_ENCRYPT_DATA_PARAMS", (('array', 'iv', ('iv',)), ('bytes', 'data', ('pData', 'length')))),
-    KeyDerivationStringDataParams: ("CK_KEY_DERIVATION_STRING_DATA", (('bytes', 'data', ('pData', 'ulLen')),)),
-    Pkcs5Pbkd2Params: ("CK_PKCS5_PBKD2_PARAMS2", (('ulong', 'salt_source', ('saltSource',)), ('bytes', 'salt_source_data', ('pSaltSourceData', 'ulSaltSourceDataLen')), ('ulong', 'iterations', ('iterations',)), ('ulong', 'prf', ('prf',)), ('bytes', 'prf_data', ('pPrfData', 'ulPrfDataLen')), ('bytes', 'password', ('pPassword', 'ulPasswordLen')))),
-    PbeParams: ("CK_PBE_PARAMS", (('pointer', 'init_vector', ('pInitVector',)), ('bytes', 'password', ('pPassword', 'ulPasswordLen')), ('bytes', 'salt', ('pSalt', 'ulSaltLen')), ('ulong', 'iteration', ('ulIteration',)))),
-    HkdfParams: ("CK_HKDF_PARAMS", (('bool', 'extract', ('bExtract',)), ('bool', 'expand', ('bExpand',)), ('ulong', 'prf_hash_mechanism', ('prfHashMechanism',)), ('ulong', 'salt_type', ('ulSaltType',)), ('bytes', 'salt', ('pSalt', 'ulSaltLen')), ('ulong', 'salt_key', ('hSaltKey',)), ('bytes', 'info', ('pInfo', 'ulInfoLen')))),
-    RsaAesKeyWrapParams: ("CK_RSA_AES_KEY_WRAP_PARAMS", (('ulong', 'aes_key_bits', ('ulAESKeyBits',)), ('struct', 'oaep_params', ('pOAEPParams', 'CK_RSA_PKCS_OAEP_PARAMS')))),
-    EcdhAesKeyWrapParams: ("CK_ECDH_AES_KEY_WRAP_PARAMS", (('ulong', 'aes_key_bits', ('ulAESKeyBits',)), ('ulong', 'kdf', ('kdf',)), ('bytes', 'shared_data', ('pSharedData', 'ulSharedDataLen')))),
+# When a field counts; None: always. Else the conditions (C field, value, equal or not), of which all
+# must hold (None: never), and whether the field must be empty where it does not count.
+Counts = tuple[tuple[tuple[str, int, bool], ...] | None, bool] | None
+# class: (struct, ((kind, Python name, C names, when it counts), ...)), in the order of the arguments.
+LAYOUTS: dict[type, tuple[str, tuple[tuple[str, str, tuple[str, ...], Counts], ...]]] = {
+    RsaPkcsOaepParams: ("CK_RSA_PKCS_OAEP_PARAMS", (('ulong', 'hash_alg', ('hashAlg',), None), ('ulong', 'mgf', ('mgf',), None), ('ulong', 'source', ('source',), None), ('bytes', 'source_data', ('pSourceData', 'ulSourceDataLen'), ((('source', 1, True),), True)))),
+    RsaPkcsPssParams: ("CK_RSA_PKCS_PSS_PARAMS", (('ulong', 'hash_alg', ('hashAlg',), None), ('ulong', 'mgf', ('mgf',), None), ('ulong', 'salt_length', ('sLen',), None))),
+    Ecdh1DeriveParams: ("CK_ECDH1_DERIVE_PARAMS", (('ulong', 'kdf', ('kdf',), None), ('bytes', 'shared_data', ('pSharedData', 'ulSharedDataLen'), ((('kdf', 1, False),), True)), ('bytes', 'public_data', ('pPublicData', 'ulPublicDataLen'), None))),
+    EddsaParams: ("CK_EDDSA_PARAMS", (('bool', 'prehash', ('phFlag',), None), ('bytes', 'context_data', ('pContextData', 'ulContextDataLen'), None))),
+    GcmParams: ("CK_GCM_PARAMS", (('bytes', 'iv', ('pIv', 'ulIvLen'), None), ('ulong', 'iv_bits', ('ulIvBits',), None), ('bytes', 'aad', ('pAAD', 'ulAADLen'), None), ('ulong', 'tag_bits', ('ulTagBits',), None))),
+    CcmParams: ("CK_CCM_PARAMS", (('ulong', 'data_len', ('ulDataLen',), None), ('bytes', 'nonce', ('pNonce', 'ulNonceLen'), None), ('bytes', 'aad', ('pAAD', 'ulAADLen'), None), ('ulong', 'mac_len', ('ulMACLen',), None))),
+    AesCtrParams: ("CK_AES_CTR_PARAMS", (('ulong', 'counter_bits', ('ulCounterBits',), None), ('array', 'counter_block', ('cb',), None))),
+    AesCbcEncryptDataParams: ("CK_AES_CBC_ENCRYPT_DATA_PARAMS", (('array', 'iv', ('iv',), None), ('bytes', 'data', ('pData', 'length'), None))),
+    DesCbcEncryptDataParams: ("CK_DES_CBC_ENCRYPT_DATA_PARAMS", (('array', 'iv', ('iv',), None), ('bytes', 'data', ('pData', 'length'), None))),
+    KeyDerivationStringDataParams: ("CK_KEY_DERIVATION_STRING_DATA", (('bytes', 'data', ('pData', 'ulLen'), None),)),
+    Pkcs5Pbkd2Params: ("CK_PKCS5_PBKD2_PARAMS2", (('ulong', 'salt_source', ('saltSource',), None), ('bytes', 'salt_source_data', ('pSaltSourceData', 'ulSaltSourceDataLen'), ((('saltSource', 1, True),), True)), ('ulong', 'iterations', ('iterations',), None), ('ulong', 'prf', ('prf',), None), ('bytes', 'prf_data', ('pPrfData', 'ulPrfDataLen'), (None, True)), ('bytes', 'password', ('pPassword', 'ulPasswordLen'), None))),
+    HkdfParams: ("CK_HKDF_PARAMS", (('bool', 'extract', ('bExtract',), None), ('bool', 'expand', ('bExpand',), None), ('ulong', 'prf_hash_mechanism', ('prfHashMechanism',), None), ('ulong', 'salt_type', ('ulSaltType',), ((('bExtract', 0, False),), False)), ('bytes', 'salt', ('pSalt', 'ulSaltLen'), ((('bExtract', 0, False), ('ulSaltType', 2, True)), False)), ('ulong', 'salt_key', ('hSaltKey',), ((('bExtract', 0, False), ('ulSaltType', 4, True)), False)), ('bytes', 'info', ('pInfo', 'ulInfoLen'), ((('bExpand', 0, False),), False)))),
 }
 
 PARAMETER_OF: dict[int, type] = {
@@ -222,10 +189,6 @@ PARAMETER_OF: dict[int, type] = {
     CKM.CONCATENATE_DATA_AND_BASE: KeyDerivationStringDataParams,
     CKM.XOR_BASE_AND_DATA: KeyDerivationStringDataParams,
     CKM.PKCS5_PBKD2: Pkcs5Pbkd2Params,
-    CKM.PBE_SHA1_DES3_EDE_CBC: PbeParams,
-    CKM.PBA_SHA1_WITH_SHA1_HMAC: PbeParams,
     CKM.HKDF_DERIVE: HkdfParams,
     CKM.HKDF_DATA: HkdfParams,
-    CKM.RSA_AES_KEY_WRAP: RsaAesKeyWrapParams,
-    CKM.ECDH_AES_KEY_WRAP: EcdhAesKeyWrapParams,
 }

@@ -45,6 +45,7 @@ SECRETS = frozenset(
         CKA.SEED,
     )
 )
+DATA = ulong(CKO.DATA)
 PROFILE = ulong(CKO.PROFILE)
 
 _session_objects = count(1)
@@ -115,6 +116,13 @@ class Objects:
             or CKA.KEY_TYPE not in found.attributes
         ):
             raise PKCS11Error(CKR.KEY_HANDLE_INVALID, f"no key has the handle {handle}")
+        return found
+
+    def find_data(self, handle: int) -> Object | None:
+        """The data object of this handle that can be seen, if there is one."""
+        found = self._find(handle)
+        if found is None or found.attributes[CKA.CLASS] != DATA or (found.private and not self.token.sees_private):
+            return None
         return found
 
     def _find(self, handle: int) -> Object | None:

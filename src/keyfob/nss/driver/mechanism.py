@@ -8,24 +8,26 @@ from typing import Any
 
 from keyfob.nss.driver import structs
 from keyfob.nss.driver.values import HASHES_AND_MASKS, bytes_text, hidden, mechanism_name, number_text
-from keyfob.spec.parameters import LAYOUTS, Ecdh1DeriveParams, EcdhAesKeyWrapParams, EddsaParams
+from keyfob.spec.parameters import LAYOUTS, Counts, Ecdh1DeriveParams, EddsaParams
 
-LENGTH_FIRST = (Ecdh1DeriveParams, EcdhAesKeyWrapParams, EddsaParams)
+LENGTH_FIRST = (Ecdh1DeriveParams, EddsaParams)
 """In these structs a length stands before its pointer; LAYOUTS names the fields, not their order."""
 
 _STRUCTS: dict[type, type[ctypes.Structure]] = {}
-_BY_STRUCT = {struct: layout for layout, (struct, _fields) in LAYOUTS.items()}
+UNSET = 0x5A5A5A5A5A5A5A58
+"""What stands in a field that nobody has set: no address of a process, no handle and no length."""
 
 
 class Mechanism:
     """A mechanism and its parameter; it keeps alive what C sees as long as it lives.
 
-    `null_source`: NSS passes OAEP's pSourceData as NULL with length 0; empty bytes always become NULL here, too.
+    Empty bytes become NULL with length 0, as NSS passes OAEP's pSourceData. `unset`: the fields that do not count are
+    as a C program leaves them that never sets them (NSS and HKDF's salt).
     """
 
     __slots__ = ("_kept", "kind", "parameter", "struct")
 
-    def __init__(self, kind: int, parameter: Any = b"") -> None:
+    def __init__(self, kind: int, parameter: Any = b"", *, unset: bool = False) -> None:
         self.kind = kind
         self.parameter = parameter
         self._kept: list[Any] = []
@@ -35,7 +37,7 @@ class Mechanism:
                 held: Any = ctypes.create_string_buffer(parameter, len(parameter))
                 self._keep(held, len(parameter))
         elif parameter is not None:
-            held = _encoded(parameter, self._kept)
+            held = _encoded(parameter, self._kept, unset=unset)
             self._keep(held, ctypes.sizeof(held))
 
     def _keep(self, held: Any, length: int) -> None:
@@ -59,46 +61,60 @@ def _struct_of(layout: type, value: Any) -> type[ctypes.Structure]:
     known = _STRUCTS.get(layout)
     if known is None:
         fields: list[tuple[str, Any]] = []
-        for kind, name, c_names in LAYOUTS[layout][1]:
+        for kind, name, c_names, _when in LAYOUTS[layout][1]:
             if kind == "ulong":
                 fields.append((c_names[0], c_ulong))
             elif kind == "bool":
                 fields.append((c_names[0], c_ubyte))
             elif kind == "array":
                 fields.append((c_names[0], c_ubyte * len(getattr(value, name))))
-            elif kind == "bytes":
+            else:  # "bytes"
                 pair = [(c_names[0], c_void_p), (c_names[1], c_ulong)]
                 fields += reversed(pair) if layout in LENGTH_FIRST else pair
-            else:  # "pointer" and "struct"
-                fields.append((c_names[0], c_void_p))
         known = type(LAYOUTS[layout][0], (ctypes.Structure,), {"_fields_": fields})
         _STRUCTS[layout] = known
     return known
 
 
-def _encoded(value: Any, kept: list[Any]) -> ctypes.Structure:
+def _encoded(value: Any, kept: list[Any], *, unset: bool) -> ctypes.Structure:
     struct = _struct_of(type(value), value)()
-    for kind, name, c_names in LAYOUTS[type(value)][1]:
+    for kind, name, c_names, _when in LAYOUTS[type(value)][1]:
         item = getattr(value, name)
         if kind in ("ulong", "bool"):
             setattr(struct, c_names[0], int(item))
         elif kind == "array":
             getattr(struct, c_names[0])[:] = item
-        elif kind == "bytes":
+        else:  # "bytes"
             held: Any = ctypes.create_string_buffer(item, len(item)) if item else None
             kept.append(held)
             setattr(struct, c_names[0], ctypes.addressof(held) if held is not None else None)
             setattr(struct, c_names[1], len(item or b""))
-        else:
-            inner = None if item is None else _encoded(item, kept) if kind == "struct" else item
-            kept.append(inner)
-            setattr(struct, c_names[0], None if inner is None else ctypes.addressof(inner))
+    if unset:
+        for name in never_set(type(value), struct):
+            setattr(struct, name, UNSET)
     return struct
+
+
+def never_set(layout: type, struct: ctypes.Structure) -> list[str]:
+    """The fields, lengths with their pointers, that do not count here, whatever is in them (spec/parameters.py)."""
+    return [
+        name
+        for _kind, _name, c_names, when in LAYOUTS[layout][1]
+        for name in c_names
+        if when is not None and not when[1] and not _all_hold(struct, when)
+    ]
+
+
+def _all_hold(struct: ctypes.Structure, when: Counts) -> bool:
+    conditions = when[0] if when is not None else ()
+    return conditions is not None and all(
+        (getattr(struct, name) == value) is equal for name, value, equal in conditions
+    )
 
 
 def _text(value: Any) -> str:
     parts = []
-    for kind, name, c_names in LAYOUTS[type(value)][1]:
+    for kind, name, c_names, _when in LAYOUTS[type(value)][1]:
         item = getattr(value, name)
         if name in ("password", "prf_data"):
             shown = hidden(len(item or b""))
@@ -106,9 +122,7 @@ def _text(value: Any) -> str:
             shown = number_text(HASHES_AND_MASKS.get(c_names[0]), item)
         elif kind == "bool":
             shown = "TRUE" if item else "FALSE"
-        elif kind in ("bytes", "array"):
-            shown = bytes_text(item) if item else "NULL"
         else:
-            shown = "NULL" if item is None else f"{{{_text(item)}}}" if kind == "struct" else "pointer"
+            shown = bytes_text(item) if item else "NULL"
         parts.append(f"{c_names[0]}={shown}")
     return ", ".join(parts)

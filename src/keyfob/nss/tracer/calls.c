@@ -81,7 +81,7 @@ void record_mechanism(Record *record, const char *key, const CK_MECHANISM *mecha
             record_number(record, "hashAlg", parameter->hashAlg);
             record_number(record, "mgf", parameter->mgf);
             record_number(record, "source", parameter->source);
-            record_bytes(record, "pSourceData", parameter->pSourceData, parameter->ulSourceDataLen);
+            if (parameter->source == 1) record_bytes(record, "pSourceData", parameter->pSourceData, parameter->ulSourceDataLen);
             record_end_object(record);
             break;
         }
@@ -112,7 +112,7 @@ void record_mechanism(Record *record, const char *key, const CK_MECHANISM *mecha
             const CK_ECDH1_DERIVE_PARAMS *parameter = given;
             record_begin_object(record, "CK_ECDH1_DERIVE_PARAMS");
             record_number(record, "kdf", parameter->kdf);
-            record_bytes(record, "pSharedData", parameter->pSharedData, parameter->ulSharedDataLen);
+            if (parameter->kdf != 1) record_bytes(record, "pSharedData", parameter->pSharedData, parameter->ulSharedDataLen);
             record_bytes(record, "pPublicData", parameter->pPublicData, parameter->ulPublicDataLen);
             record_end_object(record);
             break;
@@ -200,11 +200,27 @@ void record_mechanism(Record *record, const char *key, const CK_MECHANISM *mecha
             const CK_PKCS5_PBKD2_PARAMS2 *parameter = given;
             record_begin_object(record, "CK_PKCS5_PBKD2_PARAMS2");
             record_number(record, "saltSource", parameter->saltSource);
-            record_bytes(record, "pSaltSourceData", parameter->pSaltSourceData, parameter->ulSaltSourceDataLen);
+            if (parameter->saltSource == 1) record_bytes(record, "pSaltSourceData", parameter->pSaltSourceData, parameter->ulSaltSourceDataLen);
             record_number(record, "iterations", parameter->iterations);
             record_number(record, "prf", parameter->prf);
-            record_bytes(record, "pPrfData", parameter->pPrfData, parameter->ulPrfDataLen);
+            record_pointer(record, "pPrfData", parameter->pPrfData);
             record_hidden(record, "pPassword", parameter->pPassword, parameter->ulPasswordLen);
+            record_end_object(record);
+            break;
+        }
+        goto unknown;
+    case 16426: /* CKM_HKDF_DERIVE */
+    case 16427: /* CKM_HKDF_DATA */
+        if (size == sizeof(CK_HKDF_PARAMS)) {
+            const CK_HKDF_PARAMS *parameter = given;
+            record_begin_object(record, "CK_HKDF_PARAMS");
+            record_number(record, "bExtract", parameter->bExtract);
+            record_number(record, "bExpand", parameter->bExpand);
+            record_number(record, "prfHashMechanism", parameter->prfHashMechanism);
+            if (parameter->bExtract != 0) record_number(record, "ulSaltType", parameter->ulSaltType);
+            if (parameter->bExtract != 0 && parameter->ulSaltType == 2) record_bytes(record, "pSalt", parameter->pSalt, parameter->ulSaltLen);
+            if (parameter->bExtract != 0 && parameter->ulSaltType == 4) record_number(record, "hSaltKey", parameter->hSaltKey);
+            if (parameter->bExpand != 0) record_bytes(record, "pInfo", parameter->pInfo, parameter->ulInfoLen);
             record_end_object(record);
             break;
         }
@@ -218,22 +234,6 @@ void record_mechanism(Record *record, const char *key, const CK_MECHANISM *mecha
             record_hidden(record, "pPassword", parameter->pPassword, parameter->ulPasswordLen);
             record_bytes(record, "pSalt", parameter->pSalt, parameter->ulSaltLen);
             record_number(record, "ulIteration", parameter->ulIteration);
-            record_end_object(record);
-            break;
-        }
-        goto unknown;
-    case 16426: /* CKM_HKDF_DERIVE */
-    case 16427: /* CKM_HKDF_DATA */
-        if (size == sizeof(CK_HKDF_PARAMS)) {
-            const CK_HKDF_PARAMS *parameter = given;
-            record_begin_object(record, "CK_HKDF_PARAMS");
-            record_number(record, "bExtract", parameter->bExtract);
-            record_number(record, "bExpand", parameter->bExpand);
-            record_number(record, "prfHashMechanism", parameter->prfHashMechanism);
-            record_number(record, "ulSaltType", parameter->ulSaltType);
-            record_bytes(record, "pSalt", parameter->pSalt, parameter->ulSaltLen);
-            record_number(record, "hSaltKey", parameter->hSaltKey);
-            record_bytes(record, "pInfo", parameter->pInfo, parameter->ulInfoLen);
             record_end_object(record);
             break;
         }
@@ -254,7 +254,7 @@ void record_mechanism(Record *record, const char *key, const CK_MECHANISM *mecha
             record_begin_object(record, "CK_ECDH_AES_KEY_WRAP_PARAMS");
             record_number(record, "ulAESKeyBits", parameter->ulAESKeyBits);
             record_number(record, "kdf", parameter->kdf);
-            record_bytes(record, "pSharedData", parameter->pSharedData, parameter->ulSharedDataLen);
+            if (parameter->kdf != 1) record_bytes(record, "pSharedData", parameter->pSharedData, parameter->ulSharedDataLen);
             record_end_object(record);
             break;
         }
