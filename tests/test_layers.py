@@ -21,7 +21,7 @@ ROOMS = {
     "cli": {"spec", "mechanisms", "store", "token", "functions", "nss"},
 }
 # At the foot of the house, open to every room.
-FOUNDATION = {"log", "config", "aside", "__init__"}
+FOUNDATION = {"log", "config", "aside", "settled", "__init__"}
 
 
 def room_of(module: str) -> str | None:
@@ -58,7 +58,7 @@ def test_a_room_imports_only_rooms_below_it(room: str) -> None:
 def test_the_foundation_imports_no_room() -> None:
     wrong = [
         f"{name}.py imports {module}"
-        for name in ("log", "config", "aside")
+        for name in sorted(FOUNDATION - {"__init__"})
         for module in imports(SOURCE / f"{name}.py")
         if room_of(module) not in FOUNDATION | {None}
     ]

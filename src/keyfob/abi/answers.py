@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from keyfob import log
 from keyfob.functions.state import STATE
+from keyfob.settled import SETTLED, place
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token.session import (
@@ -74,12 +75,15 @@ def answer(name: str, problem: BaseException, session: Session | None = None) ->
         for kind in ENDS.get(name, ()):
             session.end(kind)
     if isinstance(problem, PKCS11Error):
-        log.line("error" if problem.rv in TROUBLES else "info", f"{name}: {problem}")
+        with SETTLED:  # the names of codes are imported when they are first told, and there may be no descriptor
+            log.line("error" if problem.rv in TROUBLES else "info", f"{name}: {problem}")
         return problem.rv
     if isinstance(problem, MemoryError):
-        log.line("error", f"{name}: out of memory")
+        with SETTLED:
+            log.line("error", f"{name}: out of memory")
         return CKR.HOST_MEMORY
-    log.line("error", f"{name}: {_not_imported(problem) if isinstance(problem, ImportError) else _place(problem)}")
+    with SETTLED:
+        log.line("error", f"{name}: {_not_imported(problem) if isinstance(problem, ImportError) else place(problem)}")
     return CKR.GENERAL_ERROR
 
 
@@ -98,22 +102,12 @@ def _not_imported(problem: ImportError) -> str:
     )
 
 
-def _place(problem: BaseException) -> str:
-    """An unexpected exception's type and the place it came from; its text is left out, it could hold a secret."""
-    places = []
-    trace = problem.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return f"unexpected {type(problem).__name__} at {' > '.join(places)}"
-
-
 def no_session(name: str, handle: int) -> int:
     """For a session handle of nothing: invalid, or the library is not initialised at all."""
     if STATE.library is None:
         return CKR.CRYPTOKI_NOT_INITIALIZED
-    log.line("info", f"{name}: {name_of('CKR', CKR.SESSION_HANDLE_INVALID)}: no session has the handle {handle}")
+    with SETTLED:
+        log.line("info", f"{name}: {name_of('CKR', CKR.SESSION_HANDLE_INVALID)}: no session has the handle {handle}")
     return CKR.SESSION_HANDLE_INVALID
 
 

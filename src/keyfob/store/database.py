@@ -11,6 +11,7 @@ from itertools import chain, islice
 
 import apsw
 
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
@@ -293,10 +294,11 @@ class SqliteDatabase:
 
     def checkpoint(self) -> None:
         """Empty the WAL, so that what secure_delete overwrote in the database is gone there too; best effort."""
-        try:
-            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error:
-            return
+        with SETTLED:
+            try:
+                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.Error:
+                return
 
     def image(self) -> bytes:
         """The whole database as the bytes of a file."""
@@ -369,7 +371,8 @@ class Writing:
             self._roll_back()
             raise
         self._database.committed()
-        self._be_durable_again()
+        with SETTLED:
+            self._be_durable_again()
 
     def _roll_back(self) -> None:
         connection = self._database.connection

@@ -6,6 +6,7 @@ wrapped is vault.py's.
 
 from __future__ import annotations
 
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, rows
@@ -246,6 +247,7 @@ class Ledger:
             self._note(self._facts)
 
     def _note(self, facts: Meta) -> None:
-        serial = facts.readable_serial
-        if self._witness is not None and serial is not None and not self._database.read_only:
-            self._witness.note(serial, facts.counters)
+        with SETTLED:
+            serial = facts.readable_serial
+            if self._witness is not None and serial is not None and not self._database.read_only:
+                self._witness.note(serial, facts.counters)

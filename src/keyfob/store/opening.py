@@ -10,6 +10,7 @@ at the same moment each asks in its transaction whether the PIN is locked by now
 
 from __future__ import annotations
 
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, pepper, permissions
@@ -140,6 +141,13 @@ class Opening(Ledger):
 
     def _drop_key_file(self, keys: Keys) -> None:
         """Best effort: what no longer opens the token goes."""
+        try:
+            with SETTLED:
+                self._try_to_drop_key_file(keys)
+        finally:
+            self.forget_facts()
+
+    def _try_to_drop_key_file(self, keys: Keys) -> None:
         from keyfob.store import key_file
 
         try:
@@ -148,8 +156,6 @@ class Opening(Ledger):
             self.tell(f"the key file, which opens nothing any more, cannot be deleted: {problem.strerror}")
         except PKCS11Error as problem:
             self.tell(f"the key file, which opens nothing any more, is not deleted: {problem.reason}")
-        finally:
-            self.forget_facts()
 
     # One attempt at a PIN: looked at, then counted and answered
 

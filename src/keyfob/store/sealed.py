@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import fork, meta, rows
@@ -78,7 +79,8 @@ class SealedStore:
     def login(self, role: str, pin: bytes) -> None:
         self._vault.login(role, pin)
         if role == "user":
-            self._look_through()
+            with SETTLED:
+                self._look_through()
 
     def verify_pin(self, role: str, pin: bytes) -> None:
         self._vault.verify(role, pin)
@@ -147,9 +149,9 @@ class SealedStore:
             except BaseException:
                 self._vault.forget_facts()
                 raise
-            self._vault.note()
             for object_id in replacing:
                 self._recent.drop(object_id)
+            self._vault.note()
             return numbers
 
     def update(self, object_id: int, attributes: Attributes) -> None:
@@ -162,8 +164,8 @@ class SealedStore:
             except BaseException:
                 self._vault.forget_facts()
                 raise
-            self._vault.note()
             self._recent.drop(object_id)
+            self._vault.note()
 
     def delete(self, object_ids: Sequence[int]) -> None:
         with self._lock:
@@ -174,9 +176,9 @@ class SealedStore:
             except BaseException:
                 self._vault.forget_facts()
                 raise
-            self._vault.note()
             for object_id in object_ids:
                 self._recent.drop(object_id)
+            self._vault.note()
 
     def get(self, object_id: int) -> Attributes | None:
         if self._database.is_fresh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, pepper
@@ -35,7 +36,8 @@ class Vault(Opening):
             self._keep(role, self._answer(attempt))
             self._opened_by_empty_pin = not pin
         if role == "so" and pin:
-            self._wrap_for_so(pin)
+            with SETTLED:
+                self._wrap_for_so(pin)
 
     def _wrap_for_so(self, pin: bytes) -> None:
         """After the SO's login, best effort: take what a stand-in left, and let one come to a token of schema 2."""

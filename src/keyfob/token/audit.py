@@ -5,8 +5,9 @@
 
 Appended with one write each, so that lines of several processes never mix. A file past its limit is renamed to *.1, *.2
 and so on by whoever gets its lock; who still has the old one open writes its line to that, and no line is lost. A line
-that cannot be written is said once in the log: an audit log never makes a call fail or wait. Lines hold no secrets:
-callers pass names, numbers and reasons only. Signatures are not events: they are a server's daily bread.
+that cannot be written is said once in the log: an audit log never makes a call fail or wait. One for which no
+descriptor was free waits in memory for the next. Lines hold no secrets: callers pass names, numbers and reasons only.
+Signatures are not events: they are a server's daily bread.
 
 Imported when the first event comes, not by C_Initialize. `_json` is the C part of json, whose Python part costs 2 ms.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import os
 import time
 from _json import encode_basestring_ascii
+from errno import EMFILE, ENFILE
 
 from keyfob import log
 from keyfob.spec.constants import CKA, CKO
@@ -48,7 +50,15 @@ WEAKENING = (
     CKA.DERIVE,
 )
 
+MOST_WAITING = 64
+
 _told: set[str] = set()
+_waiting: list[tuple[int, bytes]] = []  # lines with the process they are of: a parent writes its own
+
+
+def be_ready() -> None:
+    """Load now what lines are made with: when one is due there may be no descriptor to read it with."""
+    name_of("CKR", 0)
 
 
 def event(token: Token, name: str, **details: Value) -> None:
@@ -103,10 +113,11 @@ def write(config: Config, name: str, facts: Mapping[str, Value]) -> None:
         return
     path = config.audit_file
     line = f"{{{', '.join(f'{_text(key)}: {_value(value)}' for key, value in _whole(name, facts).items())}}}\n"
+    lines = [*_taken_from_waiting(), line.encode()]
+    data = b"".join(lines)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            data = line.encode()
             if os.write(descriptor, data) != len(data):
                 _tell(f"{path}: a line was cut short: the disk is full")
             if os.fstat(descriptor).st_size > config.audit_max_kib * 1024:
@@ -114,7 +125,18 @@ def write(config: Config, name: str, facts: Mapping[str, Value]) -> None:
         finally:
             os.close(descriptor)
     except OSError as problem:
+        if problem.errno in (EMFILE, ENFILE):
+            _waiting.extend((os.getpid(), each) for each in lines[-MOST_WAITING:])
+            return
         _tell(f"{path}: the audit log cannot be written: {problem.strerror}")
+
+
+def _taken_from_waiting() -> list[bytes]:
+    """The lines of this process for which no descriptor was free."""
+    here = os.getpid()
+    taken = [line for process, line in _waiting if process == here]
+    _waiting.clear()
+    return taken
 
 
 def _whole(name: str, facts: Mapping[str, Value]) -> dict[str, Value]:

@@ -13,6 +13,7 @@ import os
 from _thread import RLock
 
 from keyfob import log
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore, open_shelf
@@ -230,9 +231,10 @@ class Library:
             self.shelf.delete(slot_id)
 
     def _audit(self, name: str, **facts: str | int) -> None:
-        from keyfob.token import audit
+        with SETTLED:
+            from keyfob.token import audit
 
-        audit.write(self.config, name, facts)
+            audit.write(self.config, name, facts)
 
     def check_label(self, label: str, slot_id: int) -> None:
         """P17: NSS splits `token:nickname` at the first colon and finds tokens by their label.

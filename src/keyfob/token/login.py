@@ -17,6 +17,7 @@ from _thread import allocate_lock
 
 from keyfob import log
 from keyfob.aside import ASIDE
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR, CKU
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import info as limits
@@ -85,6 +86,10 @@ class Login:
 
     def raise_hardening(self, role: str, pin: bytes) -> None:
         """Best effort: a PIN that is hardened with less than is asked for now is hardened anew (store/vault.py)."""
+        with SETTLED:
+            self._try_to_raise_hardening(role, pin)
+
+    def _try_to_raise_hardening(self, role: str, pin: bytes) -> None:
         from keyfob.store import calibration
 
         store = self.token.store
@@ -98,10 +103,11 @@ class Login:
 
     def audit(self, name: str, text: str, role: str, **details: str) -> None:
         """Something that went well: for people in the log, and for programs."""
-        from keyfob.token import audit
+        with SETTLED:
+            log.line("info", f"slot {self.token.slot_id}: {text}")
+            from keyfob.token import audit
 
-        log.line("info", f"slot {self.token.slot_id}: {text}")
-        audit.event(self.token, name, role=role, **details)
+            audit.event(self.token, name, role=role, **details)
 
     def _check_may_log_in(self, role: str, pin: bytes | None) -> None:
         present = self.token.role
@@ -257,10 +263,12 @@ class Login:
         token = self.token
         with token.lock:
             token.open_to_all(store)
+            role = token.role
             store.set_pin("user", new)
-            if token.role is None:
+            if role is None:
                 store.logout()
-        token.look_again()
+        with SETTLED:
+            token.look_again()
 
     def initialise(self, pin: bytes | None, label: str) -> None:
         """C_InitToken: every object goes; a wrong SO PIN leaves all as it is."""
@@ -279,7 +287,8 @@ class Login:
                     token.attach(token.make_store(label, given))
                 else:
                     token.store.reset(label, given)
-                    token.attach(token.store)
+                    with SETTLED:
+                        token.attach(token.store)
 
         self._count("so", attempt, "initialise")
         self.audit("token-initialised", "the token was initialised", "so")
@@ -320,12 +329,13 @@ class Login:
     def audit_failure(self, role: str, problem: PKCS11Error, purpose: str) -> None:
         if problem.rv not in (CKR.PIN_INCORRECT, CKR.PIN_LOCKED):
             return
-        from keyfob.token import audit
+        with SETTLED:
+            from keyfob.token import audit
 
-        failed = self._failures(role)
-        audit.failure(self.token, "login-failed", problem, role=role, purpose=purpose, failures=failed)
-        if problem.rv == CKR.PIN_INCORRECT and failed >= self._most_failures():
-            audit.event(self.token, "pin-locked", role=role)
+            failed = self._failures(role)
+            audit.failure(self.token, "login-failed", problem, role=role, purpose=purpose, failures=failed)
+            if problem.rv == CKR.PIN_INCORRECT and failed >= self._most_failures():
+                audit.event(self.token, "pin-locked", role=role)
 
     def _most_failures(self) -> int:
         try:

@@ -11,6 +11,7 @@ from itertools import count
 
 from keyfob import log
 from keyfob.mechanisms.der import OCTET_STRING, Reader, element
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.search import matches
@@ -238,6 +239,7 @@ class Objects:
             if self.store is None:
                 raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
             replacing = [number for attributes in stored for number in self._replaced_by(attributes)]
+            self._be_ready_to_audit(stored)
             numbers = iter(self.store.insert(stored, replacing=replacing))
             self._audit("key-created", stored)
         for attributes in objects:
@@ -249,12 +251,21 @@ class Objects:
                 handles.append(handle)
         return handles
 
-    def _audit(self, name: str, changed: list[Attributes]) -> None:
-        for attributes in changed:
-            if CKA.KEY_TYPE in attributes:
+    def _be_ready_to_audit(self, changed: list[Attributes]) -> None:
+        """Before a change: once it is made there may be no descriptor left to read a module from."""
+        if self.token.config.audit and any(CKA.KEY_TYPE in attributes for attributes in changed):
+            with SETTLED:
                 from keyfob.token import audit
 
-                audit.key_event(self.token, name, attributes, generated=attributes.get(CKA.LOCAL) == TRUE)
+                audit.be_ready()
+
+    def _audit(self, name: str, changed: list[Attributes]) -> None:
+        with SETTLED:
+            for attributes in changed:
+                if CKA.KEY_TYPE in attributes:
+                    from keyfob.token import audit
+
+                    audit.key_event(self.token, name, attributes, generated=attributes.get(CKA.LOCAL) == TRUE)
 
     def _replaced_by(self, attributes: Attributes) -> list[int]:
         """P16: NSS writes a new trust object each time and never removes the old one."""
@@ -273,7 +284,8 @@ class Objects:
         )
         handle = self.add(session, attributes)[0]
         if attributes[CKA.CLASS] == CERTIFICATE and attributes[CKA.TOKEN] == TRUE and attributes[CKA.LABEL]:
-            self._warn_of_same_label(handle, attributes)
+            with SETTLED:
+                self._warn_of_same_label(handle, attributes)
         return handle
 
     def _warn_of_same_label(self, handle: int, attributes: Attributes) -> None:
@@ -310,14 +322,22 @@ class Objects:
             raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
         attributes = templates.changed(target.attributes, templates.read(template), role=self.token.role)
         if target.stored and self.store is not None:
+            self._be_ready_to_audit([attributes])
             self.store.update(target.stored, attributes)
-            if CKA.KEY_TYPE in attributes:
-                from keyfob.token import audit
+            old = target.attributes
+            target.replace(attributes)
+            with SETTLED:
+                self._audit_change(old, attributes)
+        else:
+            target.replace(attributes)
 
-                changed = audit.weakened(target.attributes, attributes)
-                if changed:
-                    audit.key_event(self.token, "key-changed", attributes, changed=changed)
-        target.replace(attributes)
+    def _audit_change(self, old: Attributes, new: Attributes) -> None:
+        if CKA.KEY_TYPE in new:
+            from keyfob.token import audit
+
+            changed = audit.weakened(old, new)
+            if changed:
+                audit.key_event(self.token, "key-changed", new, changed=changed)
 
     def destroy(self, session: Session, target: Object) -> None:
         """C_DestroyObject."""
@@ -325,9 +345,10 @@ class Objects:
         if target.attributes.get(CKA.DESTROYABLE) == FALSE:
             raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not destroyable")
         if target.stored and self.store is not None:
+            self._be_ready_to_audit([target.attributes])
             self.store.delete([target.stored])
-            self._audit("key-destroyed", [target.attributes])
             self._cache.pop(target.stored, None)
+            self._audit("key-destroyed", [target.attributes])
         else:
             self.in_memory.pop(target.handle, None)
         self.states.forget(lambda key: key.handle == target.handle)

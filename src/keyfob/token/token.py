@@ -10,6 +10,7 @@ from __future__ import annotations
 from _thread import RLock
 
 from keyfob import log
+from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import kinds
@@ -260,9 +261,10 @@ class Token:
         """Nobody is logged in any more; what needs a login is out of reach (SE12)."""
         if self._role is None:
             return
-        from keyfob.token import audit
+        with SETTLED:
+            from keyfob.token import audit
 
-        audit.event(self, "logout", role=self._role)
+            audit.event(self, "logout", role=self._role)
         was_user = self._role == "user"
         self._role = None
         self._forget_private()
