@@ -14,6 +14,7 @@ from keyfob.abi.cryptoki import DECLARATIONS
 from keyfob.spec import constants
 from tests.abi.stub_module import compiler
 from tests.conftest import module_path
+from tests.robustness import fuzz_calls
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -33,6 +34,7 @@ def header() -> str:
 def compile_host(name: str, folder: Path) -> Path:
     """The program of `name`.c in `folder`, warnings being errors."""
     (folder / "cryptoki.h").write_text(header())
+    (folder / "fuzz_calls.h").write_text(fuzz_calls.header())
     program = folder / name
     flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{folder}", f"-I{HERE}"]
     subprocess.run([compiler(), *flags, "-o", program, HERE / f"{name}.c", "-ldl", "-pthread"], check=True)
