@@ -84,8 +84,8 @@ def test_key_wrap_fills_a_key_up_with_zeros() -> None:
     wrapped = wrapper.wrap(b"k" * 21)
     assert len(wrapped) == wrapper.size(21) == 32
     unwrapper = begin(CKM.AES_KEY_WRAP, CKF.UNWRAP, KEY, None)
-    assert unwrapper.zero_padded
     assert unwrapper.unwrap(wrapped) == b"k" * 21 + bytes(3)
+    assert unwrapper.unwrap(wrapped, 21) == b"k" * 21
     with refused(CKR.KEY_SIZE_RANGE):
         begin(CKM.AES_KEY_WRAP, CKF.WRAP, KEY, None).wrap(b"k" * 8)
     with refused(CKR.WRAPPED_KEY_LEN_RANGE):
@@ -136,8 +136,20 @@ def test_modes_without_padding_fill_a_key_up_with_zeros(mechanism: int, paramete
     wrapped = wrapper.wrap(b"k" * 20)
     assert len(wrapped) == wrapper.size(20) == 32
     unwrapper = begin(mechanism, CKF.UNWRAP, KEY, parameter)
-    assert unwrapper.zero_padded
     assert unwrapper.unwrap(wrapped) == b"k" * 20 + bytes(12)
+    assert begin(mechanism, CKF.UNWRAP, KEY, parameter).unwrap(wrapped, 20) == b"k" * 20
+
+
+@pytest.mark.parametrize(("mechanism", "parameter"), [(CKM.AES_ECB, None), (CKM.AES_CBC, IV), (CKM.AES_KEY_WRAP, None)])
+def test_unwrapping_cuts_off_the_zeros_that_filled_a_key_up_and_no_part_of_the_key(
+    mechanism: int, parameter: bytes | None
+) -> None:
+    """Cut to one byte a key would tell that byte, by trying."""
+    wrapped = begin(mechanism, CKF.WRAP, KEY, parameter).wrap(b"k" * 32)
+    whole = begin(mechanism, CKF.WRAP, KEY, parameter).wrap(b"k" * 16 + bytes(16))
+    for length in (1, 14, 31):
+        assert begin(mechanism, CKF.UNWRAP, KEY, parameter).unwrap(wrapped, length) == b"k" * 32
+    assert begin(mechanism, CKF.UNWRAP, KEY, parameter).unwrap(whole, 16) == b"k" * 16 + bytes(16)
 
 
 @pytest.mark.parametrize("length", [16, 24, 32])

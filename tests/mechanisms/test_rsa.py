@@ -217,7 +217,8 @@ PSS_PARAMETERS = {
 def test_flags_are_those_of_table_1_2() -> None:
     every = CKF.SIGN | CKF.VERIFY | CKF.ENCRYPT | CKF.DECRYPT | CKF.WRAP | CKF.UNWRAP
     assert ROWS[CKM.RSA_PKCS].flags == every | CKF.SIGN_RECOVER | CKF.VERIFY_RECOVER
-    assert ROWS[CKM.RSA_X_509].flags == every | CKF.SIGN_RECOVER | CKF.VERIFY_RECOVER
+    raw = every & ~(CKF.WRAP | CKF.UNWRAP)  # the block that unwraps could be any signature
+    assert ROWS[CKM.RSA_X_509].flags == raw | CKF.SIGN_RECOVER | CKF.VERIFY_RECOVER
     assert ROWS[CKM.RSA_PKCS_OAEP].flags == CKF.ENCRYPT | CKF.DECRYPT | CKF.WRAP | CKF.UNWRAP
     assert ROWS[CKM.RSA_PKCS_PSS].flags == CKF.SIGN | CKF.VERIFY
     assert ROWS[CKM.RSA_PKCS_KEY_PAIR_GEN].flags == CKF.GENERATE_KEY_PAIR

@@ -83,17 +83,6 @@ def test_raw_rsa_pads_short_input_and_refuses_big_numbers() -> None:
     assert rv_of(operation(CKM.RSA_X_509, CKF.VERIFY_RECOVER)(public, None).recover, modulus) == CKR.SIGNATURE_INVALID
 
 
-def test_raw_unwrapping_takes_the_key_from_the_end() -> None:
-    public, private = rsa_pair()
-    wrapped = operation(CKM.RSA_X_509, CKF.WRAP)(public, None).wrap(b"sixteen bytes...")
-    unwrap = operation(CKM.RSA_X_509, CKF.UNWRAP)(private, None)
-    assert unwrap.unwrap(wrapped, 16) == b"sixteen bytes..."
-    assert unwrap.unwrap(wrapped) == b"sixteen bytes...".rjust(256, b"\0")
-    assert rv_of(unwrap.unwrap, b"short") == CKR.WRAPPED_KEY_LEN_RANGE
-    for length in (0, 257):
-        assert rv_of(unwrap.unwrap, wrapped, length) == CKR.WRAPPED_KEY_LEN_RANGE
-
-
 def test_a_faulty_private_operation_gives_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One wrong CRT half would give the primes away (Boneh, DeMillo, Lipton)."""
     _, private = rsa_pair()

@@ -217,8 +217,9 @@ def test_a_generic_secret_is_completed_and_has_a_check_value() -> None:
     assert made.complete({CKA.VALUE: b"abc"}) == {CKA.VALUE: b"abc", CKA.VALUE_LEN: ulong(3)}
     with refused(CKR.ATTRIBUTE_VALUE_INVALID):
         made.complete({CKA.VALUE: b""})
-    key = secret_key(b"abc", CKK.GENERIC_SECRET)
-    assert mechanisms.check_value(key.attributes) == bytes.fromhex("a9993e")
+    key = secret_key(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", CKK.GENERIC_SECRET)
+    assert mechanisms.check_value(key.attributes) == bytes.fromhex("84983e")
+    assert mechanisms.check_value(secret_key(b"abc", CKK.GENERIC_SECRET).attributes) is None  # it would tell the value
 
 
 def test_a_key_without_its_value_is_refused() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from keyfob.functions.begin import cancel, offered
-from keyfob.spec.constants import CKA, CKF, CKR
-from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import SECRET_KEY
+from keyfob.spec.constants import CKA, CKF
+from keyfob.token import policy
 from keyfob.token.session import DIGEST, Operation
 
 TYPE_CHECKING = False
@@ -43,8 +42,7 @@ def C_DigestKey(session: Session, handle: int) -> None:
     """The value of a secret key as a part; a key that hides its value is not indigestible: only its hash comes out."""
     operation = session.active(DIGEST)
     found = session.token.objects.key(handle)
-    if found.attributes[CKA.CLASS] != SECRET_KEY:
-        raise PKCS11Error(CKR.KEY_INDIGESTIBLE, "only secret keys are digested")
+    policy.may_digest(found.attributes)
     operation.started = True
     operation.run.update(found.attributes[CKA.VALUE])
 

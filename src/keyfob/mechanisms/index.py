@@ -9,7 +9,7 @@ from __future__ import annotations
 INDEX: dict[int, tuple[str, int, int, int]] = {
     0x0: ("rsa", 0x10000, 1024, 16384),  # CKM_RSA_PKCS_KEY_PAIR_GEN
     0x1: ("rsa", 0x67B00, 512, 16384),  # CKM_RSA_PKCS
-    0x3: ("rsa", 0x67B00, 512, 16384),  # CKM_RSA_X_509
+    0x3: ("rsa", 0x7B00, 512, 16384),  # CKM_RSA_X_509
     0x5: ("rsa", 0x2800, 512, 16384),  # CKM_MD5_RSA_PKCS
     0x6: ("rsa", 0x2800, 512, 16384),  # CKM_SHA1_RSA_PKCS
     0x9: ("rsa", 0x60300, 512, 16384),  # CKM_RSA_PKCS_OAEP

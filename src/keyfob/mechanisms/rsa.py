@@ -73,6 +73,7 @@ MECHANISMS = (
             CKF.UNWRAP: partial(Pkcs1Unwrap, pkcs1_encryption),
         },
     ),
+    # No wrapping: whoever chooses the block unwraps as he would sign or decrypt, which the key may not be for.
     _row(
         CKM.RSA_X_509,
         {
@@ -82,8 +83,6 @@ MECHANISMS = (
             CKF.VERIFY_RECOVER: RawRecover,
             CKF.ENCRYPT: RawEncrypt,
             CKF.DECRYPT: RawDecrypt,
-            CKF.WRAP: RawEncrypt,
-            CKF.UNWRAP: RawDecrypt,
         },
     ),
     _row(

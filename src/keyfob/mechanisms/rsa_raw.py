@@ -130,16 +130,12 @@ class RawEncrypt(RawOperation):
         value = self.number_of(data, CKR.DATA_LEN_RANGE, CKR.DATA_INVALID)
         return public_power(self.key, value).to_bytes(self.output_size, "big")
 
-    def wrap(self, data: bytes) -> bytes:
-        value = self.number_of(data, CKR.KEY_SIZE_RANGE, CKR.KEY_NOT_WRAPPABLE)
-        return public_power(self.key, value).to_bytes(self.output_size, "big")
-
     def size(self, length: int) -> int:
         return self.output_size
 
 
 class RawDecrypt(RawOperation):
-    """C_Decrypt and C_UnwrapKey."""
+    """C_Decrypt."""
 
     __slots__ = ()
 
@@ -150,17 +146,6 @@ class RawDecrypt(RawOperation):
             raise PKCS11Error(CKR.ENCRYPTED_DATA_LEN_RANGE, "an RSA ciphertext is as long as the modulus")
         value = self.number_of(data, CKR.ENCRYPTED_DATA_LEN_RANGE, CKR.ENCRYPTED_DATA_INVALID)
         return private_power(self.key, value).to_bytes(self.output_size, "big")
-
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes:
-        """The last `length` bytes of the block: raw RSA does not carry the length of the key; without it all k."""
-        if len(data) != self.output_size:
-            raise PKCS11Error(CKR.WRAPPED_KEY_LEN_RANGE, "an RSA ciphertext is as long as the modulus")
-        if length is None:
-            length = self.output_size
-        if not 0 < length <= self.output_size:
-            raise PKCS11Error(CKR.WRAPPED_KEY_LEN_RANGE, "this key cannot have wrapped a key of that length")
-        value = self.number_of(data, CKR.WRAPPED_KEY_LEN_RANGE, CKR.WRAPPED_KEY_INVALID)
-        return private_power(self.key, value).to_bytes(self.output_size, "big")[-length:]
 
     def size(self, length: int) -> int:
         return self.output_size

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # The longest generic secret; far above any use, and small enough that a hostile CKA_VALUE_LEN costs nothing.
 MAX_BYTES = 65536
+# Shorter secrets can be found by trying: 112 bits (SP 800-131A).
+SHORTEST_SECRET = 14
 
 
 def ulong(value: int) -> bytes:
@@ -76,10 +78,14 @@ class SecretKey(Key):
         return cls.LENGTHS[0] if len(cls.LENGTHS) == 1 else None
 
     def check_value(self) -> bytes | None:
-        """CKA_CHECK_VALUE, 3 bytes; of generic secrets from SHA-1 (section 6.8.2). None: the type has none."""
+        """CKA_CHECK_VALUE, 3 bytes; of generic secrets from SHA-1 (section 6.8.2). None: it has none.
+
+        It must not tell any part of the value (section 4.10.2), so a secret that can be found by trying has none.
+        """
         from keyfob.mechanisms.hashes import sha1
 
-        return sha1(secret_value(self))[:3]
+        value = secret_value(self)
+        return sha1(value)[:3] if len(value) >= SHORTEST_SECRET else None
 
 
 class GenericSecretKey(SecretKey):

@@ -55,22 +55,27 @@ class CipherWrap:
 
 
 class CipherUnwrap:
-    """Unwrapper. `zero_padded`: the result may have zero bytes behind the key."""
+    """Unwrapper. `unit` as above: the result may have zero bytes behind the key."""
 
-    __slots__ = ("_cipher", "zero_padded")
+    __slots__ = ("_cipher", "unit")
 
     def __init__(self, decrypt: CipherFor, unit: int, key: Key, parameter: object) -> None:
-        self.zero_padded = unit > 1
+        self.unit = unit
         try:
             self._cipher = decrypt(key, parameter)
         except PKCS11Error as problem:
             raise _translated(problem, TO_UNWRAP) from None
 
     def unwrap(self, data: bytes, length: int | None = None) -> bytes:
-        """The key; `length`, where it is known, cuts off the zero bytes that filled it up."""
+        """The key; `length`, where it is known, cuts off the zero bytes that filled it up, and nothing else.
+
+        Else a key could be unwrapped as its first byte, which tells that by trying, then as two bytes, and so on.
+        """
         try:
             plain = self._cipher.run(data)
-            return plain[:length] if self.zero_padded and length is not None else plain
+            if length is None or not length < len(plain) < length + self.unit or any(plain[length:]):
+                return plain
+            return plain[:length]
         except PKCS11Error as problem:
             raise _translated(problem, TO_UNWRAP) from None
 

@@ -228,12 +228,15 @@ class MemoryStore:
             self._counter += 1
             return numbers
 
-    def update(self, object_id: int, attributes: Attributes) -> None:
+    def update(self, object_id: int, attributes: Attributes, *, instead_of: Attributes | None = None) -> bool:
         with self._lock:
             self._visible(object_id)
+            if instead_of is not None and self._objects[object_id] != instead_of:
+                return False
             self._check_may_write(attributes)
             self._objects[object_id] = dict(attributes)
             self._counter += 1
+            return True
 
     def delete(self, object_ids: Sequence[int]) -> None:
         with self._lock:

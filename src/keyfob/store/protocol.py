@@ -181,8 +181,11 @@ class Store(Protocol):
     def insert(self, objects: Sequence[Attributes], *, replacing: Sequence[int] = ()) -> list[int]:
         """Add objects, remove others, all or none; the new numbers, which are never used twice."""
 
-    def update(self, object_id: int, attributes: Attributes) -> None:
-        """Give an object these attributes and no others; CKR_OBJECT_HANDLE_INVALID."""
+    def update(self, object_id: int, attributes: Attributes, *, instead_of: Attributes | None = None) -> bool:
+        """Give an object these attributes and no others; CKR_OBJECT_HANDLE_INVALID.
+
+        `instead_of`: only if it has exactly those now; False where somebody has changed them.
+        """
 
     def delete(self, object_ids: Sequence[int]) -> None:
         """Remove objects, all or none; CKR_OBJECT_HANDLE_INVALID."""

@@ -154,18 +154,21 @@ class SealedStore:
             self._vault.note()
             return numbers
 
-    def update(self, object_id: int, attributes: Attributes) -> None:
+    def update(self, object_id: int, attributes: Attributes, *, instead_of: Attributes | None = None) -> bool:
         with self._lock:
             try:
                 with self._database.writing():
-                    old = self._look_ups_of(self._visible_row(object_id))
-                    self._write(object_id, attributes, old)
+                    row = self._visible_row(object_id)
+                    if instead_of is not None and not self._holds(row, instead_of):
+                        return False
+                    self._write(object_id, attributes, self._look_ups_of(row))
                     self._vault.settle_write()
             except BaseException:
                 self._vault.forget_facts()
                 raise
             self._recent.drop(object_id)
             self._vault.note()
+            return True
 
     def delete(self, object_ids: Sequence[int]) -> None:
         with self._lock:
@@ -373,6 +376,13 @@ class SealedStore:
         if row is None or (row[2] and not self._vault.sees_private):
             raise PKCS11Error(CKR.OBJECT_HANDLE_INVALID, f"there is no object {object_id}")
         return row
+
+    def _holds(self, row: Row, attributes: Attributes) -> bool:
+        """Whether the object has these attributes; one that is damaged has none."""
+        try:
+            return rows.read(row, self._vault.keys, self._vault.facts().adopted) == attributes
+        except DamagedError:
+            return False
 
     def _look_ups_of(self, row: Row) -> rows.LookUps | None:
         """Under what the object is found now; None when it is too damaged to tell."""

@@ -163,7 +163,7 @@ class Login:
         return role == "user" and self.token.opened_by_pin_file
 
     def _log_in_for_operation(self, session: Session, pin: bytes | None) -> None:
-        """CKU_CONTEXT_SPECIFIC: the PIN once more, for the operation that its key asks it for."""
+        """CKU_CONTEXT_SPECIFIC: the PIN once more, for the operation that its key asks it for: the last one begun."""
         token = self.token
         waiting = [o for kind, o in session.operations.items() if kind != FIND and o.needs_login]
         if not waiting:
@@ -180,8 +180,7 @@ class Login:
                 store.verify_pin("user", given)
 
         self._count("user", attempt, "operation")
-        for operation in waiting:
-            operation.needs_login = False
+        waiting[-1].needs_login = False
 
     def log_out(self) -> None:
         """C_Logout."""

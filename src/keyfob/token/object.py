@@ -44,10 +44,14 @@ def hides(attributes: Mapping[int, bytes]) -> bool:
 
 
 class Object:
-    """`attributes` is never changed in place: a change makes a new dict and forgets the key made from the old one.
+    """One state of an object: its attributes, its key, and what was found to be allowed with them, never changed.
+
+    C_SetAttributeValue puts another Object in its place (objects.py). A call works on the one that it looked up: what
+    it has checked is true of the key that it uses, whatever other threads do meanwhile.
 
     `owner` is the handle of the session that a session object dies with, 0 for token objects. `stored` is the object's
-    number in the token's store, 0 for session objects.
+    number in the token's store, 0 for session objects. `uses`: operations that hold no state, made once, by mechanism
+    and CKF_* flag (functions/begin.py).
     """
 
     __slots__ = (
@@ -70,20 +74,20 @@ class Object:
         self.handle = handle
         self.owner = owner
         self.stored = stored
-        self.checked_at = -1  # the store's change counter when the attributes were last known to hold
-        self.replace(attributes)
-
-    def replace(self, attributes: dict[int, bytes]) -> None:
         self.attributes = attributes
         self.private = attributes.get(CKA.PRIVATE) == TRUE
         self.always_authenticate = attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE
+        self.checked_at = -1  # the store's change counter when the attributes were last known to hold
         self._key: Key | None = None
-        # Operations that hold no state, made once: by mechanism and CKF_* flag (functions/begin.py).
         self.uses: dict[tuple[int, int], Any] = {}
+
+    def changed_to(self, attributes: dict[int, bytes]) -> Object:
+        """The same object with other attributes."""
+        return Object(self.token, self.handle, attributes, owner=self.owner, stored=self.stored)
 
     @property
     def key(self) -> Key:
-        """The key for mechanisms, made once and kept as long as the attributes hold."""
+        """The key for mechanisms, made once."""
         key = self._key
         if key is None:
             key = self._key = load_key(self.attributes)

@@ -7,6 +7,7 @@ session and thread, survive logins, and are never reused (P25), without a table 
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from itertools import count
 
 from keyfob import log
@@ -23,6 +24,8 @@ from keyfob.token.search import Search, visible_to_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyfob.store import Store
     from keyfob.token.session import Session
     from keyfob.token.token import Token
@@ -32,6 +35,7 @@ Template = list[tuple[int, bytes]]
 
 BASE_STEP = 1 << 32
 CACHED_OBJECTS = 4096
+MOST_ATTEMPTS = 100  # at a change that others get in the way of
 
 # Footnote 7 of any key: never compared in a search when the object hides them, or C_FindObjects would tell them.
 SECRETS = frozenset(
@@ -66,7 +70,7 @@ def new_handle() -> int:
 class Objects:
     """What C_CreateObject ... C_FindObjects work on. Visibility follows the token's login."""
 
-    __slots__ = ("_cache", "base", "built_in", "in_memory", "states", "store", "token")
+    __slots__ = ("_cache", "_changing", "base", "built_in", "in_memory", "states", "store", "token")
 
     def __init__(self, token: Token, store: Store | None, identity: str) -> None:
         self.token = token
@@ -74,6 +78,7 @@ class Objects:
         self.base = base_of(identity)
         self.in_memory: dict[int, Object] = {}
         self._cache: dict[int, Object] = {}
+        self._changing = allocate_lock()
         self.built_in: dict[int, Object] = {}
         self.states = SavedStates()
         if store is not None:
@@ -145,13 +150,12 @@ class Objects:
             if cached is not None and not (cached.private and not self.token.sees_private):
                 self._cache.pop(stored, None)
             return None
-        if cached is None:
-            if len(self._cache) >= CACHED_OBJECTS:
-                drop_oldest(self._cache)
+        if cached is None or cached.attributes != attributes:
+            if cached is None:
+                if len(self._cache) >= CACHED_OBJECTS:
+                    drop_oldest(self._cache)
+                prepare(attributes)
             cached = self._cache[stored] = Object(self.token, self.base + stored, attributes, stored=stored)
-            prepare(attributes)
-        elif cached.attributes is not attributes and cached.attributes != attributes:
-            cached.replace(attributes)
         cached.checked_at = counter
         return cached
 
@@ -316,20 +320,24 @@ class Objects:
         return self.add(session, attributes)[0]
 
     def change(self, session: Session, target: Object, template: Template) -> None:
-        """C_SetAttributeValue."""
-        self.may_write(session, target.attributes)
-        if target.attributes.get(CKA.MODIFIABLE) == FALSE:
-            raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
-        attributes = templates.changed(target.attributes, templates.read(template), role=self.token.role)
-        if target.stored and self.store is not None:
-            self._be_ready_to_audit([attributes])
-            self.store.update(target.stored, attributes)
-            old = target.attributes
-            target.replace(attributes)
-            with SETTLED:
-                self._audit_change(old, attributes)
-        else:
-            target.replace(attributes)
+        """C_SetAttributeValue.
+
+        What it is decided on must still hold when it is done: else two changes at once could undo each other, and one
+        that makes a key stricter would be answered and gone.
+        """
+        asked = templates.read(template)
+        for _ in range(MOST_ATTEMPTS):
+            self.may_write(session, target.attributes)
+            if target.attributes.get(CKA.MODIFIABLE) == FALSE:
+                raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
+            attributes = templates.changed(target.attributes, asked, role=self.token.role)
+            if self._put(target, target.changed_to(attributes)):
+                if target.stored:
+                    with SETTLED:
+                        self._audit_change(target.attributes, attributes)
+                return
+            target = self.get(target.handle)
+        raise PKCS11Error(CKR.FUNCTION_FAILED, "the object is changed again and again by others")
 
     def _audit_change(self, old: Attributes, new: Attributes) -> None:
         if CKA.KEY_TYPE in new:
@@ -338,6 +346,27 @@ class Objects:
             changed = audit.weakened(old, new)
             if changed:
                 audit.key_event(self.token, "key-changed", new, changed=changed)
+
+    def _put(self, old: Object, new: Object) -> bool:
+        """Put one state of an object in place of another; False when that is not the present one any more."""
+        if old.stored:
+            self._be_ready_to_audit([new.attributes])
+            if self.store is None or not self.store.update(old.stored, new.attributes, instead_of=old.attributes):
+                return False
+            self._cache[old.stored] = new
+            return True
+        with self._changing:
+            if self.in_memory.get(old.handle) is not old:
+                return False
+            self.in_memory[old.handle] = new
+            return True
+
+    def _drop(self, table: dict[int, Object], gone: Callable[[Object], bool]) -> None:
+        """Forget objects; not while one of them is given another state."""
+        with self._changing:
+            for handle, found in list(table.items()):
+                if gone(found):
+                    table.pop(handle, None)
 
     def destroy(self, session: Session, target: Object) -> None:
         """C_DestroyObject."""
@@ -350,23 +379,20 @@ class Objects:
             self._cache.pop(target.stored, None)
             self._audit("key-destroyed", [target.attributes])
         else:
-            self.in_memory.pop(target.handle, None)
+            with self._changing:
+                self.in_memory.pop(target.handle, None)
         self.states.forget(lambda key: key.handle == target.handle)
 
     # Ends of sessions and logins
 
     def forget_session(self, owner: int) -> None:
-        for handle, found in list(self.in_memory.items()):
-            if found.owner == owner:
-                self.in_memory.pop(handle, None)
+        self._drop(self.in_memory, lambda found: found.owner == owner)
         self.states.forget(lambda key: key.owner == owner)
 
     def forget_private(self) -> None:
         """C_Logout: private session objects die, private token objects and saved states are no longer in memory."""
         for table in (self.in_memory, self._cache):
-            for handle, found in list(table.items()):
-                if found.private:
-                    table.pop(handle, None)
+            self._drop(table, lambda found: found.private)
         self.states.forget(lambda key: key.private)
 
 

@@ -15,6 +15,7 @@ What is refused is said with PKCS11Error; what is decided beyond the standard, a
 
 from __future__ import annotations
 
+from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, hides, ulong
@@ -62,8 +63,6 @@ SHOWING_THEIR_KEY = (
     CKM.XOR_BASE_AND_DATA,
     CKM.EXTRACT_KEY_FROM_KEY,
 )
-# Fewer bytes of a secret can be found by trying: 112 bits (SP 800-131A).
-SHORTEST_SECRET = 14
 
 # Attributes that only ever become stricter: the value that they may be given.
 ONE_WAY = {
@@ -99,6 +98,14 @@ def may_use_at_once(attributes: Mapping[int, bytes]) -> None:
     """C_UnwrapKey and C_DeriveKey have no moment in which CKU_CONTEXT_SPECIFIC could be given for them."""
     if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE:
         raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the key asks for the PIN before each use, and this use cannot wait")
+
+
+def may_digest(attributes: Mapping[int, bytes]) -> None:
+    """C_DigestKey: the digest of a short key tells it, and that of a long one nothing."""
+    if attributes[CKA.CLASS] != SECRET_KEY:
+        raise PKCS11Error(CKR.KEY_INDIGESTIBLE, "only secret keys are digested")
+    if hides(attributes) and len(attributes[CKA.VALUE]) < SHORTEST_SECRET:
+        raise PKCS11Error(CKR.KEY_INDIGESTIBLE, "the digest of so short a key would tell its value")
 
 
 def mechanism_allowed(attributes: Mapping[int, bytes], mechanism: int) -> bool:

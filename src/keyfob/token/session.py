@@ -65,10 +65,12 @@ class Operation:
         self.saved = False
 
     def copy(self) -> Operation:
-        """An independent one that stands where this one stands (token/operation_state.py)."""
+        """An independent one that stands where this one stands (token/operation_state.py).
+
+        A PIN that its key asks for was given for this one alone: the other needs one of its own.
+        """
         other = Operation(self.run.copy(), self.mechanism, self.key)
         other.started = self.started
-        other.needs_login = self.needs_login
         other.ready = self.ready
         other.saved = True
         return other
