@@ -1,7 +1,8 @@
 """A client of any PKCS #11 module for tests: the C ABI with as little between as possible.
 
 `Client(path)` loads a module and calls through its default interface's function list. `call` gives the CK_RV; `ok`
-demands CKR_OK. Templates are lists of (CKA_*, value): bytes, bool for CK_BBOOL, int for CK_ULONG, str for UTF-8.
+demands CKR_OK. Templates are lists of (CKA_*, value): bytes, bool for CK_BBOOL, int for CK_ULONG, str for UTF-8; a list
+for a template in a template.
 """
 
 from __future__ import annotations
@@ -22,10 +23,32 @@ ffi.cdef(
     "CK_RV C_GetInterface(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);"
 )
 
-Value = bytes | bool | int | str
+Value = bytes | bool | int | str | list[Any]
 Template = Sequence[tuple[int, Value]]
 READ_ONLY = CKF.SERIAL_SESSION
 READ_WRITE = CKF.SERIAL_SESSION | CKF.RW_SESSION
+
+
+NESTED = (
+    CKA.WRAP_TEMPLATE,
+    CKA.UNWRAP_TEMPLATE,
+    CKA.DERIVE_TEMPLATE,
+    CKA.ENCAPSULATE_TEMPLATE,
+    CKA.DECAPSULATE_TEMPLATE,
+)
+
+
+def elements(attribute: Any) -> Any:
+    """The CK_ATTRIBUTEs that are the value of one."""
+    count = attribute.ulValueLen // ffi.sizeof("CK_ATTRIBUTE")
+    return ffi.cast("CK_ATTRIBUTE *", attribute.pValue)[0:count] if attribute.pValue else ()
+
+
+def read(attribute: Any) -> list[tuple[int, Any]]:
+    return [
+        (each.type, read(each) if each.type in NESTED else bytes(ffi.buffer(each.pValue, each.ulValueLen)))
+        for each in elements(attribute)
+    ]
 
 
 class RvError(AssertionError):
@@ -41,6 +64,8 @@ def encoded(value: Value) -> bytes:
         return b"\x01" if value else b"\x00"
     if isinstance(value, int):
         return value.to_bytes(8, "little")
+    if isinstance(value, list):
+        raise TypeError("a template has no bytes of its own")
     return value.encode() if isinstance(value, str) else value
 
 
@@ -69,6 +94,12 @@ class Client:
         array = ffi.new("CK_ATTRIBUTE[]", max(len(template), 1))
         kept: list[Any] = []
         for i, (attribute, value) in enumerate(template):
+            if isinstance(value, list):  # a template in a template
+                inner, inner_count, kept_too = self.template(value)
+                kept += [inner, kept_too]
+                length = inner_count * ffi.sizeof("CK_ATTRIBUTE")
+                array[i].type, array[i].pValue, array[i].ulValueLen = attribute, inner, length
+                continue
             data = encoded(value)
             held = ffi.new("char[]", data or b"\0")
             kept.append(held)
@@ -146,6 +177,29 @@ class Client:
         return [
             None if held is None else bytes(ffi.buffer(held, array[i].ulValueLen)) for i, held in enumerate(buffers)
         ]
+
+    def get_template(self, session: int, handle: int, attribute: int) -> list[tuple[int, Any]]:
+        """The template that is the value of an attribute: how many, how long each, then the values, level by level."""
+        outer = ffi.new("CK_ATTRIBUTE *", (attribute, ffi.NULL, 0))
+        kept: list[Any] = []
+
+        def fill(element: Any) -> bool:
+            """Give room to what has told its length; False where nothing is missing any more."""
+            if not element.pValue:
+                if not element.ulValueLen:
+                    return False
+                of_attributes = element.type in NESTED
+                count = element.ulValueLen // ffi.sizeof("CK_ATTRIBUTE") if of_attributes else element.ulValueLen
+                kept.append(ffi.new("CK_ATTRIBUTE[]" if of_attributes else "char[]", count))
+                element.pValue = kept[-1]
+                return True
+            filled = [fill(each) for each in elements(element)] if element.type in NESTED else []
+            return any(filled)
+
+        while True:
+            self.ok("C_GetAttributeValue", session, handle, outer, 1)
+            if not fill(outer):
+                return read(outer)
 
     def set(self, session: int, handle: int, template: Template) -> int:
         array, count, _kept = self.template(template)

@@ -216,8 +216,9 @@ static void fill(struct fuzzer *fuzzer, CK_ATTRIBUTE *attribute, int output, int
     CK_ULONG size = 0, number = value(fuzzer);
 
     attribute->type = chance(fuzzer, 97) ? chosen->type : value(fuzzer);
-    if (chosen->kind == 'n' && depth > 0) {
-        attribute->pValue = template_(fuzzer, &size, output, depth - 1);
+    if (chosen->kind == 'n') { /* never octets: the module follows the addresses in it */
+        attribute->type = chosen->type;
+        attribute->pValue = depth > 0 ? template_(fuzzer, &size, output, depth - 1) : NULL;
         attribute->ulValueLen = size * sizeof(CK_ATTRIBUTE);
         return;
     }

@@ -41,7 +41,6 @@ STRANGE = (CKM.DSA, CKM.IKE_PRF_DERIVE, CKM.X3DH_INITIALIZE, CKM.SP800_108_COUNT
 MECHANISMS = tuple(dict.fromkeys([*INDEX, *PARAMETER_OF, *STRANGE]))
 # Attributes that decide what a template makes are drawn more often than the others.
 WEIGHTY = (CKA.CLASS, CKA.KEY_TYPE, CKA.VALUE, CKA.VALUE_LEN, CKA.EC_PARAMS, CKA.MODULUS_BITS, CKA.TOKEN)
-NESTED = (CKA.WRAP_TEMPLATE, CKA.UNWRAP_TEMPLATE, CKA.DERIVE_TEMPLATE)
 
 
 # The functions that take a mechanism and a key: most of the time those fit each other.
@@ -111,9 +110,8 @@ static void load_newest(const char *module)
 def _attributes() -> list[str]:
     rows = []
     for attribute, kind in sorted(KINDS.items()):
-        letter = {"bool": "b", "ulong": "u"}.get(kind, "o")
+        letter = {"bool": "b", "ulong": "u", "template": "n"}.get(kind, "o")
         rows += [f"    {{{attribute:#x}UL, '{letter}'}},"] * (12 if attribute in WEIGHTY else 1)
-    rows += [f"    {{{attribute:#x}UL, 'n'}}," for attribute in NESTED]
     return [
         "static const struct attribute attributes[] = {",
         *rows,
@@ -174,7 +172,7 @@ def _length_of(pointer: str, lengths: dict[str, str]) -> str | None:
 
 def _mechanism() -> list[str]:
     """A mechanism that the module offers, with its own kind of parameter as a rule."""
-    cases = []
+    cases: list[str] = []
     for mechanism in MECHANISMS:
         struct = LAYOUTS[PARAMETER_OF[mechanism]][0] if mechanism in PARAMETER_OF else None
         made = f"make_{struct}(f, &m->ulParameterLen)" if struct else "plain_parameter(f, &m->ulParameterLen)"

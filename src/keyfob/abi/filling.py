@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from keyfob._abi import ffi, lib
+from keyfob.abi import arrays
 from keyfob.abi.answers import answer, no_session
 from keyfob.abi.door import export
 from keyfob.abi.marshal import (
@@ -26,14 +27,17 @@ from keyfob.config import VARIABLES
 from keyfob.functions import general, keys, objects, random, sessions, slots
 from keyfob.spec.constants import CK, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.objects import SECRETS
+from keyfob.token.nested import TEMPLATES
+from keyfob.token.object import SECRETS
 from keyfob.token.session import SESSIONS, session_that_may_be_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from keyfob.token.object import Object
 UNAVAILABLE = CK.UNAVAILABLE_INFORMATION
+NOT_JUST_COPIED = SECRETS | TEMPLATES
 LABEL_SIZE = 32
 
 
@@ -261,6 +265,15 @@ def C_GetObjectSize(hSession: int, hObject: int, pulSize: Any) -> int:
         return answer("C_GetObjectSize", problem, session)
 
 
+def _not_just_copied(found: Object, attribute: int, triple: Any) -> tuple[bytes | None, int]:
+    """The value to copy; or None for an entry that is done, and its return value."""
+    value, problem = objects.attribute_of(found, attribute)
+    if problem:
+        triple[2] = UNAVAILABLE
+        return None, problem
+    return (None, arrays.give(value, triple)) if attribute in TEMPLATES else (value, CKR.OK)
+
+
 @export
 def C_GetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: int) -> int:
     """Section 5.7.5: every entry is worked on; one that has no value gets the length -1 and gives the return value."""
@@ -278,11 +291,10 @@ def C_GetAttributeValue(hSession: int, hObject: int, pTemplate: Any, ulCount: in
         for i in range(0, 3 * ulCount, 3):
             attribute = words[i]
             value = attributes.get(attribute)
-            if value is None or attribute in SECRETS:
-                value, problem = objects.attribute_of(found, attribute)
-                if problem:
-                    written[i + 2] = UNAVAILABLE
-                    rv = problem if rv in (CKR.OK, CKR.BUFFER_TOO_SMALL) else rv
+            if value is None or attribute in NOT_JUST_COPIED:
+                value, problem = _not_just_copied(found, attribute, written + i)
+                if value is None:
+                    rv = problem if problem and rv in (CKR.OK, CKR.BUFFER_TOO_SMALL) else rv
                     continue
             size = len(value)
             address, room = words[i + 1], words[i + 2]

@@ -7,9 +7,11 @@ not a walk through the host's memory.
 from __future__ import annotations
 
 from keyfob._abi import ffi, lib
+from keyfob.abi import arrays
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.parameters import LAYOUTS, PARAMETER_OF, GcmParams
+from keyfob.token.nested import TEMPLATES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +116,10 @@ def template(pointer: Data, count: int) -> list[tuple[int, bytes]]:
                 CKR.ATTRIBUTE_VALUE_INVALID,
                 f"{name_of('CKA', attribute)} has {'no value' if not address else 'an impossible length'}",
             )
-        result.append((attribute, unpack(cast(BYTES, address), length)))
+        if attribute in TEMPLATES:
+            result.append((attribute, arrays.Reader().read(address, length)))
+        else:
+            result.append((attribute, unpack(cast(BYTES, address), length)))
     return result
 
 

@@ -216,8 +216,8 @@ def _leading(value: bytes, asked: Attributes) -> bytes:
 def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, template: Template) -> int:
     number_, parameter = chosen(mechanism)
     row, derive = offered(session, number_, CKF.DERIVE)
-    key, origin = _ingredient(session, base_key, row)
-    bases, given = [origin], parameter
+    key, base = _ingredient(session, base_key, row)
+    bases, given = [base], parameter
     if number_ == CKM.CONCATENATE_BASE_AND_KEY:
         given, other = _ingredient(session, _handle(parameter), row)
         bases.append(other)
@@ -225,13 +225,11 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
         salt, other = _ingredient(session, parameter.salt_key, row)
         parameter.salt = salt.attributes[CKA.VALUE]
         bases.append(other)
-    if len(bases) == 2:
-        origin = policy.stricter(*bases)
     makes_data = number_ == CKM.HKDF_DATA
     asked = _for_data(template) if makes_data else for_class(template, SECRET_KEY)
+    asked = policy.derived_as(asked, number_, bases)
     if not makes_data:
         asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
-    asked = policy.derived_as(asked, number_, origin)
     objects = session.token.objects
     private_default = objects.private_default(asked)
     objects.may_write(session, _with_private(asked, private_default=private_default))
@@ -244,7 +242,7 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
         templates.DERIVE,
         made={CKA.VALUE: value},
         private_default=private_default,
-        base=origin,
+        base=policy.inherited(bases),
         role=session.token.role,
     )
     return objects.add(session, attributes)[0]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from keyfob.mechanisms import check_value
 from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import number
-from keyfob.token.objects import SECRETS
+from keyfob.token.object import SECRETS, number
 from keyfob.token.session import FIND
 from keyfob.token.templates import rows_of
 
@@ -65,7 +64,7 @@ def attribute_of(found: Object, attribute: int) -> tuple[bytes, int]:
     object_class = number(attributes[CKA.CLASS])
     key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
     row = rows_of(object_class, key_type).get(attribute)
-    if row is not None and row[0] in ("bytes", "ulongs", "date"):
+    if row is not None and row[0] in ("bytes", "ulongs", "date", "template"):
         return (
             b"",
             CKR.OK,

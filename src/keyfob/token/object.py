@@ -35,6 +35,20 @@ PUBLIC_KEY = ulong(CKO.PUBLIC_KEY)
 CERTIFICATE = ulong(CKO.CERTIFICATE)
 KEY_CLASSES = (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)
 
+# Footnote 7 of any key: never compared in a search when the object hides them, or C_FindObjects would tell them.
+SECRETS = frozenset(
+    (
+        CKA.VALUE,
+        CKA.PRIVATE_EXPONENT,
+        CKA.PRIME_1,
+        CKA.PRIME_2,
+        CKA.EXPONENT_1,
+        CKA.EXPONENT_2,
+        CKA.COEFFICIENT,
+        CKA.SEED,
+    )
+)
+
 
 def hides(attributes: Mapping[int, bytes]) -> bool:
     """Footnote 7: a key that is sensitive or unextractable does not reveal its secret components."""

@@ -18,7 +18,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store.search import matches
 from keyfob.token import kinds, policy, templates
 from keyfob.token.certificate import other_serials
-from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, prepare, ulong
+from keyfob.token.object import CERTIFICATE, FALSE, SECRETS, TRUE, Object, prepare, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
 
@@ -37,21 +37,8 @@ BASE_STEP = 1 << 32
 CACHED_OBJECTS = 4096
 MOST_ATTEMPTS = 100  # at a change that others get in the way of
 
-# Footnote 7 of any key: never compared in a search when the object hides them, or C_FindObjects would tell them.
-SECRETS = frozenset(
-    (
-        CKA.VALUE,
-        CKA.PRIVATE_EXPONENT,
-        CKA.PRIME_1,
-        CKA.PRIME_2,
-        CKA.EXPONENT_1,
-        CKA.EXPONENT_2,
-        CKA.COEFFICIENT,
-        CKA.SEED,
-    )
-)
-DATA = ulong(CKO.DATA)
 PROFILE = ulong(CKO.PROFILE)
+DATA = ulong(CKO.DATA)
 
 _session_objects = count(1)
 _bases: dict[str, int] = {}

@@ -8,7 +8,7 @@ chapter 5 do. `role` is who is logged in: None, "user" or "so".
     every use of a key                          `may_use`; without C_*Init before it also `may_use_at_once`
     C_WrapKey                                   `may_wrap`
     C_UnwrapKey                                 `unwrapped_as`
-    C_DeriveKey                                 `derived_as`, `check_derived`; `stricter` where two keys become one
+    C_DeriveKey                                 `derived_as`, `check_derived`, `inherited`
 
 What is refused is said with PKCS11Error; what is decided beyond the standard, and why, is in docs/policy.md.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token.nested import TEMPLATES, attributes_of
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, hides, ulong
 
 TYPE_CHECKING = False
@@ -130,6 +131,11 @@ def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes]) -> None
         raise PKCS11Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
     if target.get(CKA.WRAP_WITH_TRUSTED) == TRUE and wrapping.get(CKA.TRUSTED) != TRUE:
         raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "the key leaves under trusted keys only")
+    for attribute, value in attributes_of(wrapping.get(CKA.WRAP_TEMPLATE)).items():
+        if target.get(attribute) != value:
+            raise PKCS11Error(
+                CKR.KEY_HANDLE_INVALID, f"the key's {name_of('CKA', attribute)} is not what CKA_WRAP_TEMPLATE demands"
+            )
 
 
 def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attributes:
@@ -137,13 +143,22 @@ def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attribut
 
     What a trusted key unwraps may be a key that left because its CKA_WRAP_WITH_TRUSTED was trusted to hold.
     """
+    asked = with_required(asked, attributes_of(unwrapping.get(CKA.UNWRAP_TEMPLATE)), "CKA_UNWRAP_TEMPLATE")
     if unwrapping.get(CKA.TRUSTED) == TRUE:
         return with_required(asked, {CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}, "the trusted unwrapping key")
     return asked
 
 
-def derived_as(asked: Attributes, mechanism: int, origin: Mapping[int, bytes]) -> Attributes:
-    """The template of a derived key, completed with what its base demands (`stricter` of both, where it has two)."""
+def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
+    """The template of a derived key, completed with what its base demands, or both of them."""
+    for base in bases:
+        required = attributes_of(base.get(CKA.DERIVE_TEMPLATE))
+        if required and asked.get(CKA.CLASS) != SECRET_KEY:
+            raise PKCS11Error(
+                CKR.TEMPLATE_INCONSISTENT, "CKA_DERIVE_TEMPLATE speaks of keys; data would show their value"
+            )
+        asked = with_required(asked, required, "CKA_DERIVE_TEMPLATE")
+    origin = inherited(bases)
     if mechanism in SHOWING_THEIR_KEY:
         strict = ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE))
         required = {attribute: value for attribute, value in strict if origin.get(attribute) == value}
@@ -161,18 +176,17 @@ def with_required(asked: Attributes, required: Attributes, whose: str) -> Attrib
     return {**required, **asked}
 
 
-def stricter(one: Mapping[int, bytes], other: Mapping[int, bytes]) -> Attributes:
-    """What a key that comes from two keys inherits (section 6.43; CKA_WRAP_WITH_TRUSTED in the same spirit)."""
-
-    def of_both(attribute: int, decisive: bytes) -> bytes:
-        return one[attribute] if one[attribute] == decisive else other[attribute]
-
+def inherited(bases: Sequence[Mapping[int, bytes]]) -> Attributes:
+    """What a key that comes from these keys inherits (section 6.43; CKA_WRAP_WITH_TRUSTED in the same spirit)."""
     return {
-        CKA.SENSITIVE: of_both(CKA.SENSITIVE, TRUE),
-        CKA.EXTRACTABLE: of_both(CKA.EXTRACTABLE, FALSE),
-        CKA.WRAP_WITH_TRUSTED: of_both(CKA.WRAP_WITH_TRUSTED, TRUE),
-        CKA.ALWAYS_SENSITIVE: of_both(CKA.ALWAYS_SENSITIVE, FALSE),
-        CKA.NEVER_EXTRACTABLE: of_both(CKA.NEVER_EXTRACTABLE, FALSE),
+        attribute: decisive if any(base.get(attribute) == decisive for base in bases) else opposite
+        for attribute, decisive, opposite in (
+            (CKA.SENSITIVE, TRUE, FALSE),
+            (CKA.EXTRACTABLE, FALSE, TRUE),
+            (CKA.WRAP_WITH_TRUSTED, TRUE, FALSE),
+            (CKA.ALWAYS_SENSITIVE, FALSE, TRUE),
+            (CKA.NEVER_EXTRACTABLE, FALSE, TRUE),
+        )
     }
 
 
@@ -256,6 +270,8 @@ def check_change(
         allowed = copying
     elif attribute == CKA.ALLOWED_MECHANISMS:
         allowed = narrows(attributes.get(attribute, b""), value)
+    elif attribute in TEMPLATES:  # where there was none it demands more than before
+        allowed = not attributes.get(attribute)
     else:
         allowed = otherwise
     if not allowed:

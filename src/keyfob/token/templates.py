@@ -17,7 +17,7 @@ from keyfob.mechanisms.hashes import sha1
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
 from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token import policy
+from keyfob.token import nested, policy
 from keyfob.token.certificate import attributes_of, normal_address
 from keyfob.token.object import (
     CERTIFICATE,
@@ -26,6 +26,7 @@ from keyfob.token.object import (
     PRIVATE_KEY,
     PUBLIC_KEY,
     SECRET_KEY,
+    SECRETS,
     TRUE,
     number,
     ulong,
@@ -79,15 +80,6 @@ EXTRA_ROWS: dict[int, Rows] = {
 }
 CREATABLE = (*BY_CLASS, CKO.NSS_TRUST, CKO.NSS_CRL, CKO.NSS_SMIME)
 NOT_CREATABLE = (CKO.PROFILE,)
-# Attributes whose enforcement is not built: refused rather than stored and ignored, with the code that the standard
-# ("Key objects", "Template Attributes") has for tokens that do not process them.
-REFUSED = (
-    CKA.WRAP_TEMPLATE,
-    CKA.UNWRAP_TEMPLATE,
-    CKA.DERIVE_TEMPLATE,
-    CKA.ENCAPSULATE_TEMPLATE,
-    CKA.DECAPSULATE_TEMPLATE,
-)
 # In the tables, and not of this token: it computes no CRC64, and no validation stands behind flags a caller would set.
 UNKNOWN = (CKA.PUBLIC_CRC64_VALUE, CKA.OBJECT_VALIDATION_FLAGS)
 # X.509 certificates: "only CKA_ID, CKA_ISSUER and CKA_SERIAL_NUMBER may be modified"; NSS renames and re-subjects
@@ -110,7 +102,7 @@ def rows_of(object_class: int, key_type: int | None) -> Rows:
         if key_type is not None:
             fallback: Rows = {CKA.VALUE: ("bytes", (1, 4, 6, 7)), CKA.VALUE_LEN: ("ulong", (2, 3))}
             rows.update(BY_KEY_TYPE.get((object_class, key_type), fallback if object_class == CKO.SECRET_KEY else {}))
-        for attribute in (*UNKNOWN, *REFUSED):
+        for attribute in UNKNOWN:
             rows.pop(attribute, None)
         _rows_cache[object_class, key_type] = rows
     return rows
@@ -136,7 +128,15 @@ NORMAL_FORMS: dict[str, Callable[[bytes], bytes]] = {
     "bool": lambda value: FALSE if value == FALSE else TRUE,
     "integer": lambda value: value.lstrip(b"\0") or value[:1],
     "address": normal_address,
+    "template": lambda value: nested.normal((a, _within(a, v)) for a, v in nested.unpack(value)),
 }
+
+
+def _within(attribute: int, value: bytes) -> bytes:
+    """What a template in a template may say: everything but secrets, so that no search and no wrapping tells them."""
+    if attribute in SECRETS:
+        raise PKCS11Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name_of('CKA', attribute)} in a template would tell a secret")
+    return checked(attribute, value)
 
 
 def checked(attribute: int, value: bytes) -> bytes:
@@ -244,8 +244,6 @@ def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) ->
 
 
 def _no_such(attribute: int) -> PKCS11Error:
-    if attribute in REFUSED:
-        return PKCS11Error(CKR.TEMPLATE_INCONSISTENT, f"{name_of('CKA', attribute)} is not processed by this token")
     return PKCS11Error(CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object")
 
 
