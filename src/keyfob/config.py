@@ -49,14 +49,14 @@ from __future__ import annotations
 
 import os
 
-from keyfob import log
+from keyfob import environment, files, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-# What abi/ reads through the C library's getenv, so that a host's setenv() counts too.
+# What counts of the environment (environment.py).
 VARIABLES = (
     *("KEYFOB_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "KEYFOB_STORE"),
     "CREDENTIALS_DIRECTORY",
@@ -141,31 +141,36 @@ class Config:
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""
         for folder in (os.path.dirname(self.log_file), self.tokens):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            files.make_folder(folder)
 
 
-def load(environment: Mapping[str, str], problems: list[str] | None = None) -> Config:
+def present(problems: list[str] | None = None) -> Config:
+    """The configuration for this process's environment; `problems`: see `load`."""
+    return load(environment.several(VARIABLES), problems)
+
+
+def load(variables: Mapping[str, str], problems: list[str] | None = None) -> Config:
     """The configuration for these environment variables, with the log opened accordingly.
 
     What is wrong with the file goes to the log, and to `problems` for those who want to tell people.
     """
-    home = environment.get("KEYFOB_HOME")
+    home = variables.get("KEYFOB_HOME")
     if home:
         config = Config(*(os.path.join(home, name) for name in ("config.toml", "tokens", "keyfob.log")))
     else:
-        user = environment.get("HOME") or os.path.expanduser("~")
+        user = environment.home(variables)
 
         def below(variable: str, default: str, name: str) -> str:
-            return os.path.join(environment.get(variable) or os.path.join(user, default), "keyfob", name)
+            return os.path.join(variables.get(variable) or os.path.join(user, default), "keyfob", name)
 
         config = Config(
             below("XDG_CONFIG_HOME", ".config", "config.toml"),
             below("XDG_DATA_HOME", ".local/share", "tokens"),
             below("XDG_STATE_HOME", ".local/state", "keyfob.log"),
         )
-    config.credentials = environment.get("CREDENTIALS_DIRECTORY") or ""
+    config.credentials = variables.get("CREDENTIALS_DIRECTORY") or ""
     found = _read(config)
-    config.store = environment.get("KEYFOB_STORE") or config.store
+    config.store = variables.get("KEYFOB_STORE") or config.store
     log.configure(config.log_file, config.log_level)
     for problem in found:
         log.line("warning", f"{config.file}: {problem}")
@@ -176,12 +181,15 @@ def load(environment: Mapping[str, str], problems: list[str] | None = None) -> C
 
 def _read(config: Config) -> list[str]:
     try:
-        with open(config.file, encoding="utf-8") as file:
-            text = file.read()
+        text = files.read_believed(config.file, follow=True).decode()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as problem:
+    except OSError as problem:
+        return [f"not read: {problem.strerror}"]
+    except UnicodeDecodeError as problem:
         return [f"not read: {problem}"]
+    if doubted := files.doubt(os.path.dirname(config.file)):
+        return [f"not read: {doubted}"]
     import tomllib  # 2 ms: only where there is a file
 
     try:
@@ -285,7 +293,7 @@ class _Reader:
         found = self.text(table, name, "")
         if not found or found.startswith("credential:"):
             return found
-        return os.path.join(os.path.dirname(self.config.file), os.path.expanduser(found))
+        return os.path.join(os.path.dirname(self.config.file), environment.expanded(found))
 
     def mechanisms(self, table: dict[str, Any], name: str) -> tuple[str | int, ...]:
         wanted = table.get(name.rpartition(".")[2], [])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import time
 
+from keyfob import files
+
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "off": 4}
 MAX_BYTES = 1 << 20
 
@@ -31,7 +33,7 @@ def line(level: str, text: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     printable = "".join(c if c.isprintable() else "?" for c in text)
     try:
-        descriptor = os.open(_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = files.append(_path)
         try:
             os.write(descriptor, f"{stamp} [{os.getpid()}] {level} {printable}\n".encode())
             if os.fstat(descriptor).st_size > MAX_BYTES:

@@ -92,7 +92,7 @@ def test_structs_are_read_only_for_mechanisms_that_there_are() -> None:
 def test_no_pointer_is_followed_that_does_not_count(tmp_path: Path, *, traced: bool) -> None:
     """Neither by the module nor by the tracer between: real NSS never sets HKDF's salt where nothing is extracted."""
     lines = tmp_path / "lines"
-    environment = tracer.environment(module_path(), lines) if traced else None
+    environment = tracer.variables(module_path(), lines) if traced else None
     program = [sys.executable, "-m", "tests.functional.unset_fields", str(module_path())]
     ran = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, (ran.returncode, ran.stderr)

@@ -310,12 +310,21 @@ def test_what_is_remembered_is_not_the_pin(client: Client, file: Path, home: Pat
         assert wrong not in each.read_bytes()
 
 
-def test_a_file_that_others_can_read_is_closed_to_them(client: Client, file: Path, home: Path) -> None:
+def test_a_file_that_others_can_read_is_named_and_left_as_it_is(client: Client, file: Path, home: Path) -> None:
+    """keyfob did not make it."""
     write(file, PIN)
     file.chmod(0o644)
     assert not flags(client) & CKF.LOGIN_REQUIRED
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert f"{file} was open to other users" in log_of(home)
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert f"{file} is open to other users" in log_of(home)
+
+
+def test_a_file_that_others_can_write_opens_nothing(client: Client, file: Path, home: Path) -> None:
+    write(file, PIN)
+    file.chmod(0o666)
+    assert flags(client) & CKF.LOGIN_REQUIRED
+    assert f"{file} is not believed: it can be written by everybody (mode 0666)" in log_of(home)
+    assert failures(client) == 0
 
 
 def test_the_audit_log_tells_who_opened_the_token_by_the_file(client: Client, file: Path, home: Path) -> None:

@@ -289,7 +289,6 @@ def make_general(path: Path, key_file: Path) -> None:
         so_pin=SO_PIN,
         hardening=Hardening(8192, 1),
         general_access=True,
-        key_file=key_file,
         empty_pin=True,
     ).close()
 

@@ -217,9 +217,9 @@ def test_a_user_who_sets_the_so_pin_ends_the_old_one(waiting: Store) -> None:
     assert waiting.verify() == []
 
 
-def test_a_token_of_general_access_takes_no_empty_so_pin(path: Path, tmp_path: Path) -> None:
+def test_a_token_of_general_access_takes_no_empty_so_pin(path: Path) -> None:
     memory = MemoryStore(label="open", serial=SERIAL, so_pin=SO_PIN, general_access=True)
-    stored = make_waiting(path, general_access=True, key_file=tmp_path / "key")
+    stored = make_waiting(path, general_access=True)
     for store in (memory, stored):
         with refused(CKR.PIN_INCORRECT):
             store.login("so", b"")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ASKING = [(CKA.ALWAYS_AUTHENTICATE, TRUE), (CKA.CLASS, ulong(CKO.PRIVATE_KEY))]
 
 
-def make_open(path: Path, *, empty_pin: bool, key: Path | None = None) -> SqliteStore:
+def make_open(path: Path, *, empty_pin: bool) -> SqliteStore:
     return SqliteStore.create(
         path,
         label="open",
@@ -28,7 +28,6 @@ def make_open(path: Path, *, empty_pin: bool, key: Path | None = None) -> Sqlite
         so_pin=SO_PIN,
         hardening=CHEAP,
         general_access=True,
-        key_file=key or path.with_suffix(".key"),
         empty_pin=empty_pin,
     )
 
@@ -114,22 +113,6 @@ def test_the_key_file_is_deleted_where_it_is_the_tokens_own(path: Path, how: str
     assert not path.with_suffix(".key").exists()
     assert store.verify() == []
     store.close()
-
-
-def test_a_key_file_that_other_tokens_may_use_stays(path: Path) -> None:
-    shared = path.with_name("shared.key")
-    first, second = (
-        make_open(path, empty_pin=True, key=shared),
-        make_open(path.with_name("slot-2.keyfob"), empty_pin=False, key=shared),
-    )
-    first.unlock_with_key_file()
-    first.set_pin("user", USER_PIN)
-    assert shared.exists()
-    second.unlock_with_key_file()
-    with refused(CKR.USER_NOT_LOGGED_IN):
-        first.unlock_with_key_file()
-    first.close()
-    second.close()
 
 
 def test_a_key_file_left_by_a_kill_opens_nothing_and_goes_with_the_next_login(

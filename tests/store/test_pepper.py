@@ -437,7 +437,7 @@ def test_a_pepper_can_be_set_while_the_first_pin_is_waited_for(path: Path, file:
 
 def test_a_key_file_opens_without_the_pepper_and_the_first_pin_does_not(path: Path, file: Path, tmp_path: Path) -> None:
     key = tmp_path / "slot-1.key"
-    store = create(path, file, general_access=True, key_file=key)
+    store = create(path, file, general_access=True)
     assert roles(store) == ("so",)
     store.unlock_with_key_file()
     store.set_pin("user", USER_PIN)
@@ -460,7 +460,6 @@ def test_an_open_token_gets_a_pepper_without_any_pin(path: Path, file: Path, tmp
         hardening=CHEAP,
         general_access=True,
         empty_pin=True,
-        key_file=tmp_path / "slot-1.key",
     )
     store.unlock_with_key_file()
     store.set_pepper(str(file), {})
@@ -545,12 +544,13 @@ def test_spoilt_settings_do_not_keep_the_configured_pepper_from_opening(path: Pa
     store.close()
 
 
-def test_a_pepper_that_others_can_read_is_closed_to_them(path: Path, file: Path) -> None:
+def test_a_pepper_that_others_can_read_is_named_and_left_as_it_is(path: Path, file: Path) -> None:
+    """keyfob did not make it."""
     file.chmod(0o644)
     log: list[str] = []
     create(path, file, log=log.append).close()
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert any(f"{file} was open to other users" in line for line in log)
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert any(f"{file} is open to other users" in line for line in log)
 
 
 def test_the_mode_of_a_credential_is_the_systems_matter(path: Path, file: Path, tmp_path: Path) -> None:

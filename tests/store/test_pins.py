@@ -209,8 +209,8 @@ def test_another_session_with_the_old_master_key_is_logged_out(path: Path) -> No
 
 
 def test_a_key_file_opens_a_token_without_pin(path: Path, tmp_path: Path) -> None:
-    key_file = tmp_path / "token.key"
-    store = fresh(path, so_pin=b"", general_access=True, key_file=key_file)
+    key_file = path.with_suffix(".key")
+    store = fresh(path, so_pin=b"", general_access=True)
     assert key_file.stat().st_mode & 0o777 == 0o600
     info = store.info()
     assert (info.general_access, info.login_required, info.so_pin_set) == (True, False, False)
@@ -230,7 +230,7 @@ def test_a_key_file_opens_a_token_without_pin(path: Path, tmp_path: Path) -> Non
 def test_folder_of_token_and_key_file_can_move(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
-    fresh(folder / "token", so_pin=b"", general_access=True, key_file=folder / "key").close()
+    fresh(folder / "token", so_pin=b"", general_access=True).close()
     folder.rename(tmp_path / "there")
     store = SqliteStore.open(tmp_path / "there" / "token")
     store.unlock_with_key_file()
@@ -238,9 +238,8 @@ def test_folder_of_token_and_key_file_can_move(tmp_path: Path) -> None:
 
 
 def test_a_wrong_or_missing_key_file_opens_nothing(path: Path, tmp_path: Path) -> None:
-    key_file = tmp_path / "elsewhere" / "token.key"
-    key_file.parent.mkdir()
-    store = fresh(path, so_pin=b"", general_access=True, key_file=key_file)
+    key_file = path.with_suffix(".key")
+    store = fresh(path, so_pin=b"", general_access=True)
     for content in (os.urandom(32), b"too short"):
         key_file.write_bytes(content)
         with refused(CKR.DEVICE_ERROR):
@@ -253,7 +252,7 @@ def test_a_wrong_or_missing_key_file_opens_nothing(path: Path, tmp_path: Path) -
 
 
 def test_a_user_pin_ends_the_use_of_the_key_file(path: Path, tmp_path: Path) -> None:
-    store = fresh(path, general_access=True, key_file=tmp_path / "key")
+    store = fresh(path, general_access=True)
     store.unlock_with_key_file()
     [number] = store.insert([private_key(1)])
     store.set_pin("user", USER_PIN)
@@ -264,12 +263,6 @@ def test_a_user_pin_ends_the_use_of_the_key_file(path: Path, tmp_path: Path) -> 
     store.login("user", USER_PIN)
     assert store.get(number) == private_key(1)
     store.close()
-
-
-def test_a_token_without_pin_needs_a_key_file(path: Path) -> None:
-    with refused(CKR.ARGUMENTS_BAD):
-        fresh(path, general_access=True)
-    assert not path.exists()
 
 
 # C_InitToken on a token

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from keyfob import environment
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.pinentry import Pinentry, Question, escaped, open_descriptors, unescaped
+from keyfob.token.pinentry import Pinentry, Question, _terminal, escaped, open_descriptors, options, unescaped
 
 QUESTION = Question("The PIN", "PIN:")
 
@@ -78,3 +79,15 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     for _ in range(5):
         assert Pinentry(program, 10).ask(QUESTION) == b"1234"
     assert len(open_descriptors()) == before
+
+
+def test_none_is_started_in_a_program_with_more_rights_than_its_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = answering(tmp_path, "say(b'D 1234\\nOK\\n')")
+    assert Pinentry(program, 10).ask(QUESTION) == b"1234"
+    monkeypatch.setattr(environment, "_secure", True)
+    problem = refusal(program)
+    assert problem.rv == CKR.FUNCTION_FAILED
+    assert "is not started in a program with rights" in problem.reason
+    assert options() == ([f"ttyname={terminal}"] if (terminal := _terminal()) else [])

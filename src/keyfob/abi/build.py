@@ -192,6 +192,10 @@ static int keyfob_peek(CK_ULONG address, CK_ULONG *word)
     return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)sizeof *word;
 }
 """
+# Whether the kernel gave the process rights that its caller has not got.
+SECURE = """
+static int keyfob_is_secure(void) { return getauxval(AT_SECURE) != 0; }
+"""
 OWN_PROTOTYPES = """
 static CK_RV keyfob_C_GetFunctionList(CK_FUNCTION_LIST **);
 static CK_RV keyfob_C_GetInterfaceList(CK_INTERFACE *, CK_ULONG *);
@@ -212,7 +216,7 @@ ffibuilder.cdef(
     DECLARATIONS
     + 'extern "Python" {\n'
     + PROTOTYPES
-    + "}\nCK_ULONG keyfob_tables_address(void);\nchar *getenv(const char *name);\n"
+    + "}\nCK_ULONG keyfob_tables_address(void);\nchar *secure_getenv(const char *name);\nint keyfob_is_secure(void);\n"
     + "int keyfob_peek(CK_ULONG address, CK_ULONG *word);\n"
     + GATE,
 )
@@ -220,11 +224,14 @@ ffibuilder.cdef(
 # limited API that cffi chooses by itself lacks.
 ffibuilder.set_source(
     "keyfob._abi",
-    "".join(f"#include <{name}.h>\n" for name in ("pthread", "stdatomic", "stdlib", "string", "sys/uio", "time"))
+    "".join(
+        f"#include <{name}.h>\n" for name in ("pthread", "stdatomic", "stdlib", "string", "sys/auxv", "sys/uio", "time")
+    )
     + DECLARATIONS
     + "".join(f"static {line}\n" for line in PROTOTYPES.splitlines())
     + CALLS
     + PEEK
+    + SECURE
     + OWN_PROTOTYPES
     + TABLES
     + INTERFACES,

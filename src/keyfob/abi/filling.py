@@ -23,7 +23,6 @@ from keyfob.abi.marshal import (
     wanted,
     words_of,
 )
-from keyfob.config import VARIABLES
 from keyfob.functions import general, keys, objects, random, sessions, slots
 from keyfob.spec.constants import CK, CKR
 from keyfob.spec.errors import PKCS11Error
@@ -41,14 +40,10 @@ NOT_JUST_COPIED = SECRETS | TEMPLATES
 LABEL_SIZE = 32
 
 
-def environment() -> dict[str, str]:
-    """The variables that choose keyfob's folders, from the C library: a host's setenv() counts."""
-    found = {}
-    for name in VARIABLES:
-        value = lib.getenv(name.encode())
-        if value:
-            found[name] = ffi.string(value).decode(errors="surrogateescape")
-    return found
+def variable(name: str) -> str | None:
+    """Of the environment as the C library has it (environment.py)."""
+    value = lib.secure_getenv(name.encode())
+    return ffi.string(value).decode(errors="surrogateescape") if value else None
 
 
 class Undisturbed:
@@ -78,7 +73,7 @@ def C_Initialize(pInitArgs: Any) -> int:
             callbacks = (held.CreateMutex, held.DestroyMutex, held.LockMutex, held.UnlockMutex)
             arguments = general.InitializeArguments(sum(map(bool, callbacks)), held.flags)
         with Undisturbed():
-            general.C_Initialize(arguments, environment())
+            general.C_Initialize(arguments)
         return CKR.OK
     except BaseException as problem:
         return answer("C_Initialize", problem)

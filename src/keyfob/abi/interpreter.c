@@ -188,7 +188,7 @@ static int start_python(const char *package_folder)
     PyConfig config;
     PyStatus status;
 
-    if (access(standard_library[0], R_OK | X_OK) != 0)
+    if (eaccess(standard_library[0], R_OK | X_OK) != 0) /* with the rights of a setuid host, not of its caller */
         return complain("the standard library of Python " OUR_VERSION " is no longer at %s (%s): install keyfob again "
                         "with a Python that is there", standard_library[0], strerror(errno));
     status = preinitialise();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyfob import environment
 from keyfob._abi import lib
 from keyfob.abi import entries, filling, gate
 
@@ -10,6 +11,7 @@ __all__ = ["entries", "filling", "tables"]
 
 def tables() -> int:
     """The address of the three functions that a host looks up by name (struct keyfob_tables in abi/build.py)."""
+    environment.use(filling.variable, secure=bool(lib.keyfob_is_secure()))
     gate.install()
     address: int = lib.keyfob_tables_address()
     return address

@@ -37,7 +37,7 @@ def audit(label: str | None, follow: bool, as_json: bool) -> None:
 
     The oldest comes first. What was rotated away long ago is not there any more.
     """
-    settings = config.load(os.environ)
+    settings = config.present()
     if not settings.audit:
         raise Refusal(f"the audit log is off: [audit] enabled in {settings.file}")
     for line in lines(settings.audit_file, settings.audit_keep, follow=follow):

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from keyfob import __version__
+from keyfob import __version__, files
 from keyfob.cli import objects, tables, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.key import working
@@ -168,9 +168,8 @@ def class_name(kind: int) -> str:
 def _new_file(path: Path, *, force: bool) -> Generator[tuple[Path, IO[bytes]]]:
     """A file for its owner's eyes, under another name until all is well with it."""
     part = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(part, flags, 0o600), "wb") as opened:
+        with os.fdopen(files.new(str(part)), "wb") as opened:
             yield part, opened
         if force:
             part.replace(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyfob import config
+from keyfob import config, environment, files
 from keyfob.cli import certificate_health, module, p11_kit, pin_health, registry, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.spec.constants import CKU
@@ -82,25 +82,27 @@ def loading_problem(library: Path) -> str:
 
 def folder_findings() -> Iterator[Finding]:
     problems: list[str] = []
-    settings = config.load(os.environ, problems)
+    settings = config.present(problems)
     for problem in problems:
         yield Finding(
             WRONG, "configuration", f"{settings.file}: {problem}", "correct the file; the default holds until then"
         )
     if os.path.exists(settings.file) and not problems:
         yield Finding(OK, "configuration", settings.file)
-    if "KEYFOB_HOME" in os.environ:
-        where = os.environ["KEYFOB_HOME"]
+    if where := environment.get("KEYFOB_HOME"):
         text = f"is set here, to {where}: a program that starts without it sees other tokens, or none"
         yield Finding(HINT, "KEYFOB_HOME", text, "set it for your whole session, not in one terminal only")
     folder = Path(settings.tokens)
     if not folder.exists():
         return
-    if folder.stat().st_mode & 0o077:
+    if doubted := files.doubt(settings.tokens):
+        remedy = f"look what is in there, then: chown {os.geteuid()} {folder}; chmod 700 {folder}"
+        yield Finding(WRONG, "tokens' folder", doubted, remedy)
+    elif folder.stat().st_mode & files.OTHERS:
         remedy = f"chmod 700 {folder}"
         yield Finding(WRONG, "tokens' folder", f"{folder} is open to other users of this machine", remedy)
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".keyfob", ".key") and path.stat().st_mode & 0o077:
+        if path.suffix in (".keyfob", ".key") and path.stat().st_mode & files.OTHERS:
             yield Finding(
                 WRONG, "tokens' folder", f"{path} is open to other users of this machine", f"chmod 600 {path}"
             )

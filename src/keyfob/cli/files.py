@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from keyfob.cli.errors import Refusal
+from keyfob.files import PUBLIC, SECRET, replace
 
-SECRET, PUBLIC = 0o600, 0o644
+__all__ = ["PUBLIC", "SECRET", "refuse_binary_on_terminal", "write"]
 
 
 def write(out: str | None, data: bytes, *, mode: int = PUBLIC, force: bool = False) -> None:
@@ -20,17 +20,10 @@ def write(out: str | None, data: bytes, *, mode: int = PUBLIC, force: bool = Fal
     path = Path(out)
     if path.exists() and not force:
         raise Refusal(f"{out} is there already: give another name, or --force to write over it")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace(str(path), data, mode, exactly=False)
     except OSError as problem:
         raise Refusal(f"{out} cannot be written: {problem.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def refuse_binary_on_terminal(out: str | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from keyfob import environment
 from keyfob.cli import link, nss_database, p11_kit, policy, profiles, registry
 from keyfob.cli.errors import Refusal
 from keyfob.cli.profiles import FIREFOX, THUNDERBIRD, Profile
@@ -102,9 +103,13 @@ def _chosen(program: str, wanted: str | None) -> list[Profile]:
     """The profiles that are meant; those that a sandbox closes are named, and refused when nothing is left."""
     known = profiles.profiles(program)
     if wanted is not None:
-        hits = [each for each in known if each.name == wanted or each.folder == Path(wanted).expanduser().absolute()]
-        if not hits and Path(wanted).expanduser().is_dir():
-            hits = [Profile(program, Path(wanted).name, Path(wanted).expanduser())]
+        hits = [
+            each
+            for each in known
+            if each.name == wanted or each.folder == Path(environment.expanded(wanted)).absolute()
+        ]
+        if not hits and Path(environment.expanded(wanted)).is_dir():
+            hits = [Profile(program, Path(wanted).name, Path(environment.expanded(wanted)))]
         if not hits:
             names = ", ".join(repr(each.name) for each in known) or "none"
             raise Refusal(f"{program} has no profile {wanted!r}; there is {names}")

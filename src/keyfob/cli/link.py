@@ -14,7 +14,7 @@ import stat
 import sys
 from pathlib import Path
 
-from keyfob import config
+from keyfob import config, environment, files
 from keyfob.cli.errors import Refusal
 from keyfob.cli.module import LIBRARY, library_path
 
@@ -26,12 +26,12 @@ def link_path() -> Path:
 
 def data_folder() -> Path:
     """The folder that holds the folder of tokens; absolute."""
-    return _data_folder(tuple((name, os.environ[name]) for name in config.VARIABLES if name in os.environ), os.getcwd())
+    return _data_folder(tuple(environment.several(config.VARIABLES).items()), os.getcwd())
 
 
 @functools.cache
-def _data_folder(environment: tuple[tuple[str, str], ...], working_directory: str) -> Path:
-    return Path(working_directory, config.load(dict(environment)).tokens).parent
+def _data_folder(variables: tuple[tuple[str, str], ...], working_directory: str) -> Path:
+    return Path(working_directory, config.load(dict(variables)).tokens).parent
 
 
 def require_module() -> None:
@@ -47,7 +47,7 @@ def point() -> Path:
     if link.exists() and not link.is_symlink():
         raise Refusal(f"{link} is in the way: it is not a link that keyfob made")
     try:
-        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(str(link.parent))
         new = link.with_name(f".{LIBRARY}.{os.getpid()}")
         new.unlink(missing_ok=True)
         new.symlink_to(library)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_unwrap_with_padding
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from keyfob import environment
 from keyfob.cli import twins
 from keyfob.cli.errors import Refusal, explained
 from keyfob.functions.encryption import C_Encrypt, C_EncryptInit
@@ -80,7 +81,7 @@ class Source:
         self.key = b""
 
 
-def read(job: dict[str, Any], environment: dict[str, str] | None = None) -> Source:
+def read(job: dict[str, Any], variables: dict[str, str] | None = None) -> Source:
     """Run migration_source.py on this job; Refusal when the module fails, crashes or hangs."""
     source = Source()
     reader, writer = os.pipe()
@@ -90,7 +91,7 @@ def read(job: dict[str, Any], environment: dict[str, str] | None = None) -> Sour
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(writer,),
-        env={**os.environ, **(environment or {})},
+        env={**environment.whole(), **(variables or {})},
         start_new_session=True,
     )
     os.close(writer)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from keyfob import environment, files
 from keyfob.cli.errors import Refusal
 
 NAME = "keyfob"
@@ -31,7 +32,7 @@ class Database:
     def __init__(self, given: str) -> None:
         if given.startswith("dbm:"):
             raise Refusal(f"{given} is a database of the old kind (dbm), which NSS no longer reads")
-        self.folder = Path(given.removeprefix("sql:")).expanduser()
+        self.folder = Path(environment.expanded(given.removeprefix("sql:")))
 
     def require(self, *, create: bool) -> None:
         """The database is there; where not, it is made with an empty password, or refused."""
@@ -46,7 +47,7 @@ class Database:
             raise Refusal(
                 f"{self.folder} has no NSS database (no cert9.db): check the folder, or make one with --create"
             )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(str(self.folder))
         self._run("certutil", "-N", "-d", f"sql:{self.folder}", "--empty-password")
 
     def registrations(self) -> dict[str, str]:

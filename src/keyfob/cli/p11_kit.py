@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from keyfob import files
 from keyfob.cli.errors import Refusal
 from keyfob.cli.profiles import config_folder
 
@@ -60,10 +61,8 @@ def ignored(*, system: bool) -> tuple[str, str]:
 
 def register(file: Path, library: Path) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f".{file.name}.{os.getpid()}")
-        new.write_text(f"{HEAD}module: {library}\n", encoding="utf-8")
-        new.replace(file)
+        files.make_folder(str(file.parent), files.OF_ALL if os.geteuid() == 0 else files.OF_USER)
+        files.replace(str(file), f"{HEAD}module: {library}\n".encode(), files.PUBLIC)
     except OSError as problem:
         raise Refusal(f"{file} cannot be written: {problem.strerror}{_as_root(problem)}") from None
 

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from keyfob import files
 from keyfob.cli.errors import Refusal
 from keyfob.cli.nss_database import NAME
 from keyfob.cli.profiles import FIREFOX, THUNDERBIRD
@@ -129,15 +130,12 @@ def _drop(found: dict[str, Any], key: str, name: str) -> None:
 def _write(file: Path, content: dict[str, Any]) -> None:
     file = file.resolve()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(str(file.parent), files.OF_ALL if os.geteuid() == 0 else files.OF_USER)
         old = file.read_text(encoding="utf-8") if file.exists() else "{\n}\n"
-        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+        mode = file.stat().st_mode & 0o777 if file.exists() else files.PUBLIC
         hit = INDENT.match(old)
         text = json.dumps(content, indent=hit[1] if hit else 2, ensure_ascii=False)
-        new = file.with_name(f".{file.name}.{os.getpid()}")
-        new.write_text(text + ("\n" if old.endswith("\n") else ""), encoding="utf-8")
-        new.chmod(mode)
-        new.replace(file)
+        files.replace(str(file), (text + ("\n" if old.endswith("\n") else "")).encode(), mode)
     except OSError as problem:
         raise Refusal(f"{file} cannot be written: {problem.strerror}{_as_root(problem)}") from None
 

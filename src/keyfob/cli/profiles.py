@@ -7,10 +7,11 @@ version 147 on, a Firefox without a folder of the old kind uses $XDG_CONFIG_HOME
 from __future__ import annotations
 
 import configparser
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+from keyfob import environment
 
 FIREFOX, THUNDERBIRD, CHROMIUM = "Firefox", "Thunderbird", "Chromium"
 SNAP, FLATPAK = "snap", "flatpak"
@@ -83,11 +84,11 @@ class Profile:
 
 
 def home() -> Path:
-    return Path(os.environ.get("HOME") or Path.home())
+    return Path(environment.home(environment.several(("HOME",))))
 
 
 def config_folder() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or home() / ".config")
+    return Path(environment.get("XDG_CONFIG_HOME") or home() / ".config")
 
 
 def profiles(program: str) -> list[Profile]:

@@ -13,6 +13,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyfob import files
 from keyfob.cli import link, nss_database, p11_kit, policy, profiles
 from keyfob.cli.errors import Refusal
 from keyfob.cli.module import LIBRARY
@@ -145,7 +146,5 @@ def _keep(kind: str, names: list[str]) -> None:
     if not any(memory.values()):
         file.unlink(missing_ok=True)
         return
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.{os.getpid()}")
-    new.write_text(json.dumps(memory, indent=2) + "\n", encoding="utf-8")
-    new.replace(file)
+    files.make_folder(str(file.parent))
+    files.replace(str(file), (json.dumps(memory, indent=2) + "\n").encode())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyfob import files
 from keyfob.cli import tables, tokens, twins
 from keyfob.cli.backup import OF_PINS, summary
 from keyfob.cli.errors import Refusal
@@ -21,10 +22,10 @@ from keyfob.cli.init import nobody_else
 from keyfob.cli.key import working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
-from keyfob.store import SqliteStore, calibration
+from keyfob.store import SqliteStore, calibration, key_file
 from keyfob.store.folder import Folder
 from keyfob.store.pepper import Pepper, Peppers
-from keyfob.store.publish import give_name, sync_folder
+from keyfob.store.publish import give_name, publish, sync_folder
 from keyfob.token import audit, kinds, templates
 from keyfob.token.login import check_pin
 from keyfob.token.object import number
@@ -180,9 +181,8 @@ def _make(
         path = folder / target.name
         key = path.with_suffix(".key")
         if no_pin and target.with_suffix(".key").exists():
-            shutil.copyfile(
-                target.with_suffix(".key"), key
-            )  # left by a token that is gone; `keyfob init` takes it, too
+            # Left by a token that is gone; `keyfob init` takes it, too.
+            publish(key_file.read(str(target.with_suffix(".key"))), str(key))
         made = SqliteStore.create(
             path,
             label=label,
@@ -191,7 +191,6 @@ def _make(
             so_pin=so,
             hardening=calibration.chosen(library.config.hardening),
             general_access=no_pin,
-            key_file=key if no_pin else None,
             pepper=pepper,
         )
         made.configure(library.config)
@@ -238,8 +237,8 @@ def _out_of_sight(parent: Path) -> Generator[Path]:
         if not _in_use(left):
             shutil.rmtree(left, ignore_errors=True)
     folder = parent / f"{PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
-    folder.mkdir(mode=0o700)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    files.make_folder(str(folder))
+    descriptor = files.folder(str(folder))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield folder
@@ -250,7 +249,7 @@ def _out_of_sight(parent: Path) -> Generator[Path]:
 
 def _in_use(folder: Path) -> bool:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = files.folder(str(folder))
     except OSError:
         return True
     try:
@@ -291,8 +290,4 @@ def _hand_over(path: Path, shelf: Shelf, slot_id: int, key: Path | None) -> None
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.sync(str(path))

@@ -12,7 +12,6 @@ every byte string is an IV and its AES-256-CBC encryption under the token's key.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from struct import Struct, error
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from keyfob import environment
 from keyfob.spec.constants import CKA, CKO
 from keyfob.token.object import ulong
 
@@ -44,10 +44,10 @@ SAME = (CKA.CLASS, CKA.KEY_TYPE, CKA.ID, CKA.LABEL)
 
 def folder_of_tokens(conf: str | None) -> Path:
     """`directories.tokendir` of the configuration that SoftHSM would use."""
-    given = conf or os.environ.get("SOFTHSM2_CONF")
+    given = conf or environment.get("SOFTHSM2_CONF")
     for name in (given,) if given else CONFIGURATIONS:
         try:
-            text = Path(name).expanduser().read_text(encoding="utf-8", errors="replace")
+            text = Path(environment.expanded(name)).read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
         match = re.search(r"^\s*directories\.tokendir\s*=\s*(.*?)\s*$", text, re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from keyfob import config
+from keyfob import config, files
 from keyfob.cli import tables
 from keyfob.cli.errors import Refusal
 from keyfob.store import open_shelf
@@ -44,7 +44,7 @@ def store() -> None:
 @click.option("--role", metavar="ROLE", help="Let this role of the server make tokens in the database, too.")
 def init(url: str | None, role: str | None) -> None:
     """Prepare the database of URL, or of KEYFOB_STORE, for tokens. It does no harm to say it again."""
-    settings = config.load(os.environ)
+    settings = config.present()
     url = url or settings.store
     if not url:
         raise Refusal("name the database: keyfob store init postgresql://HOST/DATABASE, or set KEYFOB_STORE")
@@ -67,7 +67,7 @@ def init(url: str | None, role: str | None) -> None:
 @click.argument("labels", metavar="[LABEL]...", nargs=-1)
 def copy(source: str, target: str, labels: tuple[str, ...]) -> None:
     """Copy tokens, all or those called LABEL, from one store to another."""
-    settings = config.load(os.environ)
+    settings = config.present()
     origin, destination = _shelf(source, settings), _shelf(target, settings)
     with ExitStack() as opened:
         there = _opened(origin, opened)
@@ -101,8 +101,8 @@ def _shelf(place: str, settings: Config) -> Shelf:
     folder = settings.tokens if place == FILES else os.path.abspath(place)
     if place != FILES and not os.path.isdir(folder):
         raise Refusal(f"{place} is neither a folder, nor a URL that begins with postgresql://, nor the word {FILES}")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    return open_shelf("", folder, settings.witness)
+    files.make_folder(folder)
+    return open_shelf("", folder, settings.witness, own=place == FILES)
 
 
 class _Opened:

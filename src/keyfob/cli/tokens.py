@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ NO_TOKENS = "there is no token yet; make one with: keyfob init LABEL"
 @contextmanager
 def library() -> Generator[Library]:
     """Every token that KEYFOB_HOME or the user's own folders hold."""
-    opened = Library(config.load(os.environ))
+    opened = Library(config.present())
     try:
         yield opened
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from keyfob import files
 from keyfob.cli.errors import Refusal
 from keyfob.cli.module import library_path
 
@@ -57,8 +59,7 @@ def trace(module: Path | None, output: Path, html: Path | None, show: bool, prog
     watched = (module or library_path()).resolve()
     seen = 0
     kept: list[dict[str, Any]] = []
-    with output.open("w", encoding="utf-8") as file:
-        output.chmod(0o600)
+    with os.fdopen(files.anew(str(output)), "w", encoding="utf-8") as file:
 
         def take(call: dict[str, Any]) -> None:
             nonlocal seen
@@ -75,7 +76,7 @@ def trace(module: Path | None, output: Path, html: Path | None, show: bool, prog
             raise Refusal(f"{program[0]}: {problem.strerror}") from None
     if html:
         page = trace_page.render(kept, program=program, module=str(watched), made_by=f"keyfob {__version__}")
-        html.write_text(page, encoding="utf-8")
+        files.replace(str(html), page.encode())
     if seen:
         click.echo(f"{seen} calls of {watched.name} in {output}", err=True)
     else:

@@ -8,10 +8,6 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token.library import Library
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 CRYPTOKI_VERSION = (3, 2)
 MANUFACTURER = "keyfob"
 DESCRIPTION = "keyfob PKCS #11 token"  # NSS's default module name: no quotes (G7)
@@ -30,14 +26,14 @@ class InitializeArguments:
         self.flags = flags
 
 
-def C_Initialize(arguments: InitializeArguments | None, environment: Mapping[str, str]) -> None:
+def C_Initialize(arguments: InitializeArguments | None) -> None:
     """Open every token. Mutex callbacks are accepted and not needed: locking is the interpreter's own (P9)."""
     if arguments is not None and arguments.callbacks not in (0, 4):
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "of the four mutex callbacks all or none must be set")
     with STATE.lock:
         if STATE.library is not None:
             raise PKCS11Error(CKR.CRYPTOKI_ALREADY_INITIALIZED)
-        STATE.library = Library(config.load(environment))
+        STATE.library = Library(config.present())
 
 
 def C_Finalize() -> None:

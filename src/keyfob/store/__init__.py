@@ -9,6 +9,7 @@ process kept it busy for ten seconds, CKR_CRYPTOKI_NOT_INITIALIZED when it is cl
 
 from __future__ import annotations
 
+from keyfob import environment
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.folder import Folder
@@ -46,17 +47,27 @@ def open_store(location: str | Path, *, read_only: bool = False, log: Callable[[
 
 
 def open_shelf(
-    url: str, folder: str, witness: str | None = None, *, patience: float = 10.0, max_age: float = 0.0
+    url: str,
+    folder: str,
+    witness: str | None = None,
+    *,
+    patience: float = 10.0,
+    max_age: float = 0.0,
+    own: bool = True,
 ) -> Shelf:
     """Where tokens are kept: `folder`, or the PostgreSQL database of `url` unless that is empty.
 
     CKR_ARGUMENTS_BAD where the URL is none; CKR_FUNCTION_NOT_SUPPORTED where psycopg is not installed. Whether the
     server answers shows when it is asked for something. `patience`, `max_age`: seconds, see postgres/database.py.
+    `own`: see Folder.
     """
     if not url:
-        return Folder(folder, witness)
+        return Folder(folder, witness, own=own)
     if not url.startswith(("postgresql://", "postgres://")):
         raise PKCS11Error(CKR.ARGUMENTS_BAD, "the URL of the store begins with postgresql://")
+    if environment.is_secure():  # libpq asks the environment for hosts, passwords and files, whatever the URL says
+        text = "a program with rights that its caller has not got (setuid, setgid, capabilities) uses no database"
+        raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, text)
     try:
         from keyfob.store.postgres.server import Server
     except ImportError as problem:

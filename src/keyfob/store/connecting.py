@@ -37,6 +37,13 @@ def answer(problem: Exception, path: str) -> PKCS11Error:
     return PKCS11Error(rv, f"{name}: {problem}")
 
 
+# The last one: no temporary files where the environment says that they should be.
+SETTINGS = (
+    *("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"),
+    "temp_store = MEMORY",
+)
+
+
 def configure(connection: apsw.Connection) -> Patience:
     """Durable commits, no leftovers, and nothing in a prepared file that runs by itself; who waits for its locks."""
     patience = Patience()
@@ -49,7 +56,7 @@ def configure(connection: apsw.Connection) -> Patience:
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
     # One plan per statement, whatever is bound: SQLite with STAT4 would compile joins anew for each value, 4 us.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-    for setting in ("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"):
+    for setting in SETTINGS:
         connection.execute(f"PRAGMA {setting}").fetchall()
     return patience
 

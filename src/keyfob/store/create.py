@@ -7,8 +7,7 @@ import time
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import key_file as key_files
-from keyfob.store import meta, publish, schema
+from keyfob.store import key_file, meta, publish, schema
 from keyfob.store.counters import Counters
 from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
@@ -37,13 +36,14 @@ def filling(
     kind: str,
     so_pin: bytes,
     hardening: Hardening,
-    key_file: str | None = None,
+    general_access: bool = False,
     empty_pin: bool = False,
     pepper: Pepper | None = None,
 ) -> Callable[[Database], None]:
-    """What writes a new token's facts into empty tables. `key_file`: of a token of general access; made if need be.
+    """What writes a new token's facts into empty tables.
 
-    `path`: where the token's file is, or would be. See SqliteStore.create.
+    `path`: where the token's file is, or would be; a token of general access has its key file beside it, made if need
+    be. See SqliteStore.create.
     """
     from keyfob.store import seal
 
@@ -60,9 +60,9 @@ def filling(
         "max_failures": NUMBER.pack(DEFAULT_MAX_FAILURES),
         "serial": serial.encode(),
     }
-    if key_file is not None:
-        facts[WRAPPING_OF["file"]] = seal.wrap_with_key(keys.master, "file", key_files.obtain(key_file))
-        facts["key_file"] = key_files.name_for(key_file, path).encode()
+    if general_access:
+        facts[WRAPPING_OF["file"]] = seal.wrap_with_key(keys.master, "file", key_file.obtain(key_file.beside(path)))
+        facts["key_file"] = key_file.name_beside(path).encode()
         if so_pin:
             facts[WRAPPING_OF["so"]] = seal.wrap(keys.master, "so", so_pin, hardening, pepper)
     elif empty_pin:

@@ -132,7 +132,9 @@ class SqliteDatabase:
 
         Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
         """
-        if not os.access(path, os.R_OK):  # asked without opening it: see watch.py on closing descriptors
+        if not os.access(
+            path, os.R_OK, effective_ids=True
+        ):  # asked without opening it: see watch.py on closing descriptors
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
         wal = path + "-wal"
         if size(wal) > WAL_HEADER:

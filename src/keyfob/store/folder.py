@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from keyfob.store import permissions
+from keyfob import files
 from keyfob.store.sqlite import SqliteStore
 
 TYPE_CHECKING = False
@@ -25,13 +25,17 @@ MAX_SLOT = 10**9
 
 
 class Folder:
-    """A Shelf (protocol.py) of token files. `witness`: the folder of witness.py; None for none."""
+    """A Shelf (protocol.py) of token files. `witness`: the folder of witness.py; None for none.
 
-    __slots__ = ("path", "witness")
+    `own`: the folder is keyfob's, and closed to others; not one that somebody has named for once.
+    """
 
-    def __init__(self, path: str, witness: str | None = None) -> None:
+    __slots__ = ("_own", "path", "witness")
+
+    def __init__(self, path: str, witness: str | None = None, *, own: bool = True) -> None:
         self.path = path
         self.witness = witness
+        self._own = own
 
     @property
     def shown(self) -> str:
@@ -52,7 +56,8 @@ class Folder:
         except OSError as problem:
             log(f"the folder of tokens cannot be read: {problem.strerror}")
             return []
-        permissions.tighten(self.path, log)
+        if self._own:
+            files.close_to_others(self.path, log)
         if any(name.startswith(".") for name in names):
             from keyfob.store import publish
 
@@ -93,7 +98,6 @@ class Folder:
             so_pin=so_pin,
             hardening=hardening,
             general_access=general_access,
-            key_file=self.key_file(slot_id) if general_access else None,
             empty_pin=empty_pin,
             pepper=pepper,
             log=log,
@@ -141,8 +145,8 @@ class _Alone:
     def __enter__(self) -> None:
         import fcntl
 
-        os.makedirs(self._path, mode=0o700, exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        files.make_folder(self._path)
+        self._descriptor = files.folder(self._path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except BaseException:

@@ -38,7 +38,7 @@ GUARDED = (
     "epoch",  # grows with each C_InitToken
     "file_wrapping",
     "hardening",  # for the next PIN: memory in KiB, iterations, lanes
-    "key_file",  # where the key of a token without PIN is, relative to the token's folder if it is in there
+    "key_file",  # whether a key file is beside the token: anything but nothing (key_file.py)
     "key_id",
     "kind",
     "label",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import meta, pepper, permissions
+from keyfob.store import meta, pepper
 from keyfob.store.counters import ROLES
 from keyfob.store.integrity import META_CHECKSUM
 from keyfob.store.ledger import STAND_IN, Ledger
@@ -117,11 +117,10 @@ class Opening(Ledger):
             wrapping = facts.value(WRAPPING_OF["file"])
             if not wrapping:
                 raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this token is opened by a PIN")
-            path = key_file.resolve(facts.text("key_file"), self._database.path)
-            permissions.tighten(path, self.tell)
-            master = seal.unwrap_with_key(wrapping, "file", key_file.read(path))
+            path = self._database.path
+            master = seal.unwrap_with_key(wrapping, "file", key_file.unlocking(path, self.tell))
             if master is None:
-                raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not the key of this token")
+                raise PKCS11Error(CKR.DEVICE_ERROR, f"{key_file.beside(path)} is not the key of this token")
             keys = seal.Keys(master)
             unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
             behind = unguarded or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
@@ -151,7 +150,7 @@ class Opening(Ledger):
         from keyfob.store import key_file
 
         try:
-            key_file.drop(self._database, self._facts_for(keys), keys, self.tell)
+            key_file.drop(self._database, self._facts_for(keys), keys)
         except OSError as problem:
             self.tell(f"the key file, which opens nothing any more, cannot be deleted: {problem.strerror}")
         except PKCS11Error as problem:

@@ -268,8 +268,8 @@ class Shelf(Protocol):
     ) -> Store:
         """Make a token and open it; CKR_FUNCTION_FAILED where the slot has one already, which stays as it is.
 
-        The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
-        the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
+        The empty SO PIN is accepted (P6). `general_access`: opened by a random key in a file (`key_file`) instead of a
+        user PIN; it is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
         `pepper`: what its PINs are made with.
         """
 

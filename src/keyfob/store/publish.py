@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
@@ -28,7 +29,7 @@ def publish(content: bytes, path: str) -> None:
     """
     folder, name = os.path.split(os.path.abspath(path))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(6).hex()}{ENDING}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = files.new(temporary)
     try:
         try:
             view = memoryview(content)
@@ -55,7 +56,7 @@ def give_name(finished: str, path: str) -> None:
             raise
     else:
         return
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    os.close(files.new(path))
     os.rename(finished, path)
 
 
@@ -102,7 +103,7 @@ def answer(problem: OSError, path: str) -> PKCS11Error:
 
 def sync_folder(folder: str) -> None:
     """Make names that came or went durable; OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = files.folder(folder)
     try:
         os.fsync(descriptor)
     finally:

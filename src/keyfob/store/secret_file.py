@@ -1,4 +1,7 @@
-"""Files with a secret of somebody else's making in them: a pepper, a PIN. They are read when needed and never written.
+"""Files with a secret in them: a pepper, a PIN, the key of a token without PIN. Read when needed, all in one way.
+
+Each is a regular file of the user's or root's that nobody else can write; a FIFO in its place holds nobody up. Peppers
+and PINs are of somebody else's making, and never written or changed.
 
 A location is a path, or `credential:NAME`: the file NAME in $CREDENTIALS_DIRECTORY, where systemd puts a service's
 credentials (systemd.exec, "CREDENTIALS") and a container may put its own.
@@ -7,11 +10,11 @@ credentials (systemd.exec, "CREDENTIALS") and a container may put its own.
 from __future__ import annotations
 
 import os
-from stat import S_ISREG
+from stat import S_IMODE
 
+from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import permissions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,20 +43,27 @@ def written(location: str) -> str:
 def read(location: str, credentials: str, most: int, tell: Callable[[str], None]) -> bytes:
     """What is in it, `most` + 1 bytes at most; CKR_DEVICE_ERROR, with the file and the reason.
 
-    One that others can read is closed to them as a key file is, but for credentials: who gets those is the system's
-    matter, which says so with access lists that look like lax modes.
+    One that others can read is said to be so, but for credentials: who gets those is the system's matter, which says so
+    with access lists that look like lax modes.
     """
     path = path_of(location, credentials)
+    content, mode = _read(path, most, follow=True)
+    is_credential = bool(credentials) and path.startswith(os.path.join(credentials, ""))
+    if mode & files.OTHERS and not is_credential:
+        tell(f"{path} is open to other users of this machine (mode {mode:04o}): chmod 600 would close it to them")
+    return content
+
+
+def read_own(path: str, most: int) -> bytes:
+    """The same of a file that keyfob makes itself, beside a token: no symbolic link leads to that."""
+    return _read(path, most, follow=False)[0]
+
+
+def _read(path: str, most: int, *, follow: bool) -> tuple[bytes, int]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO in its place holds nobody up
-        try:
-            if not S_ISREG(os.fstat(descriptor).st_mode):
-                raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is no file")
-            content = os.read(descriptor, most + 1)
-        finally:
-            os.close(descriptor)
+        content, status = files.read(path, most, follow=follow)
     except OSError as problem:
         raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
-    if not credentials or not path.startswith(os.path.join(credentials, "")):
-        permissions.tighten(path, tell)
-    return content
+    if reason := files.stranger(status) or files.writers(status):
+        raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not believed: it {reason}")
+    return content, S_IMODE(status.st_mode)

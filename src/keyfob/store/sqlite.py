@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import fork, permissions
+from keyfob.store import fork
 from keyfob.store.database import SqliteDatabase
 from keyfob.store.sealed import SealedStore
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 def _silent(text: str) -> None:
     """No log was given."""
+
+
+def _require_plain(path: str) -> None:
+    """Whoever prepares a token must not lead us to another file; what is not there is for the database to name."""
+    try:
+        files.require_plain(path)
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
 
 
 class SqliteStore(SealedStore):
@@ -38,7 +49,6 @@ class SqliteStore(SealedStore):
         so_pin: bytes,
         hardening: Hardening,
         general_access: bool = False,
-        key_file: str | os.PathLike[str] | None = None,
         empty_pin: bool = False,
         pepper: Pepper | None = None,
         log: Callable[[str], None] = _silent,
@@ -46,14 +56,12 @@ class SqliteStore(SealedStore):
     ) -> SqliteStore:
         """Make a token, 0600, and open it. CKR_FUNCTION_FAILED when there is a file already: it stays as it is.
 
-        The empty SO PIN is accepted (P6). `general_access`: opened by a random key in `key_file` instead of a user PIN;
-        the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo. `pepper`:
-        what its PINs are made with.
+        The empty SO PIN is accepted (P6). `general_access`: opened by a random key in a file beside it instead of a
+        user PIN; the file is made unless it is there already. `empty_pin`: its user PIN counts as set, see TokenInfo.
+        `pepper`: what its PINs are made with.
         """
         from keyfob.store.create import build, filling
 
-        if general_access and key_file is None:
-            raise PKCS11Error(CKR.ARGUMENTS_BAD, "a token without PIN needs a key file")
         with fork.opening:
             if os.path.lexists(path):  # before anything is made beside it
                 raise PKCS11Error(CKR.FUNCTION_FAILED, f"there is a file {os.fspath(path)} already")
@@ -64,7 +72,7 @@ class SqliteStore(SealedStore):
                 kind=kind,
                 so_pin=so_pin,
                 hardening=hardening,
-                key_file=os.fspath(key_file) if general_access and key_file is not None else None,
+                general_access=general_access,
                 empty_pin=empty_pin,
                 pepper=pepper,
             )
@@ -88,5 +96,6 @@ class SqliteStore(SealedStore):
         CKR_DEVICE_ERROR: damaged or not readable.
         """
         with fork.opening:
-            permissions.tighten(os.fspath(path), log)
+            _require_plain(os.fspath(path))
+            files.close_to_others(os.fspath(path), log)
             return cls(SqliteDatabase.open(os.fspath(path), read_only=read_only), log, witness)

@@ -15,6 +15,7 @@ from errno import EACCES, EAGAIN
 from fcntl import F_OFD_SETLK, F_WRLCK, fcntl
 from struct import Struct
 
+from keyfob import files
 from keyfob.aside import ASIDE
 
 NAME = ".turns"  # no serial number's file is called so
@@ -58,12 +59,7 @@ class Turn:
 
 
 def _opened(folder: str) -> int:
-    path, how = os.path.join(folder, NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, how, 0o600)
-    except FileNotFoundError:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        descriptor = os.open(path, how, 0o600)
+    descriptor = files.keep(os.path.join(folder, NAME))
     _open.add(descriptor)
     return descriptor
 

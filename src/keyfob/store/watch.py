@@ -15,6 +15,8 @@ from __future__ import annotations
 import mmap
 import os
 
+from keyfob import files
+
 HEADER_SIZE = 48
 
 _maps: dict[tuple[int, int], tuple[int, mmap.mmap]] = {}
@@ -32,7 +34,7 @@ class SharedHeader:
         status = os.stat(name)
         identity = (status.st_dev, status.st_ino)
         if identity not in _maps:
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = files.reading(name)
             _maps[identity] = (descriptor, mmap.mmap(descriptor, HEADER_SIZE, access=mmap.ACCESS_READ))
         self._map = _maps[identity][1]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 
+from keyfob import files
 from keyfob.store.counters import ROLES
 from keyfob.store.integrity import SIZE, Hasher, same_digest
 
@@ -93,11 +94,7 @@ class Witness:
             self._last = row
 
     def _write(self, path: str, row: bytes) -> None:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = files.keep(path)
         try:
             os.pwrite(descriptor, row + WITNESS_CHECKSUM(row), 0)
         finally:
@@ -106,8 +103,7 @@ class Witness:
     def read(self, serial: str) -> Seen | None:
         """What was noted of a token; None where nothing is known, which the log says if it should be."""
         try:
-            with open(self._path(serial), "rb") as file:
-                found = file.read(ROW.size + SIZE + 1)
+            found, _ = files.read(self._path(serial), ROW.size + SIZE)
         except FileNotFoundError:
             return None
         except OSError as problem:

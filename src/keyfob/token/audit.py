@@ -19,7 +19,7 @@ import time
 from _json import encode_basestring_ascii
 from errno import EMFILE, ENFILE
 
-from keyfob import log
+from keyfob import files, log
 from keyfob.spec.constants import CKA, CKO
 from keyfob.spec.errors import PKCS11Error, name_of
 
@@ -116,7 +116,7 @@ def write(config: Config, name: str, facts: Mapping[str, Value]) -> None:
     lines = [*_taken_from_waiting(), line.encode()]
     data = b"".join(lines)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = files.append(path)
         try:
             if os.write(descriptor, data) != len(data):
                 _tell(f"{path}: a line was cut short: the disk is full")

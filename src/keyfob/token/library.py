@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from keyfob import log
+from keyfob import environment, files, log
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -51,6 +51,10 @@ class Library:
         """Where the tokens are; PKCS11Error where the configuration names a place that cannot be."""
         if self._shelf is None:
             config = self.config
+            # Root's programs may use the tokens of a service's user, who is root's subject. Nobody else may.
+            strangers = os.geteuid() != 0 or environment.is_secure()
+            if not config.store and (doubted := files.doubt(config.tokens, strangers=strangers)):
+                raise PKCS11Error(CKR.DEVICE_ERROR, f"the folder of tokens is not believed: {doubted}")
             self._shelf = open_shelf(
                 config.store,
                 config.tokens,
@@ -169,7 +173,7 @@ class Library:
 
         `pepper`: where it is (store/secret_file.py); empty: what the configuration says for tokens of this label.
         """
-        from keyfob.store import calibration, key_file
+        from keyfob.store import calibration
         from keyfob.store.pepper import Peppers
 
         label = label or DEFAULT_LABEL
@@ -194,7 +198,6 @@ class Library:
                 so_pin=so_pin,
                 hardening=hardening,
                 general_access=general_access,
-                key_file=key_file.beside(path) if general_access else None,
                 empty_pin=empty_pin,
                 pepper=new_pepper,
                 log=self._logger(slot_id),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 
-from keyfob import log
+from keyfob import files, log
 from keyfob.aside import ASIDE
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -147,8 +147,7 @@ class Memory:
 
     def __enter__(self) -> Memory:  # noqa: PYI034 - typing is slow to import, and nobody inherits from this
         try:
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._descriptor = files.keep(self._path)
             _open.add(self._descriptor)
             self._wait()
             self.mark = os.pread(self._descriptor, 64, 0)

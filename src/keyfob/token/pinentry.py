@@ -12,8 +12,9 @@ hands the PIN to us. Both talk Assuan, lines of text in both directions (libassu
     <- OK
 
 The program is started without a shell, gets the environment of the host (DISPLAY, WAYLAND_DISPLAY, GPG_TTY and the
-like), a socket as its standard input and output, and no other descriptor of the host. It is no thread or signal handler
-of ours that waits for its end: a host that ignores SIGCHLD, or collects all children itself, changes nothing.
+like), a socket as its standard input and output, and no other descriptor of the host. Where the environment must not
+count, as in a setuid program, none is started. It is no thread or signal handler of ours that waits for its end: a host
+that ignores SIGCHLD, or collects all children itself, changes nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 import time
 from _thread import allocate_lock
 
+from keyfob import environment
 from keyfob.aside import ASIDE
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -89,6 +91,9 @@ class Pinentry:
 
         CKR_FUNCTION_CANCELED: cancelled, or not entered in time; CKR_FUNCTION_FAILED: the program is missing or fails.
         """
+        if environment.is_secure():
+            text = "is not started in a program with rights that its caller has not got (setuid, setgid, capabilities)"
+            raise self._failure(text)
         self._deadline = time.monotonic() + self.seconds + GRACE
         try:
             self._start()
@@ -263,7 +268,7 @@ class Pinentry:
         return os.posix_spawnp(
             self.program,
             [self.program],
-            os.environ,
+            environment.whole(),
             file_actions=actions,
             setsigmask=[],  # what a thread of the host blocks and the host ignores is not the program's affair
             setsigdef=[SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM],
@@ -316,12 +321,12 @@ class Pinentry:
 def options() -> list[str]:
     """What the program wants to know of where to show itself; it knows DISPLAY and WAYLAND_DISPLAY by itself."""
     found = []
-    terminal = os.environ.get("GPG_TTY") or _terminal()
+    terminal = environment.get("GPG_TTY") or _terminal()
     if terminal:
         found.append(f"ttyname={terminal}")
-        if os.environ.get("TERM"):
-            found.append(f"ttytype={os.environ['TERM']}")
-    language = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "")
+        if kind := environment.get("TERM"):
+            found.append(f"ttytype={kind}")
+    language = next(iter(environment.several(("LC_ALL", "LC_CTYPE", "LANG")).values()), "")
     if language:
         found.append(f"lc-ctype={language}")
     return [option for option in found if option.isprintable()]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from keyfob import log
+from keyfob import files, log
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token.session import REMOVABLE
@@ -52,8 +52,7 @@ class Registration:
             status = os.stat(self.path)
             number = (status.st_ino, status.st_mtime_ns)
             if number != self._read_as:
-                with open(self.path, encoding="utf-8") as file:
-                    lines = file.read().splitlines()
+                lines = files.read_believed(self.path).decode().splitlines()
                 self.folder = lines[0] if lines else ""
                 self.ejected = EJECTED in lines[1:]
                 self._read_as = number
@@ -68,8 +67,8 @@ class Registration:
     def write(self, folder: str, *, ejected: bool) -> None:
         """Replace the file in one step; a new file has a new number, so that every process notices."""
         new = f"{self.path}.{os.getpid()}.new"
-        with open(new, "x", encoding="utf-8") as file:
-            file.write(f"{folder}\n{EJECTED}\n" if ejected else f"{folder}\n")
+        with os.fdopen(files.new(new), "wb") as file:
+            file.write((f"{folder}\n{EJECTED}\n" if ejected else f"{folder}\n").encode())
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self.path)

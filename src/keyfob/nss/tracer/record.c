@@ -18,7 +18,7 @@ static int output = -1;
 
 __attribute__((constructor)) static void open_output(void)
 {
-    const char *path = getenv("KEYFOB_TRACE_FILE");
+    const char *path = secure_getenv("KEYFOB_TRACE_FILE");
     if (path != NULL && *path != '\0')
         output = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from keyfob import environment
 from keyfob.nss.tracer import decode
 
 LIBRARY = Path(__file__).resolve().parents[2] / "libkeyfob-trace.so"
@@ -20,11 +20,11 @@ LOOKS_EVERY = 0.1
 Take = Callable[[dict[str, Any]], None]
 
 
-def environment(module: Path, lines: Path) -> dict[str, str]:
+def variables(module: Path, lines: Path) -> dict[str, str]:
     """What makes the loader of a program give it the tracer for the module."""
-    preloaded = os.environ.get("LD_PRELOAD", "")
+    preloaded = environment.get("LD_PRELOAD")
     return {
-        **os.environ,
+        **environment.whole(),
         "LD_PRELOAD": f"{LIBRARY}:{preloaded}" if preloaded else str(LIBRARY),
         "KEYFOB_TRACE_MODULE": str(module),
         "KEYFOB_TRACE_FILE": str(lines),
@@ -39,7 +39,7 @@ def run(program: Sequence[str], module: Path, take: Take) -> int:
     with tempfile.TemporaryDirectory(prefix="keyfob-trace-") as folder:
         lines = Path(folder, "calls")
         lines.touch(mode=0o600)
-        process = subprocess.Popen(program, env=environment(module, lines))
+        process = subprocess.Popen(program, env=variables(module, lines))
         ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with lines.open(encoding="utf-8", errors="replace") as file:

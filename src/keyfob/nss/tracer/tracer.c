@@ -43,7 +43,7 @@ static Dlopen next_dlopen(void)
 
 static void find_path(void)
 {
-    const char *path = getenv("KEYFOB_TRACE_MODULE");
+    const char *path = secure_getenv("KEYFOB_TRACE_MODULE");
     if (path == NULL || realpath(path, module_path) == NULL)
         module_path[0] = '\0';
 }

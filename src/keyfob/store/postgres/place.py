@@ -7,11 +7,10 @@ must not hang, and of a network that nobody should trust.
 
 from __future__ import annotations
 
-import os
-
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import ProgrammingError
 
+from keyfob import environment
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
@@ -41,9 +40,9 @@ def complete(url: str) -> str:
     """
     given = parameters(url)
     defaults = {name: value for name, value in DEFAULTS.items() if name not in given}
-    if is_remote(given) and not {"sslmode", "service"} & given.keys() and "PGSSLMODE" not in os.environ:
+    if is_remote(given) and not {"sslmode", "service"} & given.keys() and not environment.get("PGSSLMODE"):
         defaults["sslmode"] = "verify-full"
-        if "sslrootcert" not in given and "PGSSLROOTCERT" not in os.environ:
+        if "sslrootcert" not in given and not environment.get("PGSSLROOTCERT"):
             defaults["sslrootcert"] = "system"
     return make_conninfo(url, **defaults)
 
@@ -57,7 +56,7 @@ def parameters(url: str) -> dict[str, Any]:
 
 def is_remote(given: dict[str, Any]) -> bool:
     """Whether any of the hosts is reached over a network."""
-    hosts = str(given.get("hostaddr") or given.get("host") or os.environ.get("PGHOST") or "").split(",")
+    hosts = str(given.get("hostaddr") or given.get("host") or environment.get("PGHOST")).split(",")
     return any(host and not host.startswith(("/", "@")) and host not in LOOPBACK for host in hosts)
 
 

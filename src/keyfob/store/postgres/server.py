@@ -89,7 +89,7 @@ class Server:
             kind=kind,
             so_pin=so_pin,
             hardening=hardening,
-            key_file=self.key_file(slot_id) if general_access else None,
+            general_access=general_access,
             empty_pin=empty_pin,
             pepper=pepper,
         )
@@ -128,7 +128,7 @@ class Server:
                 connection.execute(f"DROP SCHEMA IF EXISTS {tables.name(slot_id)} CASCADE".encode())
             except psycopg.Error as problem:
                 raise answer(problem) from None
-        key_file.remove(self.key_file(slot_id), self._files.file(slot_id))
+        key_file.remove(self._files.file(slot_id))
 
     def key_file(self, slot_id: int) -> str:
         return self._files.key_file(slot_id)
