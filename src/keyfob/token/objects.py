@@ -292,11 +292,8 @@ class Objects:
                 return
 
     def private_default(self, asked: Attributes) -> bool:
-        """CKA_PRIVATE when a template does not say: private where the login allows it, or where it must wait for one.
-
-        A session key made before login stays usable (O4: no login tricks).
-        """
-        return self.token.sees_private or asked.get(CKA.TOKEN) == TRUE
+        """CKA_PRIVATE of a key whose template does not say."""
+        return policy.private_by_default(asked, sees_private=self.token.sees_private)
 
     def copy(self, session: Session, source: Object, template: Template) -> int:
         """C_CopyObject; an empty template is legal (P2)."""

@@ -236,6 +236,14 @@ def may_keep(attributes: Mapping[int, bytes], *, sees_private: bool) -> None:
         raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "private objects need the user's login")
 
 
+def private_by_default(asked: Mapping[int, bytes], *, sees_private: bool) -> bool:
+    """CKA_PRIVATE when a key's template does not say: private where this login allows it, or must wait for one.
+
+    A session key made before login stays usable (O4: no login tricks).
+    """
+    return sees_private or asked.get(CKA.TOKEN) == TRUE
+
+
 def check_made(attributes: Mapping[int, bytes], role: str | None, before: Mapping[int, bytes] | None = None) -> None:
     """Whether an object may come to have these attributes, made by this role; `before`: what it had until now."""
     if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE and attributes.get(CKA.PRIVATE) != TRUE:
