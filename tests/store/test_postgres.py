@@ -288,6 +288,37 @@ def test_every_call_survives_a_lost_connection(token: Store, database_url: str) 
     assert token.info().failed_user == 0
 
 
+def sockets() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the one that lists them
+            continue
+        if target.startswith("socket:"):
+            found.append(int(name))
+    return found
+
+
+def test_a_socket_that_the_host_has_closed_is_left_to_whoever_has_its_number(shelf: Shelf, tmp_path: Path) -> None:
+    before = set(sockets())
+    store = make_on(shelf)
+    for number in range(3):
+        (socket,) = set(sockets()) - before
+        own = os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT)
+        os.dup2(own, socket)
+        if number == 0:
+            store.login("user", USER_PIN)
+        elif number == 1:
+            store.insert([private_key(1)])
+        else:
+            store.close()
+        assert os.path.samestat(os.fstat(socket), os.fstat(own))
+        assert (tmp_path / str(number)).read_bytes() == b""
+        os.close(socket)
+        os.close(own)
+
+
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_commit_without_an_answer_happened_once_or_is_done_again(
     token: Store, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, committed: bool

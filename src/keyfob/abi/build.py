@@ -196,6 +196,14 @@ static int keyfob_peek(CK_ULONG address, CK_ULONG *word)
 SECURE = """
 static int keyfob_is_secure(void) { return getauxval(AT_SECURE) != 0; }
 """
+# SQLite's descriptors: descriptors.py.
+DESCRIPTORS = """
+CK_ULONG keyfob_system_call(const char *name);
+int keyfob_descriptor_of(const char *path);
+int keyfob_are_ours(const int *numbers, int count);
+char *keyfob_map(int number, CK_ULONG size);
+void keyfob_unmap(char *mapping, CK_ULONG size);
+"""
 OWN_PROTOTYPES = """
 static CK_RV keyfob_C_GetFunctionList(CK_FUNCTION_LIST **);
 static CK_RV keyfob_C_GetInterfaceList(CK_INTERFACE *, CK_ULONG *);
@@ -211,6 +219,11 @@ void keyfob_open_gate(void);
 void keyfob_new_gate(void);
 """
 
+HEADERS = (
+    *("errno", "fcntl", "pthread", "stdarg", "stdatomic", "stdlib", "string", "time", "unistd"),
+    *("sys/auxv", "sys/mman", "sys/stat", "sys/uio"),
+)
+
 ffibuilder = FFI()
 ffibuilder.cdef(
     DECLARATIONS
@@ -218,20 +231,20 @@ ffibuilder.cdef(
     + PROTOTYPES
     + "}\nCK_ULONG keyfob_tables_address(void);\nchar *secure_getenv(const char *name);\nint keyfob_is_secure(void);\n"
     + "int keyfob_peek(CK_ULONG address, CK_ULONG *word);\n"
-    + GATE,
+    + GATE
+    + DESCRIPTORS,
 )
 # _abi is built for one version of Python, so the whole API is declared: the gate calls PyGILState_Check, which the
 # limited API that cffi chooses by itself lacks.
 ffibuilder.set_source(
     "keyfob._abi",
-    "".join(
-        f"#include <{name}.h>\n" for name in ("pthread", "stdatomic", "stdlib", "string", "sys/auxv", "sys/uio", "time")
-    )
+    "".join(f"#include <{name}.h>\n" for name in HEADERS)
     + DECLARATIONS
     + "".join(f"static {line}\n" for line in PROTOTYPES.splitlines())
     + CALLS
     + PEEK
     + SECURE
+    + Path(__file__).with_name("descriptors.c").read_text(encoding="ascii")
     + OWN_PROTOTYPES
     + TABLES
     + INTERFACES,

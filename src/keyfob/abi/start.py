@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyfob import environment
 from keyfob._abi import lib
-from keyfob.abi import entries, filling, gate
+from keyfob.abi import descriptors, entries, filling, gate
 
 __all__ = ["entries", "filling", "tables"]
 
@@ -13,5 +13,6 @@ def tables() -> int:
     """The address of the three functions that a host looks up by name (struct keyfob_tables in abi/build.py)."""
     environment.use(filling.variable, secure=bool(lib.keyfob_is_secure()))
     gate.install()
+    descriptors.install()
     address: int = lib.keyfob_tables_address()
     return address

@@ -7,10 +7,12 @@ it and by nobody else: what a fork does to it is in fork.py.
 from __future__ import annotations
 
 import os
+import time
 from itertools import chain, islice
 
 import apsw
 
+from keyfob import descriptors
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 FEW = 300  # rows; above what a part of a search asks for
 MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 WAL_HEADER = 32  # a WAL file that is not longer holds no commit
+FILES = ("-shm", "-wal", "")  # what a connection keeps open; reading begins with a lock on the first
+TRUSTED = 0.1  # seconds for which what is in memory is taken for current without a look at the descriptors
 
 # Connections that were at work at a fork: kept for ever in the child, because dropping one would close it, and the
 # files (device, inode) that the child cannot use, because SQLite takes the locks of the parent for its own.
@@ -42,17 +46,23 @@ class SqliteDatabase:
     `changed` is called (within whatever call notices it) when the content is no longer what was read before. `counter`
     grows with each such change and with each commit of our own. `idle`: a fork is going on, and nobody uses the
     connection. `identity`: device and inode of the file.
+
+    A host may close SQLite's descriptors behind our back, and with them its locks (descriptors.py). Then the connection
+    is good for nothing, and a new one takes its place before anything is asked of it.
     """
 
     __slots__ = (
         "_changed",
         "_connection",
         "_cursor",
+        "_is_lost",
+        "_looked_at",
         "_seen",
         "_version",
         "counter",
         "identity",
         "idle",
+        "kept",
         "path",
         "process",
         "read_only",
@@ -72,6 +82,9 @@ class SqliteDatabase:
         self._seen: bytes | None = None
         self._version = connection.data_version()
         self._changed: Callable[[], None] = _nothing
+        self.kept = descriptors.NOBODYS
+        self._looked_at = 0.0
+        self._is_lost = False
 
     @classmethod
     def in_memory(cls, path: str) -> SqliteDatabase:
@@ -91,6 +104,7 @@ class SqliteDatabase:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} was at work when this process was forked")
         database = cls._open_somehow(path, read_only=read_only)
         database.identity = (status.st_dev, status.st_ino)
+        database.kept = descriptors.keep([path + ending for ending in FILES])
         return database
 
     @classmethod
@@ -164,10 +178,43 @@ class SqliteDatabase:
 
     @property
     def connection(self) -> apsw.Connection:
-        """The connection, for the process that opened it."""
-        if self._connection is None or self.process != os.getpid():
+        """The connection, for the process that opened it; a new one where the host has closed its descriptors."""
+        connection = self._connection
+        if (connection is None and not self._is_lost) or self.process != os.getpid():
             raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED, "the store is closed, or another process opened it")
-        return self._connection
+        if connection is None or not self.kept.is_first_ours():
+            return self._replace_lost()
+        return connection
+
+    def check_descriptors(self) -> None:
+        """Before anything is written, and now and then: look at them all."""
+        if not self.kept.are_ours():
+            self._replace_lost()
+
+    def _replace_lost(self) -> apsw.Connection:
+        """Nothing is lost with a connection but its locks: what was committed is in the files, and the rest is not.
+
+        Closing it touches no descriptor that is not SQLite's own any more (abi/descriptors.c).
+        """
+        name, connection = os.path.basename(self.path), self._connection
+        if connection is not None and connection.in_transaction:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the program has closed descriptors that are not its own")
+        self._connection = self._cursor = None
+        self._is_lost = True
+        if connection is not None:
+            with SETTLED:
+                connection.close(True)
+        fresh = type(self).open(self.path, read_only=self.read_only)
+        if fresh.identity != self.identity:
+            fresh.close()
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
+        found = fresh.connection
+        self._connection, self.kept, self.watcher = found, fresh.kept, fresh.watcher
+        self._version, self._seen = found.data_version(), None
+        self._is_lost = False
+        self.counter += 1
+        self._changed()
+        return found
 
     def rows(self, sql: str, values: tuple[Any, ...] = ()) -> Iterable[Row]:
         """A few rows at once, which takes 1 us less; the rest row by row, so that they need not fit into memory."""
@@ -176,6 +223,9 @@ class SqliteDatabase:
         try:
             found = list(islice(cursor.execute(sql, values), FEW))
         except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
+            if not (connection.in_transaction or self.kept.are_ours()):
+                self._replace_lost()
+                return self.rows(sql, values)
             raise answer(problem, self.path) from None
         if len(found) == FEW:
             return chain(found, self._rest(cursor))
@@ -251,9 +301,10 @@ class SqliteDatabase:
 
     def refresh(self) -> None:
         """Notice what other processes have committed so far."""
-        header = self.watcher.read()
-        if header is not None and header == self._seen:
+        if self.is_fresh:
             return
+        self.check_descriptors()
+        header = self.watcher.read()
         if isinstance(self.watcher, FileStatus):
             self._reopen_immutable(header)
             return
@@ -263,9 +314,20 @@ class SqliteDatabase:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nobody has committed since `refresh`; needs no lock, touches no file."""
+        """Whether nobody has committed since `refresh`; needs no lock, touches no file.
+
+        Where the host closed our descriptors others may have gone on with another WAL index: that is seen a moment
+        later, because looking at descriptors lets go of the GIL, which the fastest calls must not.
+        """
         header = self.watcher.read()
-        return header is not None and header == self._seen
+        if header is None or header != self._seen:
+            return False
+        now = time.monotonic()
+        if now - self._looked_at > TRUSTED:
+            if not self.kept.are_ours():
+                return False
+            self._looked_at = now
+        return True
 
     def notice(self) -> None:
         """Within or right after a transaction: compare the version it saw with the last one."""
@@ -310,14 +372,19 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close; the last one out leaves a single file. After a fork: forget."""
-        connection = self._connection
+        connection, self._is_lost = self._connection, False
         if connection is None:
             return
         if self.process != os.getpid():
             self.abandon()
             return
+        is_whole = self.kept.are_ours()
         self._connection = self._cursor = None
+        self.kept = descriptors.NOBODYS
         self.watcher = Unknown()  # lets go of the mapping
+        if not is_whole:
+            connection.close(True)
+            return
         try:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             connection.close(True)
@@ -327,7 +394,7 @@ class SqliteDatabase:
     def abandon(self) -> None:
         """In a forked child: let go of the connection, without touching anything that the parent uses (fork.py)."""
         connection, self._connection = self._connection, None
-        self._cursor = None
+        self._cursor, self._is_lost, self.kept = None, False, descriptors.NOBODYS
         self.watcher = Unknown()
         if connection is None:
             return
@@ -351,6 +418,7 @@ class Writing:
         database = self._database
         if database.read_only:
             raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
+        database.check_descriptors()
         try:
             if not self._durable:
                 database.run("PRAGMA synchronous = NORMAL")
@@ -377,9 +445,9 @@ class Writing:
             self._be_durable_again()
 
     def _roll_back(self) -> None:
-        connection = self._database.connection
+        connection = self._database._connection  # noqa: SLF001 - also one that was lost
         try:
-            if connection.in_transaction:
+            if connection is not None and connection.in_transaction:
                 connection.execute("ROLLBACK")
         except apsw.Error:  # SQLite has rolled back by itself on a full disk or an I/O error
             return

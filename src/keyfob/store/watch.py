@@ -6,8 +6,9 @@ index, 48 bytes at the start of the file -shm that all processes map (sqlite.org
 counter and checksums. So a store maps it too, read-only, and compares: 0.2 us. When the header is another than before
 it asks SQLite; nothing else follows from what is seen there.
 
-The descriptors of a mapping are not closed while the file lives: closing any descriptor of a file drops all POSIX locks
-that the process has on it, SQLite's among them. One mapping per file is shared by all stores of the process.
+In a host it maps the file through SQLite's own descriptor (descriptors.py). Elsewhere that is not known, and it opens
+one. The descriptors of such a mapping are not closed while the file lives: closing any descriptor of a file drops all
+POSIX locks that the process has on it, SQLite's among them. One mapping per file is shared by all stores here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from __future__ import annotations
 import mmap
 import os
 
-from keyfob import files
+from keyfob import descriptors, files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 HEADER_SIZE = 48
 
@@ -29,17 +34,14 @@ class SharedHeader:
 
     def __init__(self, path: str) -> None:
         """`path`: the database's, with a connection open on it; OSError or ValueError where -shm cannot be mapped."""
-        _forget_deleted_files()
         name = path + "-shm"
-        status = os.stat(name)
-        identity = (status.st_dev, status.st_ino)
-        if identity not in _maps:
-            descriptor = files.reading(name)
-            _maps[identity] = (descriptor, mmap.mmap(descriptor, HEADER_SIZE, access=mmap.ACCESS_READ))
-        self._map = _maps[identity][1]
+        self._map: Any = descriptors.mapping(name, HEADER_SIZE)
+        if self._map is None:
+            self._map = _opened(name)
 
     def read(self) -> bytes | None:
-        return self._map[:HEADER_SIZE]
+        found: bytes = self._map[:HEADER_SIZE]
+        return found
 
 
 class FileStatus:
@@ -73,6 +75,16 @@ class Unknown:
 
 
 Watcher = SharedHeader | FileStatus | Unknown
+
+
+def _opened(name: str) -> mmap.mmap:
+    _forget_deleted_files()
+    status = os.stat(name)
+    identity = (status.st_dev, status.st_ino)
+    if identity not in _maps:
+        descriptor = files.reading(name)
+        _maps[identity] = (descriptor, mmap.mmap(descriptor, HEADER_SIZE, access=mmap.ACCESS_READ))
+    return _maps[identity][1]
 
 
 def _forget_deleted_files() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from keyfob.aside import ASIDE
+from keyfob.descriptors import NOBODYS, Kept, Socket
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from keyfob.store.postgres.connection import Connection
     from keyfob.store.protocol import Row
 
-# Connections of a parent, kept for ever: what drops one would say good-bye to the server in the parent's name.
+# Connections of a parent, and those whose socket the host has closed, kept for good: what drops one would say good-bye
+# to the server in the parent's name, or write to what has that number by now, and close it.
 _inherited: list[object] = []
 _translated: dict[str, str] = {}
 
@@ -51,6 +53,7 @@ class PostgresDatabase:
         "counter",
         "generation",
         "idle",
+        "kept",
         "max_age",
         "path",
         "patience",
@@ -74,6 +77,7 @@ class PostgresDatabase:
         self._asked = -1.0
         self._changed: Callable[[], None] = _nothing
         self._connection: Connection | None = None
+        self.kept: Kept = NOBODYS  # its socket
 
     @classmethod
     def open(
@@ -111,9 +115,10 @@ class PostgresDatabase:
             text = "the store is closed, or another process opened it"
             raise PKCS11Error(CKR.CRYPTOKI_NOT_INITIALIZED, text)
         connection = self._connection
-        if connection is None:
+        if connection is None and not self.writing_now:
             return self._connect()
-        if connection.closed:
+        if connection is None or connection.closed or not self.kept.are_ours():
+            self.let_go()
             if self.writing_now:
                 raise LostConnectionError(CKR.FUNCTION_FAILED, "PostgreSQL: the connection was lost")
             return self._connect()
@@ -122,7 +127,7 @@ class PostgresDatabase:
     def _connect(self) -> Connection:
         connection = connect(self._conninfo)
         self.read_only = set_up(connection, self._schema)
-        self._connection = connection
+        self._connection, self.kept = connection, Socket(connection.pgconn.socket)
         self._asked = -1.0
         self.counter += 1
         self._changed()  # nothing that was read before is certain
@@ -131,9 +136,19 @@ class PostgresDatabase:
     def failed(self, problem: psycopg.Error) -> PKCS11Error:
         """What to say for an error of a statement; a connection that is of no more use is closed."""
         told = answer(problem)
-        if isinstance(told, LostConnectionError) and self._connection is not None:
-            self._connection.close()
+        if isinstance(told, LostConnectionError):
+            self.let_go()
         return told
+
+    def let_go(self) -> None:
+        """Close the connection, unless the host has its descriptor: then without a word to whatever that is now."""
+        connection, self._connection = self._connection, None
+        if connection is None or connection.closed:
+            return
+        if self.kept.are_ours():
+            connection.close()
+        else:
+            _inherited.append(connection)
 
     def _execute(self, sql: str, values: Row) -> psycopg.Cursor[Any]:
         try:
@@ -227,9 +242,8 @@ class PostgresDatabase:
         if self.process != os.getpid():
             self.abandon()
             return
-        connection, self._connection, self.process = self._connection, None, 0
-        if connection is not None:
-            connection.close()
+        self.let_go()
+        self.process = 0
 
     def abandon(self) -> None:
         """In a forked child: let go of the socket without a word, which the server would take for the parent's."""
@@ -237,6 +251,8 @@ class PostgresDatabase:
         if connection is None:
             return
         _inherited.append(connection)
+        if not self.kept.are_ours():
+            return
         try:
             os.close(connection.pgconn.socket)
         except (psycopg.Error, OSError):
@@ -323,12 +339,13 @@ class Writing:
         database = self._database
         database.writing_now = False
         connection = database._connection  # noqa: SLF001 - this class is the other half of it
-        if connection is None or connection.closed:
+        if connection is None or connection.closed or not database.kept.are_ours():
+            database.let_go()
             return
         try:
             connection.execute("ROLLBACK")
         except psycopg.Error:
-            connection.close()
+            database.let_go()
 
 
 def _nothing() -> None:

@@ -1,0 +1,242 @@
+/*
+ * SQLite's descriptors, guarded: build.py puts this into keyfob._abi, descriptors.py gives it to SQLite as its system
+ * calls. A host may close descriptors that are not its own (old daemons close all of them), and opens files of its own
+ * after that, which get the same numbers. So each descriptor that SQLite opens is remembered with its file, by device
+ * and inode, and looked at again before anything is done with it: what is another file by now is not read, written,
+ * locked, cut or closed, and SQLite sees EBADF. An fstat takes 0.2 us.
+ *
+ * A number that SQLite has lost stays taken until SQLite has closed it: no file that is opened meanwhile may get it, or
+ * the late close would hit that one. And SQLite's descriptors are high ones, where there is room: a host that closes a
+ * small number twice, or counts on the numbers below 10, or on select(), does not meet them.
+ *
+ * Moving a descriptor closes its first number, and closing any descriptor of a file drops the locks that the process
+ * has on it. So a file that is open already is not moved, and its number left open where it is one that was lost.
+ */
+#define KEYFOB_PAGE 1024
+#define KEYFOB_PAGES 1024
+#define KEYFOB_LOWEST 100 /* number of SQLite's descriptors */
+
+typedef struct {
+    int taken;
+    dev_t device;
+    ino_t inode;
+} keyfob_descriptor;
+
+/* By number. A page is never given back, and only the thread that opens or closes a descriptor changes its entry. */
+static _Atomic(keyfob_descriptor *) keyfob_pages[KEYFOB_PAGES];
+static atomic_int keyfob_open_files[256]; /* descriptors by the last byte of their inode: 0 is certain */
+
+static keyfob_descriptor *keyfob_entry(int number, int make)
+{
+    keyfob_descriptor *page, *none = NULL;
+
+    if (number < 0 || number >= KEYFOB_PAGE * KEYFOB_PAGES)
+        return NULL;
+    page = atomic_load(&keyfob_pages[number / KEYFOB_PAGE]);
+    if (page == NULL) {
+        if (!make || (page = calloc(KEYFOB_PAGE, sizeof *page)) == NULL)
+            return NULL;
+        if (!atomic_compare_exchange_strong(&keyfob_pages[number / KEYFOB_PAGE], &none, page)) {
+            free(page);
+            page = none;
+        }
+    }
+    return &page[number % KEYFOB_PAGE];
+}
+
+/* Whether the number still means the file that was opened under it; what was opened elsewhere is not known here. */
+static int keyfob_is_ours(int number)
+{
+    keyfob_descriptor *entry = keyfob_entry(number, 0);
+    struct stat status;
+
+    if (entry == NULL || !entry->taken)
+        return 1;
+    return fstat(number, &status) == 0 && status.st_dev == entry->device && status.st_ino == entry->inode;
+}
+
+static int keyfob_is_lost(int number)
+{
+    if (keyfob_is_ours(number))
+        return 0;
+    errno = EBADF;
+    return 1;
+}
+
+static int keyfob_is_taken(int number)
+{
+    keyfob_descriptor *entry = keyfob_entry(number, 0);
+
+    return entry != NULL && entry->taken;
+}
+
+static int keyfob_open(const char *path, int flags, ...)
+{
+    int number, moved, mode, alone;
+    keyfob_descriptor *entry;
+    struct stat status;
+    va_list more;
+
+    va_start(more, flags);
+    mode = va_arg(more, int);
+    va_end(more);
+    number = open(path, flags | O_CLOEXEC, mode);
+    if (number < 0 || fstat(number, &status) != 0)
+        return number;
+    alone = atomic_fetch_add(&keyfob_open_files[status.st_ino & 255], 1) == 0;
+    while (keyfob_is_taken(number) || (alone && number < KEYFOB_LOWEST)) {
+        moved = fcntl(number, F_DUPFD_CLOEXEC, number < KEYFOB_LOWEST ? KEYFOB_LOWEST : number + 1);
+        if (moved < 0 && !keyfob_is_taken(number))
+            break; /* no room above: RLIMIT_NOFILE */
+        if (moved < 0 || alone)
+            close(number);
+        if (moved < 0) {
+            atomic_fetch_sub(&keyfob_open_files[status.st_ino & 255], 1);
+            return -1;
+        }
+        number = moved;
+    }
+    entry = keyfob_entry(number, 1);
+    if (entry != NULL) {
+        entry->device = status.st_dev;
+        entry->inode = status.st_ino;
+        entry->taken = 1;
+    }
+    return number;
+}
+
+static int keyfob_close(int number)
+{
+    keyfob_descriptor *entry = keyfob_entry(number, 0);
+    int ours = keyfob_is_ours(number);
+
+    if (entry != NULL && entry->taken) {
+        entry->taken = 0;
+        atomic_fetch_sub(&keyfob_open_files[entry->inode & 255], 1);
+    }
+    return ours ? close(number) : 0;
+}
+
+static int keyfob_fcntl(int number, int command, ...)
+{
+    void *argument;
+    va_list more;
+
+    va_start(more, command);
+    argument = va_arg(more, void *);
+    va_end(more);
+    return keyfob_is_lost(number) ? -1 : fcntl(number, command, argument);
+}
+
+static int keyfob_fstat(int number, struct stat *status)
+{
+    return keyfob_is_lost(number) ? -1 : fstat(number, status);
+}
+
+static int keyfob_ftruncate(int number, off_t size) { return keyfob_is_lost(number) ? -1 : ftruncate(number, size); }
+
+static ssize_t keyfob_read(int number, void *data, size_t size)
+{
+    return keyfob_is_lost(number) ? -1 : read(number, data, size);
+}
+
+static ssize_t keyfob_write(int number, const void *data, size_t size)
+{
+    return keyfob_is_lost(number) ? -1 : write(number, data, size);
+}
+
+static ssize_t keyfob_pread(int number, void *data, size_t size, off_t place)
+{
+    return keyfob_is_lost(number) ? -1 : pread(number, data, size, place);
+}
+
+static ssize_t keyfob_pwrite(int number, const void *data, size_t size, off_t place)
+{
+    return keyfob_is_lost(number) ? -1 : pwrite(number, data, size, place);
+}
+
+static int keyfob_fchmod(int number, mode_t mode) { return keyfob_is_lost(number) ? -1 : fchmod(number, mode); }
+
+static int keyfob_fchown(int number, uid_t user, gid_t group)
+{
+    return keyfob_is_lost(number) ? -1 : fchown(number, user, group);
+}
+
+static void *keyfob_mmap(void *address, size_t size, int protection, int flags, int number, off_t place)
+{
+    return keyfob_is_lost(number) ? MAP_FAILED : mmap(address, size, protection, flags, number, place);
+}
+
+_Static_assert(sizeof(off_t) == 8, "SQLite's pread64 and pwrite64 take 64 bits");
+
+static const struct {
+    const char *name;
+    void (*call)(void);
+} keyfob_calls[] = {
+#define CALL(name, function) {name, (void (*)(void))function}
+    CALL("open", keyfob_open),         CALL("close", keyfob_close),   CALL("fcntl", keyfob_fcntl),
+    CALL("fstat", keyfob_fstat),       CALL("read", keyfob_read),     CALL("write", keyfob_write),
+    CALL("pread", keyfob_pread),       CALL("pread64", keyfob_pread), CALL("pwrite", keyfob_pwrite),
+    CALL("pwrite64", keyfob_pwrite),   CALL("fchmod", keyfob_fchmod), CALL("fchown", keyfob_fchown),
+    CALL("ftruncate", keyfob_ftruncate), CALL("mmap", keyfob_mmap),
+#undef CALL
+};
+
+/* The address of what SQLite shall call instead of its own; 0 where that is no matter of descriptors. */
+static CK_ULONG keyfob_system_call(const char *name)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof keyfob_calls / sizeof keyfob_calls[0]; i++)
+        if (strcmp(keyfob_calls[i].name, name) == 0)
+            return (CK_ULONG)keyfob_calls[i].call;
+    return 0;
+}
+
+/* A descriptor of SQLite's for this file that is still its own; -1 for none. */
+static int keyfob_descriptor_of(const char *path)
+{
+    struct stat status;
+    int i, number;
+
+    if (stat(path, &status) != 0)
+        return -1;
+    for (i = 0; i < KEYFOB_PAGES; i++) {
+        keyfob_descriptor *page = atomic_load(&keyfob_pages[i]);
+
+        for (number = 0; page != NULL && number < KEYFOB_PAGE; number++)
+            if (page[number].taken && page[number].device == status.st_dev && page[number].inode == status.st_ino
+                && keyfob_is_ours(i * KEYFOB_PAGE + number))
+                return i * KEYFOB_PAGE + number;
+    }
+    return -1;
+}
+
+/* Whether these are all still SQLite's. */
+static int keyfob_are_ours(const int *numbers, int count)
+{
+    int i;
+
+    for (i = 0; i < count; i++)
+        if (!keyfob_is_taken(numbers[i]) || !keyfob_is_ours(numbers[i]))
+            return 0;
+    return 1;
+}
+
+/* The first bytes of the file as all processes see them, through a descriptor that stays SQLite's; NULL. */
+static char *keyfob_map(int number, CK_ULONG size)
+{
+    struct stat status;
+    void *found;
+
+    if (keyfob_fstat(number, &status) != 0)
+        return NULL;
+    if ((CK_ULONG)status.st_size < size) { /* what is not there would end the host when it is looked at */
+        errno = EINVAL;
+        return NULL;
+    }
+    found = mmap(NULL, size, PROT_READ, MAP_SHARED, number, 0);
+    return found == MAP_FAILED ? NULL : found;
+}
+
+static void keyfob_unmap(char *mapping, CK_ULONG size) { munmap(mapping, size); }
