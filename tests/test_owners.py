@@ -128,6 +128,14 @@ def test_the_module_opens_files_in_one_place() -> None:
     assert not wrong
 
 
+def test_pins_and_passphrases_are_hardened_in_one_place() -> None:
+    """Which takes a Hardening: what a file says becomes one through its ceiling only."""
+    users = [relative(path) for path in sources() if re.search(r"\bArgon2id\(", path.read_text(encoding="utf-8"))]
+    assert users == ["store/seal.py"]
+    made = [relative(path) for path in sources() if re.search(r"_unchecked\(", path.read_text(encoding="utf-8"))]
+    assert made == ["store/hardening.py"]
+
+
 def test_exceptions_are_still_needed() -> None:
     for file, name in ALLOWED:
         path = SOURCE / file

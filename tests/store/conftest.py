@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keyfob.store import hardening
 from tests.store.samples import make, make_in_memory, make_on
 
 if TYPE_CHECKING:
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keyfob.store import SqliteStore, Store
+
+
+@pytest.fixture(autouse=True)
+def cheap_pins() -> Iterator[None]:
+    """PINs may be hardened with next to nothing, which takes no time."""
+    before = hardening.least()
+    hardening.require(hardening.Hardening.for_tests())
+    yield
+    hardening.require(before)
 
 
 @pytest.fixture

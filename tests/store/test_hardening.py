@@ -8,7 +8,7 @@ import pytest
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import Hardening, SqliteStore, calibration
+from keyfob.store import Hardening, SqliteStore, calibration, hardening
 from tests.store.samples import CHEAP, USER_PIN, make
 
 MORE = Hardening(8192, 2)
@@ -54,10 +54,13 @@ def test_nothing_is_measured_where_the_configuration_says(monkeypatch: pytest.Mo
     assert figures(calibration.chosen((8192, 1))) == (8192, 1)
 
 
-def test_raised_is_lower_in_nothing() -> None:
+def test_raised_has_the_memory_and_the_work_of_both() -> None:
     much_memory = Hardening(128 * 1024, 2)
     assert much_memory.raised_to(Hardening(64 * 1024, 3)) is much_memory
-    assert figures(Hardening(8192, 9).raised_to(Hardening(64 * 1024, 2))) == (64 * 1024, 9)
+    assert figures(Hardening(8192, 9).raised_to(Hardening(64 * 1024, 2))) == (64 * 1024, 2)
+    assert figures(Hardening(8192, 64).raised_to(Hardening(64 * 1024, 2))) == (64 * 1024, 8)
+    assert figures(Hardening(96 * 1024, 1).raised_to(Hardening(64 * 1024, 2))) == (96 * 1024, 2)
+    assert Hardening(64 * 1024, 2, 4).raised_to(Hardening()).lanes == 1
 
 
 def test_a_login_hardens_the_pin_anew(path: Path) -> None:
@@ -132,6 +135,7 @@ def test_doctor_tells_how_fast_pins_are_guessed(tmp_path: Path, monkeypatch: pyt
         return list(pin_health.of_token(token))
 
     store = make(path)
+    hardening.agree(None)
     token = Token(1, lambda label, pin: store, config.load({"KEYFOB_HOME": str(tmp_path)}))
     token.attach(store)
     monkeypatch.setattr(calibration, "guesses_per_second", lambda hardening: 5.0)
@@ -139,9 +143,9 @@ def test_doctor_tells_how_fast_pins_are_guessed(tmp_path: Path, monkeypatch: pyt
     assert "tries 5 PINs a second" in weak[0][1]
     assert "about 28 hours" in weak[0][1]
     assert weak[0][0] == pin_health.HINT  # made with less than this version's floor
-    token.config.hardening = (8192, 1)
+    hardening.agree((8192, 1))
     store.login("user", USER_PIN)
-    assert store.raise_hardening("user", USER_PIN, calibration.least((8192, 1)))
+    assert store.raise_hardening("user", USER_PIN, hardening.least())
     assert findings()[0][0] == pin_health.OK
     store.close()
 
@@ -151,8 +155,8 @@ def test_a_login_through_the_token_hardens_and_tells(tmp_path: Path, path: Path)
     from keyfob.spec.constants import CKF, CKU
     from keyfob.token.token import Token
 
-    (tmp_path / "config.toml").write_text("[pin]\nmemory_kib = 8192\niterations = 2\n")
     store = make(path)
+    hardening.agree((8192, 2))
     token = Token(1, lambda label, pin: store, config.load({"KEYFOB_HOME": str(tmp_path)}))
     token.attach(store)
     session = token.open_session(CKF.SERIAL_SESSION | CKF.RW_SESSION)

@@ -27,10 +27,10 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from keyfob.cli.errors import Refusal
 from keyfob.spec.errors import PKCS11Error
+from keyfob.store import seal
 from keyfob.store.hardening import Hardening
 from keyfob.store.record import decode, encode
 
@@ -47,8 +47,6 @@ COUNT = Struct("<Q")
 FACTS, OBJECT, END = b"T", b"O", b"E"
 # A passphrase is guessed at leisure, on a copy: four times the memory of a PIN, which a token also counts.
 HARDENING = Hardening(memory_kib=256 * 1024, iterations=3)
-MOST_MEMORY_KIB = 2 * 1024 * 1024
-"""A file of somebody else's may not take more than this: 2 GiB."""
 DAMAGED = "{} is damaged, or was changed: nothing of it was taken"
 
 
@@ -141,8 +139,6 @@ class Backup:
             hardening = Hardening.stored(memory_kib, iterations, lanes)
         except PKCS11Error:
             raise self._damaged() from None
-        if hardening.memory_kib > MOST_MEMORY_KIB or hardening.iterations * hardening.memory_kib > 8 * MOST_MEMORY_KIB:
-            raise self._damaged()
         aead, proof = _keys(head, passphrase, hardening, salt)
         if not hmac.compare_digest(self._file.read(PROOF), proof):
             raise Refusal(
@@ -223,14 +219,8 @@ class Chosen(Sequence["Attributes"]):
 def _keys(head: bytes, passphrase: bytes, hardening: Hardening, salt: bytes) -> tuple[AESGCM, bytes]:
     """What opens the chunks, and the proof that belongs to the head."""
     try:
-        made = Argon2id(
-            salt=salt,
-            length=64,
-            iterations=hardening.iterations,
-            lanes=hardening.lanes,
-            memory_cost=hardening.memory_kib,
-        ).derive(passphrase)
-    except MemoryError:
+        made = seal.harden(passphrase, salt, hardening, length=64)
+    except PKCS11Error:
         raise Refusal(f"there are no {hardening.memory_kib // 1024} MiB of memory for the passphrase") from None
     return AESGCM(made[:32]), hashlib.blake2b(head, key=made[32:], digest_size=PROOF, person=b"keyfob backup").digest()
 

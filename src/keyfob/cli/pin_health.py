@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import calibration, secret_file
+from keyfob.store.hardening import least
 from keyfob.store.pepper import PepperState
 from keyfob.token.token import Token
 
@@ -38,7 +39,7 @@ def of_token(token: Token) -> Result:
     yield from _pin_file(token)
     if hardening is None:
         return
-    weak = hardening.raised_to(calibration.least(token.config.hardening)) is not hardening
+    weak = hardening.raised_to(least()) is not hardening
     text = (
         f"one core of this machine tries {rate:,.0f} PINs a second on a copy of its file; a random PIN of 6 digits"
         f" lasts about {lasting(500_000 / rate)}"

@@ -21,11 +21,6 @@ def chosen(configured: tuple[int, int] | None) -> Hardening:
     return Hardening(*configured) if configured else calibrated()
 
 
-def least(configured: tuple[int, int] | None) -> Hardening:
-    """What a token's next login raises it to: the configuration's, else the floor of this version."""
-    return Hardening(*configured) if configured else Hardening()
-
-
 def calibrated() -> Hardening:
     """The hardening that takes about TARGET seconds here. Two runs of a quarter of the memory: some 50 ms."""
     one = seconds_per_guess(Hardening(SAMPLE_KIB, 1))

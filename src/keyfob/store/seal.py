@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store.hardening import Hardening
+from keyfob.store.hardening import Hardening, least
 from keyfob.store.integrity import Hasher, keyed
 from keyfob.store.pepper import IDENTITY
 
@@ -90,12 +90,14 @@ class Keys:
         self.master[:] = bytes(len(self.master))
 
 
-def harden(pin: bytes, salt: bytes, hardening: Hardening, pepper: Pepper | None = None) -> bytes:
+def harden(
+    pin: bytes, salt: bytes, hardening: Hardening, pepper: Pepper | None = None, *, length: int = KEY_SIZE
+) -> bytes:
     """The wrapping key of a PIN (Argon2id, RFC 9106). Takes its time, with the GIL released."""
     try:
         return Argon2id(
             salt=salt,
-            length=KEY_SIZE,
+            length=length,
             iterations=hardening.iterations,
             lanes=hardening.lanes,
             memory_cost=hardening.memory_kib,
@@ -108,8 +110,10 @@ def harden(pin: bytes, salt: bytes, hardening: Hardening, pepper: Pepper | None 
 def wrap(master: bytes | bytearray, role: str, pin: bytes, hardening: Hardening, pepper: Pepper | None = None) -> bytes:
     """The master key wrapped under a PIN, with the parameters and salt that unwrapping needs.
 
+    `hardening`: as the token says; it is raised to what this process demands.
     The empty PIN gets no pepper: what is under it is open to everybody, and shall be.
     """
+    hardening = hardening.raised_to(least())
     used, lanes = (None, hardening.lanes) if pepper is None or not pin else (pepper, hardening.lanes | PEPPERED)
     identity = b"" if used is None else used.identity
     salt, nonce = os.urandom(16), os.urandom(NONCE_SIZE)

@@ -18,6 +18,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore, open_shelf
 from keyfob.store.folder import PREFIX, Folder
+from keyfob.store.hardening import agree
 from keyfob.store.info import MAX_LABEL
 from keyfob.token import removable
 from keyfob.token.removable import Registration, RemovableToken
@@ -38,6 +39,7 @@ class Library:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        agree(config.hardening)
         self._shelf: Shelf | None = None
         self.lock = RLock()
         self.tokens: dict[int, Token] = {}

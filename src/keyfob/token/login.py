@@ -90,11 +90,11 @@ class Login:
             self._try_to_raise_hardening(role, pin)
 
     def _try_to_raise_hardening(self, role: str, pin: bytes) -> None:
-        from keyfob.store import calibration
+        from keyfob.store import hardening
 
         store = self.token.store
         try:
-            if store is None or not store.raise_hardening(role, pin, calibration.least(self.token.config.hardening)):
+            if store is None or not store.raise_hardening(role, pin, hardening.least()):
                 return
         except PKCS11Error as problem:
             log.line("warning", f"slot {self.token.slot_id}: the {role} PIN is not hardened anew: {problem}")
