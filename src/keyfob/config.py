@@ -11,6 +11,8 @@ never an error; a faulty one is named in the log and its defaults hold.
 
     [sessions]
     max = 1024              # CK_TOKEN_INFO.ulMaxSessionCount of each token (P26)
+    max_objects = 32768     # session objects of each token, and how much their values may have
+    max_object_mib = 64
 
     [pin]
     memory_kib = 65536      # Argon2id, for tokens made from now on
@@ -99,6 +101,8 @@ class Config:
         "log_file",
         "log_level",
         "max_age_ms",
+        "max_object_mib",
+        "max_objects",
         "max_sessions",
         "min_pin",
         "patience",
@@ -118,6 +122,8 @@ class Config:
         self.audit_max_kib = 1024
         self.audit_keep = 4
         self.max_sessions = 1024
+        self.max_objects = 32768
+        self.max_object_mib = 64
         self.hardening: tuple[int, int] | None = None  # (memory in KiB, iterations), None: the store's default
         self.min_pin = 4
         self.delay = True
@@ -209,8 +215,10 @@ class _Reader:
 
     def read(self) -> list[str]:
         config = self.config
-        sessions = self.table(self.data, "sessions", ("max",))
+        sessions = self.table(self.data, "sessions", ("max", "max_objects", "max_object_mib"))
         config.max_sessions = self.number(sessions, "sessions.max", config.max_sessions, 1, 1 << 20)
+        config.max_objects = self.number(sessions, "sessions.max_objects", config.max_objects, 1, 1 << 24)
+        config.max_object_mib = self.number(sessions, "sessions.max_object_mib", config.max_object_mib, 1, 1 << 16)
         pin = self.table(self.data, "pin", ("memory_kib", "iterations", "min_length", "delay"))
         if "memory_kib" in pin or "iterations" in pin:
             config.hardening = (

@@ -1,8 +1,8 @@
 """The module's log: one line per event that a person may want to know, appended to a file, never to stdout.
 
 Standard logging is not used: it costs 3 ms of every C_Initialize and a host that is Python itself has its own set-up.
-A line that cannot be written is dropped: a full disk must not turn a signature into an error. Lines never hold secrets:
-callers pass numbers, names and reasons only.
+A line that cannot be written is dropped: a full disk, or memory, must not turn a signature into an error. Lines never
+hold secrets: callers pass numbers, names and reasons only.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def line(level: str, text: str) -> None:
     """Append `2026-11-23T16:00:00Z [pid] level text`; a file past 1 MiB is moved to *.1 first."""
     if _path is None or LEVELS[level] < _threshold:
         return
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    printable = "".join(c if c.isprintable() else "?" for c in text)
     try:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        printable = "".join(c if c.isprintable() else "?" for c in text)
         descriptor = files.append(_path)
         try:
             os.write(descriptor, f"{stamp} [{os.getpid()}] {level} {printable}\n".encode())
@@ -40,5 +40,5 @@ def line(level: str, text: str) -> None:
                 os.replace(_path, _path + ".1")
         finally:
             os.close(descriptor)
-    except OSError:
+    except (OSError, MemoryError):
         return

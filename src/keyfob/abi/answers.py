@@ -6,7 +6,10 @@ call of an operation that fails ends it (rule of section 5.2: only CKR_OK and CK
 
 from __future__ import annotations
 
+from errno import ENOMEM
+
 from keyfob import log
+from keyfob._abi import lib
 from keyfob.functions.state import STATE
 from keyfob.settled import SETTLED, place
 from keyfob.spec.constants import CKR
@@ -59,6 +62,8 @@ ENDS: dict[str, tuple[str, ...]] = {
     "C_VerifySignatureFinal": (VERIFY_SIGNATURE,),
 }
 
+LARGEST_LIBRARY = 1 << 26  # bytes; more than any that is loaded when it is first needed
+
 # Answers that tell of trouble with the machine or the token's file, and not of what the caller may do otherwise.
 TROUBLES = frozenset((CKR.DEVICE_ERROR, CKR.DEVICE_MEMORY, CKR.DEVICE_REMOVED, CKR.FUNCTION_FAILED, CKR.HOST_MEMORY))
 
@@ -74,17 +79,32 @@ def answer(name: str, problem: BaseException, session: Session | None = None) ->
             return CKR.SESSION_HANDLE_INVALID
         for kind in ENDS.get(name, ()):
             session.end(kind)
+    rv = problem.rv if isinstance(problem, PKCS11Error) else CKR.GENERAL_ERROR
+    if rv == CKR.GENERAL_ERROR and _is_for_want_of_memory(problem):
+        rv = CKR.HOST_MEMORY
+    with SETTLED:  # the names of codes are imported when they are first told, and there may be no descriptor, no memory
+        _tell(name, problem, rv)
+    return rv
+
+
+def _is_for_want_of_memory(problem: BaseException) -> bool:
+    """What others make of it when they get no memory may be any error; the dynamic linker gives no reason at all."""
+    if isinstance(problem, MemoryError) or lib.keyfob_present_call().is_urgent:
+        return True
+    if isinstance(problem, OSError):
+        return problem.errno == ENOMEM
+    return isinstance(problem, ImportError) and not lib.keyfob_has_room(LARGEST_LIBRARY)
+
+
+def _tell(name: str, problem: BaseException, rv: int) -> None:
+    """The line in the log."""
     if isinstance(problem, PKCS11Error):
-        with SETTLED:  # the names of codes are imported when they are first told, and there may be no descriptor
-            log.line("error" if problem.rv in TROUBLES else "info", f"{name}: {problem}")
-        return problem.rv
-    if isinstance(problem, MemoryError):
-        with SETTLED:
-            log.line("error", f"{name}: out of memory")
-        return CKR.HOST_MEMORY
-    with SETTLED:
-        log.line("error", f"{name}: {_not_imported(problem) if isinstance(problem, ImportError) else place(problem)}")
-    return CKR.GENERAL_ERROR
+        text = str(problem)
+    elif rv == CKR.HOST_MEMORY:
+        text = "out of memory"
+    else:
+        text = _not_imported(problem) if isinstance(problem, ImportError) else place(problem)
+    log.line("info" if isinstance(problem, PKCS11Error) and rv not in TROUBLES else "error", f"{name}: {text}")
 
 
 def _was_removed(session: Session, problem: BaseException) -> bool:

@@ -79,12 +79,12 @@ static CK_RV keyfob_C_GetInterface(CK_BYTE *pInterfaceName, CK_VERSION *pVersion
     return CKR_FUNCTION_FAILED;
 }
 
-/* What loader.c hands out: the three functions that a host looks up by name. */
-static struct {
-    CK_RV (*get_function_list)(CK_FUNCTION_LIST **);
-    CK_RV (*get_interface_list)(CK_INTERFACE *, CK_ULONG *);
-    CK_RV (*get_interface)(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
-} keyfob_tables = {keyfob_C_GetFunctionList, keyfob_C_GetInterfaceList, keyfob_C_GetInterface};
+/* What loader.c takes, and what it gives. */
+static const int keyfob_enough_memory; /* in a Python host nobody knows better */
+static struct keyfob_tables keyfob_tables = {
+    keyfob_C_GetFunctionList, keyfob_C_GetInterfaceList, keyfob_C_GetInterface, keyfob_present_call,
+    &keyfob_enough_memory, NULL,
+};
 
 static CK_ULONG keyfob_tables_address(void)
 {
@@ -95,6 +95,21 @@ static CK_ULONG keyfob_tables_address(void)
 # A Python host ends its interpreter before the C library runs exit handlers and destructors, which may call C_Finalize.
 # cffi would then call into an interpreter that is gone; so every slot asks first. And it counts who is inside: gate.py.
 CALLS = """
+/* Structs call and tables of door.h. */
+struct keyfob_call {
+    const char *entry;
+    int is_urgent;
+};
+struct keyfob_tables {
+    CK_RV (*get_function_list)(CK_FUNCTION_LIST **);
+    CK_RV (*get_interface_list)(CK_INTERFACE *, CK_ULONG *);
+    CK_RV (*get_interface)(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
+    struct keyfob_call *(*present_call)(void);
+    const int *short_of_memory;
+    int (*may_begin)(const char *);
+};
+static struct keyfob_tables keyfob_tables;
+
 static volatile int keyfob_ended;
 
 static void keyfob_end(void) { keyfob_ended = 1; }
@@ -104,6 +119,38 @@ static atomic_int keyfob_closed;                                /* a fork is nea
 static pthread_mutex_t keyfob_gate = PTHREAD_MUTEX_INITIALIZER; /* held while it is closed */
 static __thread int keyfob_depth;                               /* calls of this thread, one within another */
 static __thread int keyfob_forking;                             /* this thread closed the gate */
+
+static __thread struct keyfob_call keyfob_call;
+
+static struct keyfob_call *keyfob_present_call(void) { return &keyfob_call; }
+
+/* Free blocks of this thread's: see residue.py. Of each size as many as the C library keeps at hand, and more. */
+#define KEYFOB_LARGEST 2048
+#define KEYFOB_EACH 16
+
+static void keyfob_clear_residue(void)
+{
+    void *blocks[KEYFOB_EACH];
+    size_t size;
+    int i, count;
+
+    for (size = 24; size <= KEYFOB_LARGEST; size += 16) {
+        for (count = 0; count < KEYFOB_EACH && (blocks[count] = malloc(size)) != NULL; count++) {
+            memset(blocks[count], 0, size);
+            __asm__ __volatile__("" : : "r"(blocks[count]) : "memory");
+        }
+        for (i = 0; i < count; i++)
+            free(blocks[i]);
+    }
+}
+
+/* Whether the process may have so much more memory. */
+static int keyfob_has_room(size_t bytes)
+{
+    void *probe = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return probe != MAP_FAILED && munmap(probe, bytes) == 0;
+}
 
 /* In a Python host the caller may hold the GIL (ctypes.PyDLL), which the thread that forks needs. */
 static void keyfob_wait_at_gate(void)
@@ -174,6 +221,14 @@ static void keyfob_call_python(struct _cffi_externpy_s *entry, char *arguments_a
         *(CK_RV *)arguments_and_result = 0x190UL; /* CKR_CRYPTOKI_NOT_INITIALIZED */
         return;
     }
+    if (keyfob_depth == 0) {
+        keyfob_call.entry = entry->name;
+        keyfob_call.is_urgent = 0;
+        if (*keyfob_tables.short_of_memory && !keyfob_tables.may_begin(entry->name)) {
+            *(CK_RV *)arguments_and_result = 2UL; /* CKR_HOST_MEMORY */
+            return;
+        }
+    }
     if (keyfob_depth++ == 0)
         keyfob_enter();
     _cffi_call_python(entry, arguments_and_result);
@@ -210,8 +265,15 @@ static CK_RV keyfob_C_GetInterfaceList(CK_INTERFACE *, CK_ULONG *);
 static CK_RV keyfob_C_GetInterface(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
 """
 
-# What gate.py uses.
+# What gate.py, answers.py and start.py use.
 GATE = """
+struct keyfob_call {
+    ...;
+    int is_urgent;
+};
+struct keyfob_call *keyfob_present_call(void);
+int keyfob_has_room(size_t bytes);
+void keyfob_clear_residue(void);
 void keyfob_step_aside(void);
 void keyfob_step_back(void);
 void keyfob_close_gate(int milliseconds);

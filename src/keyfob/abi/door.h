@@ -1,14 +1,24 @@
-/* Between the three files of libkeyfob.so: loader.c (the door itself), interpreter.c and folders.c. */
+/* Between the files of libkeyfob.so: loader.c (the door itself), interpreter.c, memory.c and folders.c. */
 #ifndef KEYFOB_DOOR_H
 #define KEYFOB_DOOR_H
 
 #include <limits.h>
 
-/* The hand-over: what keyfob.abi.start.tables() gives the address of. None of the three needs Python or the GIL. */
+/* The call that a thread is in, or was: cffi's name of the function; whether it was refused memory, see memory.c. */
+struct call {
+    const char *entry;
+    int is_urgent;
+};
+
+/* The hand-over: what keyfob.abi.start.tables() gives the address of. None of it needs Python or the GIL. */
 struct tables {
     unsigned long (*get_function_list)(void *list);
     unsigned long (*get_interface_list)(void *interfaces, unsigned long *count);
     unsigned long (*get_interface)(unsigned char *name, void *version, void *interface, unsigned long flags);
+    struct call *(*present_call)(void);
+    /* Set by memory.c where the interpreter is ours: whether memory is short, and then, whether a call may begin. */
+    const int *short_of_memory;
+    int (*may_begin)(const char *entry);
 };
 
 /* One line on stderr, starting with "keyfob: ". Answers 0, for `return complain(...)`. */

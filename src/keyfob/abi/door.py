@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 def export(entry: Entry) -> Entry:
-    """Make the function the C function of its name. Should even its error handling fail, C sees CKR_GENERAL_ERROR."""
-    ffi.def_extern(name=f"keyfob_{entry.__name__}", error=CKR.GENERAL_ERROR, onerror=_say_nothing)(entry)
+    """Make the function the C function of its name.
+
+    Where even its error handling fails, for want of memory most likely, C sees CKR_HOST_MEMORY: that needs no memory.
+    """
+    ffi.def_extern(name=f"keyfob_{entry.__name__}", error=CKR.HOST_MEMORY, onerror=_otherwise)(entry)
     return entry
 
 
-def _say_nothing(*_: object) -> None:
+def _otherwise(kind: type[BaseException], *_: object) -> int | None:
     """In place of cffi's traceback on the host's stderr: the text of an exception can hold a secret."""
+    return None if issubclass(kind, MemoryError) else CKR.GENERAL_ERROR

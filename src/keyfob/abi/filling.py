@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 UNAVAILABLE = CK.UNAVAILABLE_INFORMATION
 NOT_JUST_COPIED = SECRETS | TEMPLATES
 LABEL_SIZE = 32
+RANDOM_STEP = 1 << 16  # bytes
 
 
 def variable(name: str) -> str | None:
@@ -377,7 +378,9 @@ def C_GenerateRandom(hSession: int, RandomData: Any, ulRandomLen: int) -> int:
             wanted(RandomData)
         if ulRandomLen > MAX_DATA:
             raise PKCS11Error(CKR.ARGUMENTS_BAD, f"{ulRandomLen} random bytes are more than a call can give")
-        memmove(RandomData, random.C_GenerateRandom(session, ulRandomLen), ulRandomLen)
+        for done in range(0, ulRandomLen or 1, RANDOM_STEP):
+            part = min(RANDOM_STEP, ulRandomLen - done)
+            memmove(RandomData + done, random.C_GenerateRandom(session, part), part)
         return CKR.OK
     except BaseException as problem:
         return answer("C_GenerateRandom", problem, session)

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "door.h"
+#include "memory.h"
 #include "loader_config.h" /* what setup.py found out about the Python that builds us: KEYFOB_* */
 
 #define STRING_OF(text) #text
@@ -39,7 +40,8 @@
     DO(PyConfig_Clear) DO(PyConfig_InitIsolatedConfig) DO(PyConfig_SetBytesString) DO(PyDict_GetItemString)          \
     DO(PyDict_New)                                                                                                   \
     DO(PyDict_SetItemString) DO(PyErr_Clear) DO(PyEval_SaveThread) DO(PyGILState_Check) DO(PyGILState_Ensure)        \
-    DO(PyGILState_Release) DO(PyList_Append) DO(PyList_New) DO(PyLong_AsVoidPtr) DO(PyMem_RawFree)                   \
+    DO(PyGILState_Release) DO(PyList_Append) DO(PyList_New) DO(PyLong_AsVoidPtr) DO(PyMem_GetAllocator)              \
+    DO(PyMem_RawFree) DO(PyMem_SetAllocator) DO(PyObject_SetArenaAllocator)                                          \
     DO(PyOS_AfterFork_Child) DO(PyOS_AfterFork_Parent) DO(PyOS_BeforeFork) DO(PyPreConfig_InitIsolatedConfig)        \
     DO(PyRun_StringFlags) DO(PyStatus_Exception) DO(PyUnicode_AsUTF8AndSize) DO(PyUnicode_DecodeFSDefault)           \
     DO(PyWideStringList_Append) DO(Py_DecRef) DO(Py_DecodeLocale) DO(Py_GetVersion) DO(Py_InitializeFromConfig)      \
@@ -185,12 +187,15 @@ static PyStatus configure(PyConfig *config, const char *package_folder)
 /* Start Python. On success this thread holds the GIL. */
 static int start_python(const char *package_folder)
 {
+    const struct allocators allocators = {python.PyMem_GetAllocator, python.PyMem_SetAllocator,
+                                          python.PyObject_SetArenaAllocator};
     PyConfig config;
     PyStatus status;
 
     if (eaccess(standard_library[0], R_OK | X_OK) != 0) /* with the rights of a setuid host, not of its caller */
         return complain("the standard library of Python " OUR_VERSION " is no longer at %s (%s): install keyfob again "
                         "with a Python that is there", standard_library[0], strerror(errno));
+    keep_memory_clean(&allocators);
     status = preinitialise();
     if (!python.PyStatus_Exception(status)) {
         python.PyConfig_InitIsolatedConfig(&config);
@@ -289,7 +294,7 @@ static int import_keyfob(const char *package_folder, struct tables *tables)
     PyObject *names = python.PyDict_New();
     PyObject *folders = folders_to_offer(package_folder);
     PyObject *found;
-    const struct tables *address = NULL;
+    struct tables *address = NULL;
     const char *reason = NULL;
 
     if (names == NULL || folders == NULL || python.PyDict_SetItemString(names, "folders", folders) != 0)
@@ -304,9 +309,11 @@ static int import_keyfob(const char *package_folder, struct tables *tables)
         if (found != NULL)
             reason = python.PyUnicode_AsUTF8AndSize(found, NULL);
     }
-    if (address != NULL)
+    if (address != NULL) {
+        if (interpreter_is_ours)
+            watch_calls(address);
         *tables = *address;
-    else
+    } else
         complain("cannot import keyfob %s", reason != NULL ? reason : "as its start gave no tables");
     python.PyErr_Clear();
     python.Py_DecRef(folders);

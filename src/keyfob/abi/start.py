@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyfob import environment
 from keyfob._abi import lib
 from keyfob.abi import descriptors, entries, filling, gate
+from keyfob.residue import RESIDUE
 
 __all__ = ["entries", "filling", "tables"]
 
@@ -14,5 +15,6 @@ def tables() -> int:
     environment.use(filling.variable, secure=bool(lib.keyfob_is_secure()))
     gate.install()
     descriptors.install()
+    RESIDUE.clear = lib.keyfob_clear_residue
     address: int = lib.keyfob_tables_address()
     return address

@@ -41,8 +41,10 @@ def C_Finalize() -> None:
     with STATE.lock:
         current = library()
         STATE.library = None
-        current.close()
-        STATE.wake()
+        try:
+            current.close()
+        finally:
+            STATE.wake()
 
 
 def C_GetInfo() -> tuple[tuple[int, int], str, int, str, tuple[int, int]]:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
 from cryptography.hazmat.primitives.ciphers.modes import CTR, GCM
 
 from keyfob.mechanisms.aes_keys import BLOCK, aes, aes_cipher, block_cipher
-from keyfob.mechanisms.base import twin
+from keyfob.mechanisms.base import Parts, twin
 from keyfob.mechanisms.mac import same_bytes
 from keyfob.mechanisms.secret_key import prepared
 from keyfob.spec.constants import CKR
@@ -45,7 +45,7 @@ class Collected:
     __slots__ = ("_parts",)
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts = Parts()
 
     def run(self, data: bytes) -> bytes:
         raise NotImplementedError
@@ -54,20 +54,24 @@ class Collected:
         raise NotImplementedError
 
     def update(self, part: bytes) -> bytes:
-        self._parts.append(part)
+        self._parts.add(part)
         return b""
 
     def update_size(self, length: int) -> int:
         return 0
 
     def final(self) -> bytes:
-        return self.run(b"".join(self._parts))
+        return self.run(self._parts.joined())
 
     def final_size(self) -> int:
-        return self.size(sum(map(len, self._parts)))
+        return self.size(self._parts.held)
+
+    @property
+    def held(self) -> int:
+        return self._parts.held
 
     def copy(self) -> Collected:
-        return twin(self, _parts=list(self._parts))
+        return twin(self, _parts=self._parts.copy())
 
 
 def _aes_gcm(value: bytes) -> AESGCM:
@@ -139,7 +143,7 @@ class GcmEncrypt:
     def __init__(self, key: Key, parameter: object) -> None:
         self._gcm = _Gcm(key, parameter)
         self._context: AEADEncryptionContext | None = None
-        self._collected: list[bytes] = []
+        self._collected = Parts()
 
     def run(self, data: bytes) -> bytes:
         gcm = self._gcm
@@ -155,7 +159,7 @@ class GcmEncrypt:
 
     def update(self, part: bytes) -> bytes:
         if not self._gcm.library:
-            self._collected.append(part)
+            self._collected.add(part)
             return b""
         return self._started().update(part)
 
@@ -164,13 +168,13 @@ class GcmEncrypt:
 
     def final(self) -> bytes:
         if not self._gcm.library:
-            return self.run(b"".join(self._collected))
+            return self.run(self._collected.joined())
         context = self._started()
         rest = context.finalize()
         return rest + context.tag[: self._gcm.tag_size]
 
     def final_size(self) -> int:
-        return sum(map(len, self._collected)) + self._gcm.tag_size
+        return self._collected.held + self._gcm.tag_size
 
     def _started(self) -> AEADEncryptionContext:
         if self._context is None:

@@ -17,7 +17,7 @@ with it:
     CKF_GENERATE_KEY_PAIR                  generate_pair(parameter, public, private) -> (attributes, attributes)
 
 An operation whose state can be saved (C_GetOperationState) has copy(): an independent one that stands where this one
-stands. One without it answers CKR_STATE_UNSAVEABLE.
+stands. One without it answers CKR_STATE_UNSAVEABLE. One that keeps what it is given (`Parts`) says how much it `held`.
 
 `parameter` is what the caller's CK_MECHANISM held: None, the raw bytes (an IV), or an object of spec.parameters.
 Attributes are a dict from CKA_* to the value's bytes as C sees them (CK_ULONG: 8 bytes in host order, CK_BBOOL: 1
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 Attributes = dict[int, bytes]
+
+MOST_KEPT = 1 << 26  # bytes; in one part more is possible: that is the caller's own memory
 
 
 class Key:
@@ -92,6 +94,32 @@ class SinglePart:
 
     def final_size(self) -> int:
         raise PKCS11Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism works on single-part data only")
+
+
+class Parts:
+    """What a mechanism must have as a whole before it gives anything, kept until then; `held`: how many bytes."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    @property
+    def held(self) -> int:
+        return len(self._kept)
+
+    def add(self, part: bytes) -> None:
+        if len(self._kept) + len(part) > MOST_KEPT:
+            raise PKCS11Error(CKR.DEVICE_MEMORY, f"this mechanism takes at most {MOST_KEPT} bytes in parts")
+        self._kept += part
+
+    def joined(self) -> bytes:
+        return bytes(self._kept)
+
+    def copy(self) -> Parts:
+        other = Parts()
+        other._kept[:] = self._kept
+        return other
 
 
 def twin(operation: Made, **own: Any) -> Made:

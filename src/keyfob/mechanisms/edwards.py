@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from keyfob.mechanisms.base import Key, Mechanism, twin
+from keyfob.mechanisms.base import Key, Mechanism, Parts, twin
 from keyfob.mechanisms.curve_keys import (
     EdwardsPrivateKey,
     EdwardsPublicKey,
@@ -41,19 +41,23 @@ class EddsaSign:
         check_parameter(parameter)
         self.output_size = 2 * key.curve.point_size
         self.native = key.native
-        self.parts: list[bytes] = []
+        self.parts = Parts()
 
     def sign(self, data: bytes) -> bytes:
         return bytes(self.native.sign(data))
 
+    @property
+    def held(self) -> int:
+        return self.parts.held
+
     def copy(self) -> EddsaSign:
-        return twin(self, parts=list(self.parts))
+        return twin(self, parts=self.parts.copy())
 
     def update(self, part: bytes) -> None:
-        self.parts.append(part)
+        self.parts.add(part)
 
     def final(self) -> bytes:
-        return self.sign(b"".join(self.parts))
+        return self.sign(self.parts.joined())
 
 
 class EddsaVerify:
@@ -65,7 +69,7 @@ class EddsaVerify:
         check_parameter(parameter)
         self.size = 2 * key.curve.point_size
         self.native = key.native
-        self.parts: list[bytes] = []
+        self.parts = Parts()
 
     def verify(self, data: bytes, signature: bytes) -> None:
         if len(signature) != self.size:
@@ -75,14 +79,18 @@ class EddsaVerify:
         except InvalidSignature:
             raise PKCS11Error(CKR.SIGNATURE_INVALID, "the EdDSA signature is not valid") from None
 
+    @property
+    def held(self) -> int:
+        return self.parts.held
+
     def copy(self) -> EddsaVerify:
-        return twin(self, parts=list(self.parts))
+        return twin(self, parts=self.parts.copy())
 
     def update(self, part: bytes) -> None:
-        self.parts.append(part)
+        self.parts.add(part)
 
     def final(self, signature: bytes) -> None:
-        self.verify(b"".join(self.parts), signature)
+        self.verify(self.parts.joined(), signature)
 
 
 SIZES = (255, 448)

@@ -111,6 +111,13 @@ def write(config: Config, name: str, facts: Mapping[str, Value]) -> None:
     """Append a line. Never raises."""
     if not config.audit:
         return
+    try:
+        _write(config, name, facts)
+    except MemoryError:
+        _tell("out of memory: the audit log lacks lines")
+
+
+def _write(config: Config, name: str, facts: Mapping[str, Value]) -> None:
     path = config.audit_file
     line = f"{{{', '.join(f'{_text(key)}: {_value(value)}' for key, value in _whole(name, facts).items())}}}\n"
     lines = [*_taken_from_waiting(), line.encode()]

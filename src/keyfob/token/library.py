@@ -301,6 +301,8 @@ class Library:
                     token.close()
                 except PKCS11Error as problem:  # the others are closed all the same
                     log.line("error", f"slot {token.slot_id}: {problem}")
+                except MemoryError:
+                    log.line("error", "out of memory")
             self.tokens = {}
             SESSIONS.clear()
             REMOVABLE.clear()

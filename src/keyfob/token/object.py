@@ -29,6 +29,11 @@ def number(value: bytes) -> int:
     return int.from_bytes(value, "little")
 
 
+def size_of(attributes: Mapping[int, bytes]) -> int:
+    """The bytes of all values."""
+    return sum(map(len, attributes.values()))
+
+
 PRIVATE_KEY = ulong(CKO.PRIVATE_KEY)
 SECRET_KEY = ulong(CKO.SECRET_KEY)
 PUBLIC_KEY = ulong(CKO.PUBLIC_KEY)
@@ -98,6 +103,10 @@ class Object:
     def changed_to(self, attributes: dict[int, bytes]) -> Object:
         """The same object with other attributes."""
         return Object(self.token, self.handle, attributes, owner=self.owner, stored=self.stored)
+
+    @property
+    def size(self) -> int:
+        return size_of(self.attributes)
 
     @property
     def key(self) -> Key:

@@ -7,7 +7,6 @@ session and thread, survive logins, and are never reused (P25), without a table 
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from itertools import count
 
 from keyfob import log
@@ -21,11 +20,11 @@ from keyfob.token.certificate import other_serials
 from keyfob.token.object import CERTIFICATE, FALSE, SECRETS, TRUE, Object, prepare, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
+from keyfob.token.session import is_open
+from keyfob.token.session_objects import SessionObjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keyfob.store import Store
     from keyfob.token.session import Session
     from keyfob.token.token import Token
@@ -57,15 +56,14 @@ def new_handle() -> int:
 class Objects:
     """What C_CreateObject ... C_FindObjects work on. Visibility follows the token's login."""
 
-    __slots__ = ("_cache", "_changing", "base", "built_in", "in_memory", "states", "store", "token")
+    __slots__ = ("_cache", "base", "built_in", "in_memory", "states", "store", "token")
 
     def __init__(self, token: Token, store: Store | None, identity: str) -> None:
         self.token = token
         self.store = store
         self.base = base_of(identity)
-        self.in_memory: dict[int, Object] = {}
+        self.in_memory = SessionObjects(token.config.max_objects, token.config.max_object_mib << 20)
         self._cache: dict[int, Object] = {}
-        self._changing = allocate_lock()
         self.built_in: dict[int, Object] = {}
         self.states = SavedStates()
         if store is not None:
@@ -224,23 +222,37 @@ class Objects:
         """Keep complete new objects, all or none; returns their handles."""
         for attributes in objects:
             self.may_write(session, attributes)
-        handles: list[int] = []
-        stored = [attributes for attributes in objects if attributes[CKA.TOKEN] == TRUE]
-        if stored:
-            if self.store is None:
-                raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
-            replacing = [number for attributes in stored for number in self._replaced_by(attributes)]
-            self._be_ready_to_audit(stored)
-            numbers = iter(self.store.insert(stored, replacing=replacing))
-            self._audit("key-created", stored)
-        for attributes in objects:
-            if attributes[CKA.TOKEN] == TRUE:
-                handles.append(self.base + next(numbers))
-            else:
-                handle = new_handle()
-                self.in_memory[handle] = Object(self.token, handle, attributes, owner=session.handle)
-                handles.append(handle)
-        return handles
+        kept = [
+            Object(self.token, new_handle(), attributes, owner=session.handle)
+            for attributes in objects
+            if attributes[CKA.TOKEN] != TRUE
+        ]
+        self.in_memory.add(kept)
+        try:
+            if kept and not is_open(session):  # closed by another thread meanwhile, which may not have seen these
+                raise PKCS11Error(CKR.SESSION_HANDLE_INVALID, "the session was closed meanwhile")
+            numbers = iter(self._insert([attributes for attributes in objects if attributes[CKA.TOKEN] == TRUE]))
+        except BaseException:
+            for found in kept:
+                self.in_memory.drop(found.handle)
+            raise
+        in_memory = iter(kept)
+        return [
+            self.base + next(numbers) if attributes[CKA.TOKEN] == TRUE else next(in_memory).handle
+            for attributes in objects
+        ]
+
+    def _insert(self, stored: list[Attributes]) -> list[int]:
+        """Put objects into the store; their numbers there."""
+        if not stored:
+            return []
+        if self.store is None:
+            raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
+        replacing = [number for attributes in stored for number in self._replaced_by(attributes)]
+        self._be_ready_to_audit(stored)
+        numbers = self.store.insert(stored, replacing=replacing)
+        self._audit("key-created", stored)
+        return numbers
 
     def _be_ready_to_audit(self, changed: list[Attributes]) -> None:
         """Before a change: once it is made there may be no descriptor left to read a module from."""
@@ -339,18 +351,7 @@ class Objects:
                 return False
             self._cache[old.stored] = new
             return True
-        with self._changing:
-            if self.in_memory.get(old.handle) is not old:
-                return False
-            self.in_memory[old.handle] = new
-            return True
-
-    def _drop(self, table: dict[int, Object], gone: Callable[[Object], bool]) -> None:
-        """Forget objects; not while one of them is given another state."""
-        with self._changing:
-            for handle, found in list(table.items()):
-                if gone(found):
-                    table.pop(handle, None)
+        return self.in_memory.put(old, new)
 
     def destroy(self, session: Session, target: Object) -> None:
         """C_DestroyObject."""
@@ -363,21 +364,27 @@ class Objects:
             self._cache.pop(target.stored, None)
             self._audit("key-destroyed", [target.attributes])
         else:
-            with self._changing:
-                self.in_memory.pop(target.handle, None)
+            self.in_memory.drop(target.handle)
         self.states.forget(lambda key: key.handle == target.handle)
 
     # Ends of sessions and logins
 
     def forget_session(self, owner: int) -> None:
-        self._drop(self.in_memory, lambda found: found.owner == owner)
+        self.in_memory.end(owner)
         self.states.forget(lambda key: key.owner == owner)
 
     def forget_private(self) -> None:
         """C_Logout: private session objects die, private token objects and saved states are no longer in memory."""
-        for table in (self.in_memory, self._cache):
-            self._drop(table, lambda found: found.private)
+        self.in_memory.forget_private()
+        for found in list(self._cache.values()):
+            if found.private:
+                self._cache.pop(found.stored, None)
         self.states.forget(lambda key: key.private)
+
+    def close(self) -> None:
+        """Nothing is kept in memory, whoever may still know these objects."""
+        self._cache.clear()
+        self.states.forget(lambda _: True)
 
 
 def drop_oldest(table: dict[int, Object]) -> None:

@@ -3,9 +3,9 @@
 NSS saves the state of every operation after each step, and restores it before the next, when it has run out of sessions
 and several operations must share one. The states themselves stay here: an operation is kept as a copy that stands where
 the saved one stood, and the caller gets a reference to it, random bytes that tell nothing of data or keys. So a state
-is good in this process and for this token only, as the standard allows. Of one token the newest 4096 are kept; one that
-is restored counts as new. A state dies with the key that it uses: at C_Logout for private keys, at the end of a session
-for its session keys.
+is good in this process and for this token only, as the standard allows. Of one token the newest 4096 are kept, or fewer
+where they hold much data; one that is restored counts as new. A state dies with the key that it uses: at C_Logout for
+private keys, at the end of a session for its session keys.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MARK = b"keyfob\x00\x01"
 SIZE = len(MARK) + 24
 MOST_STATES = 4096
+MOST_HELD = 1 << 26  # bytes, of data that operations keep until they have it all (Parts in mechanisms/base.py)
 CIPHERS = (ENCRYPT, DECRYPT)
 AUTHENTICATORS = (SIGN, VERIFY, VERIFY_SIGNATURE)
 SAVEABLE = (DIGEST, *CIPHERS, *AUTHENTICATORS)  # no searches, and nothing with message recovery (section 5.6)
@@ -35,21 +36,26 @@ SAVEABLE = (DIGEST, *CIPHERS, *AUTHENTICATORS)  # no searches, and nothing with 
 class SavedStates:
     """The states of one token by their references, the newest last."""
 
-    __slots__ = ("_lock", "_states")
+    __slots__ = ("_held", "_lock", "_states")
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._states: dict[bytes, dict[str, Operation]] = {}
+        self._held = 0
 
     def save(self, operations: dict[str, Operation]) -> bytes:
         """A reference to copies of these operations."""
         reference = MARK + os.urandom(SIZE - len(MARK))
         copies = {kind: operation.copy() for kind, operation in operations.items()}
         with self._lock:
-            if len(self._states) >= MOST_STATES:
-                self._states.pop(next(iter(self._states)))
+            self._held += _held(copies)
+            while self._states and (len(self._states) >= MOST_STATES or self._held > MOST_HELD):
+                self._drop(next(iter(self._states)))
             self._states[reference] = copies
         return reference
+
+    def _drop(self, reference: bytes) -> None:
+        self._held -= _held(self._states.pop(reference))
 
     def restore(self, reference: bytes) -> dict[str, Operation]:
         """Copies of what was saved, because a state may be restored more than once; CKR_SAVED_STATE_INVALID."""
@@ -65,7 +71,12 @@ class SavedStates:
         with self._lock:
             for reference, operations in list(self._states.items()):
                 if any(operation.key is not None and gone(operation.key) for operation in operations.values()):
-                    del self._states[reference]
+                    self._drop(reference)
+
+
+def _held(operations: dict[str, Operation]) -> int:
+    """Bytes of data."""
+    return sum(getattr(operation.run, "held", 0) for operation in operations.values())
 
 
 def to_save(session: Session) -> dict[str, Operation]:

@@ -258,17 +258,23 @@ class Token:
                 self._forget_private()
 
     def forget_login(self) -> None:
-        """Nobody is logged in any more; what needs a login is out of reach (SE12)."""
-        if self._role is None:
+        """Nobody is logged in any more; what needs a login is out of reach (SE12), and out of memory."""
+        role = self._role
+        if role is None:
             return
+        self._role = None
+        try:
+            self._forget_private()
+        finally:
+            self._lock_store(role)
         with SETTLED:
             from keyfob.token import audit
 
-            audit.event(self, "logout", role=self._role)
-        was_user = self._role == "user"
-        self._role = None
-        self._forget_private()
-        if self.store is None or (was_user and self.opened_by_pin_file):
+            audit.event(self, "logout", role=role)
+
+    def _lock_store(self, role: str) -> None:
+        """As it was before the login of this role."""
+        if self.store is None or (role == "user" and self.opened_by_pin_file):
             return
         self.store.logout()
         if self._general_access:
@@ -287,7 +293,10 @@ class Token:
     def close(self) -> None:
         with self.lock:
             self.closed = True
-            self._login.end()
-            self.close_all_sessions()
-            if self.store is not None:
-                self.store.close()
+            try:
+                self._login.end()
+                self.close_all_sessions()
+            finally:
+                self.objects.close()
+                if self.store is not None:
+                    self.store.close()
