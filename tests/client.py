@@ -59,6 +59,12 @@ class RvError(AssertionError):
         self.rv = rv
 
 
+def but(template: Template, *others: tuple[int, Value]) -> Template:
+    """The template with other values, since two for one attribute are CKR_TEMPLATE_INCONSISTENT."""
+    changed = dict(others)
+    return [*((attribute, value) for attribute, value in template if attribute not in changed), *others]
+
+
 def encoded(value: Value) -> bytes:
     if isinstance(value, bool):
         return b"\x01" if value else b"\x00"

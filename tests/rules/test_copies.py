@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from keyfob.spec.constants import CKA, CKM, CKO, CKR
-from tests.client import READ_ONLY, Client, Template, ffi
+from tests.client import READ_ONLY, Client, Template, but, ffi
 from tests.conftest import PIN
 from tests.rules import nss_templates as templates
 from tests.rules.nss_calls import Nss, Slot
@@ -95,7 +95,7 @@ def test_a_copy_ends_with_its_session_or_the_login(slot: Slot) -> None:
 def test_a_temporary_key_becomes_permanent(slot: Slot) -> None:
     """Copies a session key with {TOKEN = true} in a read-write session, and refuses it in a read-only one."""
     client = slot.client
-    template = [*templates.ec_private_key(ec_key()), (CKA.TOKEN, False)]
+    template = but(templates.ec_private_key(ec_key()), (CKA.TOKEN, False))
     temporary = client.create(slot.session, template)
     array, count, _kept = client.template(templates.TOKEN_COPY)
     made = ffi.new("CK_ULONG *")

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from keyfob.spec.constants import CKA, CKD, CKK, CKM, CKO, CKR
-from tests.client import RvError, Template, ffi
+from tests.client import RvError, Template, but, ffi
 from tests.conftest import PIN
 from tests.rules import nss_templates as templates
 from tests.rules.nss_calls import Nss, Slot
@@ -279,7 +279,7 @@ def test_one_usage_is_as_good_as_all(slot: Slot, given: int) -> None:
         content = unwrap(slot, session, client.mechanism(CKM.AES_KEY_WRAP), key, wrapped, template)
         assert read_mail(slot, content, encrypted()) == TEXT
         assert read_mail(slot, key, encrypted()) == TEXT
-        never = client.create(session, [*templates.session_key(CKK.AES, given, CONTENT_KEY), (CKA.DECRYPT, False)])
+        never = client.create(session, but(templates.session_key(CKK.AES, given, CONTENT_KEY), (CKA.DECRYPT, False)))
         rv = client.call("C_DecryptInit", session, client.mechanism(CKM.AES_CBC, IV), never)
         assert rv == CKR.KEY_FUNCTION_NOT_PERMITTED
 

@@ -16,6 +16,7 @@ from tests.client import P256, READ_ONLY, READ_WRITE, Client, Template, encoded
 from tests.conftest import PIN, Fob
 from tests.rules.certificates import make_certificate
 from tests.rules.nss_calls import Nss, Slot, point_of
+from tests.rules.nss_templates import serial_der
 
 SERIAL = 0x80FF01  # its DER has a sign byte
 
@@ -241,7 +242,7 @@ def test_the_nine_attributes_of_nss_without_login(nss: Nss) -> None:
             (CKA.VALUE, value),
             (CKA.ISSUER, parsed.issuer.public_bytes()),
             (CKA.SUBJECT, parsed.subject.public_bytes()),
-            (CKA.SERIAL_NUMBER, b"\x02\x01\x09"),
+            (CKA.SERIAL_NUMBER, serial_der(parsed)),
         ]
     )
     assert not slot.is_logged_in()

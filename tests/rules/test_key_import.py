@@ -94,16 +94,38 @@ def test_an_rsa_key_that_nss_generated(nss: Nss, template: object, bits: int) ->
 
 
 @pytest.mark.rule("P1")
-def test_the_last_word_of_a_template_counts_in_both_directions(nss: Nss) -> None:
-    """Of TOKEN = true and then TOKEN = false the last counts too: a session object; unknown attributes are refused."""
+@pytest.mark.parametrize(
+    "template",
+    [
+        [*templates.rsa_private_key(rsa_key()), (CKA.TOKEN, False)],
+        [*templates.rsa_private_key(rsa_key()), (CKA.TOKEN, False), (CKA.TOKEN, True)],
+        [(CKA.SENSITIVE, False), *templates.rsa_private_key_twice_said(rsa_key())],
+        [(CKA.LABEL, "one"), *templates.rsa_private_key(rsa_key()), (CKA.LABEL, "other")],
+        [(CKA.TOKEN, False), *templates.ec_private_key(ec_key())],
+        [(CKA.TOKEN, False), *templates.rsa_public_key(rsa_key())],
+        [(CKA.TOKEN, False), (CKA.TOKEN, True), (CKA.CLASS, CKO.DATA)],
+    ],
+)
+def test_two_values_for_one_attribute_are_inconsistent(nss: Nss, template: Template) -> None:
+    """Refuses two values for one attribute in all other templates and in other orders (CKR_TEMPLATE_INCONSISTENT)."""
     nss.slot.login(PIN)
-    template = [*templates.rsa_private_key(rsa_key()), (CKA.TOKEN, False), (CKA.PRIVATE, False)]
-    with nss.slot.ro() as session:
-        handle = nss.client.create(session, template)
-        assert nss.slot.read(handle, CKA.TOKEN, CKA.PRIVATE) == [b"\x00", b"\x00"]
     with pytest.raises(RvError) as refusal:
-        nss.slot.create([*template, (0x7FFF, b"?")])
-    assert refusal.value.rv == CKR.ATTRIBUTE_TYPE_INVALID
+        nss.slot.create(template)
+    assert refusal.value.rv == CKR.TEMPLATE_INCONSISTENT
+
+
+@pytest.mark.rule("P1")
+def test_two_values_are_inconsistent_in_changing_and_copying(nss: Nss) -> None:
+    """Refuses them in C_SetAttributeValue and C_CopyObject too; the same value twice is one."""
+    nss.slot.login(PIN)
+    handle = nss.slot.create(templates.rsa_private_key(rsa_key()))
+    for attribute, one, other in ((CKA.LABEL, b"one", b"other"), (CKA.TOKEN, False, True)):
+        template: Template = [(attribute, one), (attribute, other)]
+        assert nss.slot.set(handle, template) == CKR.TEMPLATE_INCONSISTENT
+        array, count, _kept = nss.client.template(template)
+        rv = nss.client.call("C_CopyObject", nss.slot.session, handle, array, count, ffi.new("CK_ULONG *"))
+        assert rv == CKR.TEMPLATE_INCONSISTENT
+    assert nss.slot.set(handle, [(CKA.LABEL, "same"), (CKA.LABEL, "same")]) == CKR.OK
 
 
 @pytest.mark.rule("P1", "P21")

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
-from tests.client import READ_ONLY, RSA_2048, Client, RvError, Template
+from tests.client import READ_ONLY, RSA_2048, Client, RvError, Template, but
 from tests.conftest import PIN
 from tests.rules import nss_templates as templates
 from tests.rules.nss_calls import Nss, Slot, start
@@ -121,7 +121,7 @@ def test_what_is_written_in_which_session(nss: Nss) -> None:
         data,
     ):
         with slot.ro() as session:
-            brief = client.create(session, [*template, (CKA.TOKEN, False)])
+            brief = client.create(session, but(template, (CKA.TOKEN, False)))
             assert not slot.boolean(brief, CKA.TOKEN)
             with pytest.raises(RvError) as refusal:
                 client.create(session, template)

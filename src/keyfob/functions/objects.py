@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from keyfob.mechanisms import check_value
-from keyfob.spec.constants import CKA, CKR
+from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import SECRETS, number
+from keyfob.token.object import SECRETS
 from keyfob.token.session import FIND
-from keyfob.token.templates import rows_of
+from keyfob.token.values import value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,29 +46,15 @@ def attribute_of(found: Object, attribute: int) -> tuple[bytes, int]:
     """
     if attribute in SECRETS and found.hides_secrets:
         return b"", CKR.ATTRIBUTE_SENSITIVE
-    attributes = found.attributes
-    value = attributes.get(attribute)
+    value = found.attributes.get(attribute)
     if value is not None:
         if attribute in SECRETS and found.stored:
             from keyfob.token import audit
 
             audit.secret_read(found, attribute)
         return value, CKR.OK
-    if attribute == CKA.CHECK_VALUE:
-        computed = check_value(attributes)
-    else:
-        computed = found.key.computed(attribute) if CKA.KEY_TYPE in attributes else None
-    if computed is not None:
-        return computed, CKR.OK
-    object_class = number(attributes[CKA.CLASS])
-    key_type = number(attributes[CKA.KEY_TYPE]) if CKA.KEY_TYPE in attributes else None
-    row = rows_of(object_class, key_type).get(attribute)
-    if row is not None and row[0] in ("bytes", "ulongs", "date", "template"):
-        return (
-            b"",
-            CKR.OK,
-        )  # an attribute that the object could have and has not is empty, as the standard's defaults are
-    return b"", CKR.ATTRIBUTE_TYPE_INVALID
+    value = value_of(found, attribute)
+    return (b"", CKR.ATTRIBUTE_TYPE_INVALID) if value is None else (value, CKR.OK)
 
 
 def C_SetAttributeValue(session: Session, handle: int, template: Template) -> None:

@@ -62,6 +62,11 @@ class Key:
         """
         return {}
 
+    @classmethod
+    def same(cls, attribute: int, value: bytes, attributes: Mapping[int, bytes]) -> bool:
+        """Whether `value` says what the key's attributes do in another form (a point raw for DER, a curve's name)."""
+        return False
+
     def computed(self, attribute: int) -> bytes | None:
         """An attribute that the object has and does not hold, since it follows from the others; None: it has none."""
         return None

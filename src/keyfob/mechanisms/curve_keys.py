@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keyfob.mechanisms.base import Attributes, Key
-from keyfob.mechanisms.curves import Curve, curve_of, normal_params
+from keyfob.mechanisms.curves import CURVES, Curve, curve_of, normal_params
 from keyfob.spec.constants import CKA, CKK, CKR
 from keyfob.spec.errors import PKCS11Error
 
@@ -32,6 +32,18 @@ class CurveKey(Key):
         self.attributes = attributes
         self.native_cache = None
         self.curve: Curve = curve_of(self.key_type, attributes[CKA.EC_PARAMS])
+
+    @classmethod
+    def same(cls, attribute: int, value: bytes, attributes: Mapping[int, bytes]) -> bool:
+        curve = curve_of(cls.key_type, attributes[CKA.EC_PARAMS])
+        if attribute == CKA.EC_POINT:
+            return _same_point(curve, value, curve.read_point(attributes[CKA.EC_POINT]))
+        if attribute == CKA.EC_PARAMS:
+            return CURVES[cls.key_type].get(value) is curve
+        try:
+            return attribute == CKA.VALUE and curve.normal_value(value) == attributes[CKA.VALUE]
+        except ValueError:
+            return False
 
 
 class CurvePrivateKey(CurveKey):

@@ -63,6 +63,10 @@ class SecretKey(Key):
         return {CKA.VALUE: normal, CKA.VALUE_LEN: ulong(len(normal))} if cls.HAS_VALUE_LEN else {CKA.VALUE: normal}
 
     @classmethod
+    def same(cls, attribute: int, value: bytes, attributes: Mapping[int, bytes]) -> bool:
+        return attribute == CKA.VALUE and cls.normal(value) == attributes[CKA.VALUE]
+
+    @classmethod
     def normal(cls, value: bytes) -> bytes:
         """The value as it is kept (DES sets parity bits)."""
         return value

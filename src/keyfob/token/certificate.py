@@ -38,6 +38,13 @@ def date(times: Reader) -> bytes:
     return (b"19" if content[:2] >= b"50" else b"20") + content[:6]
 
 
+def key_bits(info: bytes) -> bytes:
+    """The bits of the key in a SubjectPublicKeyInfo."""
+    fields = Reader(info).enter(SEQUENCE)
+    fields.read(SEQUENCE)
+    return fields.read(BIT_STRING)[1:]
+
+
 def public_value(info: bytes) -> bytes:
     """What CKA_ID's SHA-1 is taken over (O10): an RSA key's modulus, else the bits of the key (a point, 32 bytes)."""
     fields = Reader(info).enter(SEQUENCE)

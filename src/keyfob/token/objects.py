@@ -22,6 +22,7 @@ from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
 from keyfob.token.session import is_open
 from keyfob.token.session_objects import SessionObjects
+from keyfob.token.values import has, not_stored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,10 +178,18 @@ class Objects:
         """A part of the token objects' handles, and where to go on: see Store.find_some."""
         if self.store is None:
             return [], None
+        asks_secrets = not SECRETS.isdisjoint(values)
+        rest = not_stored(values)
+        if rest:
+            wanted = [(attribute, value) for attribute, value in wanted if attribute not in rest]
         stored, go_on = self.store.find_some(wanted if self.token.sees_private else visible_to_all(wanted), after, most)
-        if stored and not SECRETS.isdisjoint(values):
+        if stored and (asks_secrets or rest):
             objects = ((i, self._stored(i)) for i in stored)
-            stored = [i for i, found in objects if found is not None and not found.hides_secrets]
+            stored = [
+                i
+                for i, found in objects
+                if found is not None and not (asks_secrets and found.hides_secrets) and has(found, rest)
+            ]
         base = self.base
         return [base + i for i in stored], go_on
 
@@ -192,13 +201,16 @@ class Objects:
             return hits
         sees_private = self.token.sees_private
         asks_secrets = not SECRETS.isdisjoint(values)
+        rest = not_stored(values)
+        if rest:
+            values = {attribute: value for attribute, value in values.items() if attribute not in rest}
         for table in (self.built_in, self.in_memory) if may_be_built_in else (self.in_memory,):
             for handle, found in list(table.items()):
                 if found.private and not sees_private:
                     continue
                 if asks_secrets and found.hides_secrets:
                     continue
-                if matches(values, found.attributes):
+                if matches(values, found.attributes) and has(found, rest):
                     hits.append(handle)
         return hits
 
@@ -281,7 +293,7 @@ class Objects:
 
     def create(self, session: Session, template: Template) -> int:
         """C_CreateObject."""
-        asked = templates.read(template)
+        asked = templates.read(template, creating=True)
         attributes = templates.complete(
             asked, templates.CREATE, private_default=self.private_default(asked), role=self.token.role
         )

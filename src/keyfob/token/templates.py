@@ -1,7 +1,7 @@
 """The rules of templates, interpreted from the standard's attribute tables (spec/attributes.py) by footnote number.
 
 Beyond the standard NSS asks for some tolerance, each with its rule:
-- a duplicate attribute: the last one wins (P1);
+- NSS 3.116 to 3.124 say CKA_TOKEN and CKA_PRIVATE of an RSA key twice (P1, `read`);
 - every usage flag is accepted on every key; where the table has none it is dropped (P1, P21);
 - a usage left out is TRUE where the table has it (P12), but for CKA_DERIVE of secret keys;
 - certificates complete themselves from CKA_VALUE (P3); CKA_ID defaults to the SHA-1 of the public value (N15);
@@ -19,6 +19,7 @@ from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token import nested, policy
 from keyfob.token.certificate import attributes_of, normal_address
+from keyfob.token.comparison import check_template, is_computed
 from keyfob.token.object import (
     CERTIFICATE,
     FALSE,
@@ -36,11 +37,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyfob.mechanisms import Key
+
 Attributes = dict[int, bytes]
 
 CREATE, GENERATE, UNWRAP, DERIVE = "create", "generate", "unwrap", "derive"
 REQUIRED = {CREATE: 1, GENERATE: 3, UNWRAP: 5}
 FORBIDDEN = {CREATE: 2, GENERATE: 4, UNWRAP: 6, DERIVE: 6}
+
+# Beside the value itself: compared (comparison.py), and kept only where the key type has them.
+NOT_KEPT = (CKA.VALUE_LEN, CKA.MODULUS_BITS)
 
 USAGES = (
     CKA.ENCRYPT,
@@ -72,11 +78,16 @@ VENDOR_NSS_END = VENDOR_NSS + 0x3000
 
 # Not in the tables of a class, yet met in practice.
 EXTRA_ROWS: dict[int, Rows] = {
-    CKO.PRIVATE_KEY: {CKA.EC_POINT: ("bytes", ()), CKA.MODULUS_BITS: ("ulong", (2, 4, 6))},
-    CKO.CERTIFICATE: {},
     CKO.NSS_TRUST: {CKA.ISSUER: ("bytes", (1,)), CKA.SERIAL_NUMBER: ("bytes", (1,))},
     CKO.NSS_CRL: {CKA.SUBJECT: ("bytes", (1,)), CKA.VALUE: ("bytes", (1,))},
     CKO.NSS_SMIME: {CKA.SUBJECT: ("bytes", ())},
+}
+_EC_POINT: Rows = {CKA.EC_POINT: ("bytes", ())}
+EXTRA_ROWS_OF_KEYS: dict[tuple[int, int], Rows] = {
+    (CKO.PRIVATE_KEY, CKK.RSA): {CKA.MODULUS_BITS: ("ulong", (2, 4, 6))},
+    (CKO.PRIVATE_KEY, CKK.EC): _EC_POINT,
+    (CKO.PRIVATE_KEY, CKK.EC_EDWARDS): _EC_POINT,
+    (CKO.PRIVATE_KEY, CKK.EC_MONTGOMERY): _EC_POINT,
 }
 CREATABLE = (*BY_CLASS, CKO.NSS_TRUST, CKO.NSS_CRL, CKO.NSS_SMIME)
 NOT_CREATABLE = (CKO.PROFILE,)
@@ -102,6 +113,7 @@ def rows_of(object_class: int, key_type: int | None) -> Rows:
         if key_type is not None:
             fallback: Rows = {CKA.VALUE: ("bytes", (1, 4, 6, 7)), CKA.VALUE_LEN: ("ulong", (2, 3))}
             rows.update(BY_KEY_TYPE.get((object_class, key_type), fallback if object_class == CKO.SECRET_KEY else {}))
+            rows.update(EXTRA_ROWS_OF_KEYS.get((object_class, key_type), {}))
         for attribute in UNKNOWN:
             rows.pop(attribute, None)
         _rows_cache[object_class, key_type] = rows
@@ -110,7 +122,8 @@ def rows_of(object_class: int, key_type: int | None) -> Rows:
 
 def _kinds() -> dict[int, str]:
     kinds: dict[int, str] = {}
-    for rows in (STORAGE, *BY_CLASS.values(), *BY_KEY_TYPE.values(), *EXTRA_ROWS.values()):
+    tables = (BY_CLASS, BY_KEY_TYPE, EXTRA_ROWS, EXTRA_ROWS_OF_KEYS)
+    for rows in (STORAGE, *(rows for table in tables for rows in table.values())):
         for attribute, (kind, _) in rows.items():
             kinds.setdefault(attribute, kind)
     kinds.update({CKA.NSS_TRUST_STEP_UP_APPROVED: "bool", CKA.ALLOWED_MECHANISMS: "ulongs", CKA.NSS_EMAIL: "address"})
@@ -147,9 +160,30 @@ def checked(attribute: int, value: bytes) -> bytes:
     return NORMAL_FORMS[kind](value) if kind in NORMAL_FORMS else value
 
 
-def read(template: list[tuple[int, bytes]]) -> Attributes:
-    """A caller's template as a dict, every value checked; of duplicates the last one wins (P1)."""
-    return {attribute: checked(attribute, value) for attribute, value in template}
+def read(template: list[tuple[int, bytes]], *, creating: bool = False) -> Attributes:
+    """A caller's template as a dict, every value checked; two values for one are CKR_TEMPLATE_INCONSISTENT.
+
+    Only the RSA private keys that NSS 3.116 to 3.124 create have CKA_TOKEN and CKA_PRIVATE first false, then true (P1).
+    """
+    found: Attributes = {}
+    twice: list[int] = []
+    for attribute, given in template:
+        value = checked(attribute, given)
+        if found.setdefault(attribute, value) != value:
+            twice.append(attribute)
+            found[attribute] = value
+    if twice and not (creating and _is_import_of_nss(found, twice)):
+        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, f"there are two values for {name_of('CKA', twice[0])}")
+    return found
+
+
+def _is_import_of_nss(found: Attributes, twice: list[int]) -> bool:
+    """`twice`: the attributes whose value changed, as often as it did."""
+    return (
+        (found.get(CKA.CLASS), found.get(CKA.KEY_TYPE)) == (PRIVATE_KEY, ulong(CKK.RSA))
+        and sorted(twice) in ([CKA.TOKEN, CKA.PRIVATE], [CKA.TOKEN], [CKA.PRIVATE])
+        and all(found[attribute] == TRUE for attribute in twice)
+    )
 
 
 def is_vendor(attribute: int) -> bool:
@@ -189,11 +223,8 @@ def complete(
     rows = rows_of(object_class, key_type)
     _drop_foreign_usages(asked, rows, is_key=is_key)
     _check_rows(asked, rows, origin, made)
-    if CKA.VALUE_LEN not in rows:
-        asked.pop(CKA.VALUE_LEN, None)
-    given = {**asked, **made}
-    if is_key and key_type is not None:
-        given.update(key_class(object_class, key_type).complete(given))
+    own = made if key_type is None else _computed({**asked, **made}, made, rows, key_class(object_class, key_type))
+    given = {a: v for a, v in {**asked, **own}.items() if a not in NOT_KEPT or a in own}
     if asked[CKA.CLASS] == CERTIFICATE:
         _complete_certificate(given, asked)
     _defaults(given, rows, private_default=private_default)
@@ -201,7 +232,16 @@ def complete(
         _key_defaults(given, rows, origin, mechanism, base)
     policy.check_made(given, role)
     given[CKA.UNIQUE_ID] = unique_id()
+    check_template(asked, given, own, rows, FORBIDDEN[origin])
     return given
+
+
+def _computed(given: Attributes, made: Attributes, rows: Rows, kind: type[Key]) -> Attributes:
+    """What was made, and what follows from it and the rest."""
+    own = {**made, **kind.complete(given)}
+    if CKA.VALUE_LEN in rows and CKA.VALUE_LEN not in own:  # of a type that no mechanism here uses
+        own[CKA.VALUE_LEN] = ulong(len(given[CKA.VALUE]))
+    return own
 
 
 def _class_of(asked: Attributes) -> int:
@@ -233,10 +273,11 @@ def _check_rows(asked: Attributes, rows: Rows, origin: str, made: Attributes) ->
     for attribute in asked:
         row = rows.get(attribute)
         if row is None:
-            # NSS asks PBKDF2 for 3DES keys with CKA_VALUE_LEN, which they have not; the mechanism checks it.
-            if not is_vendor(attribute) and not (attribute == CKA.VALUE_LEN and origin != CREATE):
+            # NSS asks PBKDF2 for 3DES keys with CKA_VALUE_LEN, which they have not.
+            sized = attribute == CKA.VALUE_LEN and origin != CREATE and CKA.VALUE in rows
+            if not is_vendor(attribute) and not (sized and asked[CKA.CLASS] != PRIVATE_KEY):
                 raise _no_such(attribute)
-        elif forbidden in row[1] and attribute not in made and not _repeats_the_obvious(attribute, asked):
+        elif forbidden in row[1] and 7 in row[1]:  # a secret is not even compared
             raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be given here")
     for attribute, (_, notes) in rows.items():
         if required in notes and attribute not in asked and attribute not in made:
@@ -247,15 +288,6 @@ def _no_such(attribute: int) -> PKCS11Error:
     return PKCS11Error(CKR.ATTRIBUTE_TYPE_INVALID, f"{name_of('CKA', attribute)} is not an attribute of this object")
 
 
-def _repeats_the_obvious(attribute: int, asked: Attributes) -> bool:
-    """CKA_VALUE_LEN and CKA_MODULUS_BITS beside the value itself: many programs send them; harmless when true."""
-    if attribute == CKA.VALUE_LEN and CKA.VALUE in asked:
-        return number(asked[CKA.VALUE_LEN]) == len(asked[CKA.VALUE])
-    if attribute == CKA.MODULUS_BITS and CKA.MODULUS in asked:
-        return number(asked[CKA.MODULUS_BITS]) == int.from_bytes(asked[CKA.MODULUS], "big").bit_length()
-    return False
-
-
 def _complete_certificate(given: Attributes, asked: Attributes) -> None:
     kind = number(asked[CKA.CERTIFICATE_TYPE])
     if kind == CKC.X_509 and given.get(CKA.VALUE):
@@ -264,6 +296,7 @@ def _complete_certificate(given: Attributes, asked: Attributes) -> None:
                 given[attribute] = value
     elif not given.get(CKA.VALUE) and not given.get(CKA.URL):
         raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "a certificate needs CKA_VALUE or CKA_URL")
+    given.setdefault(CKA.VALUE, b"")
 
 
 def _defaults(given: Attributes, rows: Rows, *, private_default: bool) -> None:
@@ -329,7 +362,7 @@ def changed(
             if not is_vendor(attribute):
                 raise _no_such(attribute)
         elif before.get(attribute) != value or 7 in row[1]:  # 7: a secret, so no guess at it is confirmed
-            otherwise = _changeable(attribute, object_class, row[1])
+            otherwise = is_computed(attribute, value, before) or _changeable(attribute, object_class, row[1])
             policy.check_change(attribute, value, before, role, copying=copying, otherwise=otherwise)
         result[attribute] = value
     policy.check_made(result, role, before)

@@ -17,8 +17,8 @@ RULES: tuple[Rule, ...] = (
             "affected; 3.87 sends 19."
         ),
         expects=(
-            "Unwrap private keys, so that the template is not needed; take CKA_DECAPSULATE when it is false; of an "
-            "attribute that comes twice the last counts."
+            "Unwrap private keys, so that the template is not needed; take CKA_DECAPSULATE when it is false; of "
+            "TOKEN and PRIVATE, which come twice, the last counts."
         ),
         user='"Unable to import": no RSA key of a PKCS #12 file gets onto the token.',
         where=("pk11wrap/pk11akey.c pk11_loadPrivKeyWithFlags",),
