@@ -270,7 +270,7 @@ def test_every_call_survives_a_lost_connection(token: Store, database_url: str) 
         (lambda: token.find_some([(CKA.CLASS, private_key(1)[CKA.CLASS])]), ([number], None)),
         (lambda: token.exists([(CKA.ID, b"no")]), False),
         (lambda: token.insert([certificate(1)]), [number + 1]),
-        (lambda: token.update(number, private_key(2)), None),
+        (lambda: token.update(number, private_key(2)), True),
         (lambda: token.delete([number + 1]), None),
         (lambda: token.login("user", USER_PIN), None),
         (lambda: token.verify_pin("so", SO_PIN), None),

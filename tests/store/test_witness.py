@@ -9,6 +9,8 @@ import pytest
 
 from keyfob.spec.constants import CKR
 from keyfob.store import SqliteStore
+from keyfob.store.witness import ROW, WITNESS_CHECKSUM
+from tests.store.forging import Forger, in_file
 from tests.store.samples import (
     SERIAL,
     SO_PIN,
@@ -38,9 +40,9 @@ def path(tmp_path: Path) -> Path:
 class Machine:
     """Opens the token, and remembers it in `seen`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seen: str = "seen") -> None:
         self.path = path
-        self.seen = path.parent / "seen"
+        self.seen = path.parent / seen
         self.said: list[str] = []
 
     def open(self) -> SqliteStore:
@@ -239,6 +241,7 @@ def test_a_damaged_write_ahead_log_is_noticed(path: Path) -> None:
     make_changes = """
 import os, sys
 from keyfob.store import SqliteStore
+from tests.store.forging import Forger, in_file
 from tests.store.samples import certificate
 store = SqliteStore.open(sys.argv[1], witness=sys.argv[2])
 for number in range(5):
@@ -256,3 +259,128 @@ os.kill(os.getpid(), 9)
     assert len(store.find([])) < 5
     assert machine.warned
     store.close()
+
+
+# Wrong PINs
+
+STRUCK = "wrong PINs (user) were struck from the token; they count on"
+
+
+def test_wrong_pins_that_are_struck_from_the_file_count_on(path: Path) -> None:
+    machine = Machine(path)
+    machine.guess(USER_PIN)
+    for attempt in range(10):
+        machine.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+        in_file(path, Forger.strike_wrong_pins)
+    for _ in range(2):
+        machine.guess(USER_PIN, CKR.PIN_LOCKED)
+        assert machine.said == [STRUCK]
+        in_file(path, Forger.strike_wrong_pins)
+
+
+def test_wrong_pins_count_on_whoever_writes_to_the_token_meanwhile(path: Path) -> None:
+    """A program that is logged in already, or one that writes a certificate, forgives nothing."""
+    machine = Machine(path)
+    at_work = machine.open()
+    at_work.login("user", USER_PIN)
+    for attempt in range(10):
+        machine.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+        in_file(path, Forger.strike_wrong_pins)
+        at_work.insert([private_key(attempt)])
+        store = machine.open()
+        store.insert([certificate(attempt)])
+        store.close()
+    machine.guess(USER_PIN, CKR.PIN_LOCKED)
+    at_work.close()
+
+
+@pytest.mark.parametrize("first", ["a login here", "wrong PINs here"])
+def test_a_right_pin_on_another_machine_forgives_wrong_ones(path: Path, first: str) -> None:
+    here, elsewhere = Machine(path), Machine(path, "elsewhere")
+    elsewhere.guess(USER_PIN)
+    if first == "a login here":
+        here.guess(USER_PIN)
+    for _ in range(4):
+        for attempt in range(9):
+            here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+            assert here.said == []
+        elsewhere.guess(USER_PIN)
+    here.guess(USER_PIN)
+    assert here.said == elsewhere.said == []
+
+
+def test_a_pin_that_the_so_unlocks_on_another_machine_is_unlocked_here(path: Path) -> None:
+    here, elsewhere = Machine(path), Machine(path, "elsewhere")
+    for attempt in range(10):
+        here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+    here.guess(USER_PIN, CKR.PIN_LOCKED)
+    store = elsewhere.open()
+    store.login("so", SO_PIN)
+    store.set_pin("user", b"the new secret")
+    store.close()
+    here.guess(b"the new secret")
+    assert here.said == []
+
+
+def test_a_pardon_of_before_the_wrong_pins_forgives_none(path: Path) -> None:
+    here = Machine(path)
+    here.guess(b"wrong PIN", CKR.PIN_INCORRECT)
+    here.guess(USER_PIN)
+    pardoned: list[bytes] = []
+    in_file(path, lambda forger: pardoned.append(forger.counters()))
+    assert len(pardoned[0]) > 40  # there is one
+    for attempt in range(10):
+        here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+
+        def replay(forger: Forger) -> None:
+            tries = forger.counters()[32:40]
+            forger.put_fact("counters", pardoned[0][:32] + tries + pardoned[0][40:])
+
+        in_file(path, replay)
+    here.guess(USER_PIN, CKR.PIN_LOCKED)
+
+
+def test_a_pardon_that_somebody_else_signs_forgives_none(path: Path, tmp_path: Path) -> None:
+    """Not even one for a public key that he puts into the token, once this machine knows the token."""
+    his = tmp_path / "his"
+    make(his).close()
+    forger_at_work = Machine(his, "his-seen")
+    here = Machine(path)
+    here.guess(b"wrong PIN", CKR.PIN_INCORRECT)
+    for attempt in range(9):
+        here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+        forger_at_work.guess(b"wrong PIN", CKR.PIN_INCORRECT)
+        forger_at_work.guess(USER_PIN)
+        facts: dict[str, bytes] = {}
+        in_file(his, lambda forger: facts.update(forger.run("SELECT name, value FROM meta", ())))  # noqa: B023
+        in_file(path, lambda forger: forger.put_fact("counters", facts["counters"]))  # noqa: B023
+        in_file(path, lambda forger: forger.put_fact("roster", facts["roster"]))  # noqa: B023
+    here.guess(USER_PIN, CKR.PIN_LOCKED)
+
+
+def test_a_new_master_key_takes_over_the_old_ones_word(path: Path) -> None:
+    """C_InitToken on one machine; the other one goes by the signature of the key that it knew."""
+    here, elsewhere = Machine(path), Machine(path, "elsewhere")
+    for attempt in range(10):
+        here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+    store = elsewhere.open()
+    store.reset("anew", SO_PIN)
+    store.login("so", SO_PIN)
+    store.set_pin("user", USER_PIN)
+    store.close()
+    for _ in range(2):
+        for attempt in range(9):
+            here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+        elsewhere.guess(USER_PIN)
+    here.guess(USER_PIN)
+    assert here.said == []
+
+
+def test_what_an_older_keyfob_remembered_is_read(path: Path) -> None:
+    machine = Machine(path)
+    machine.guess(USER_PIN)
+    row = ROW.pack(1000, 1000, 9, 0)
+    (machine.seen / SERIAL).write_bytes(row + WITNESS_CHECKSUM(row))
+    machine.guess(b"wrong PIN", CKR.PIN_INCORRECT)
+    assert machine.warned
+    machine.guess(USER_PIN, CKR.PIN_LOCKED)

@@ -24,9 +24,12 @@ Examples:
 def verify(label: str, pin: Secret, login: bool, accept: bool) -> None:
     """Check that the token LABEL is as it was left.
 
-    Every object is checked against its checksum and, with the PIN, against its MAC and the list of all objects.
+    Every object is checked against its checksum and, with the PIN, against its MAC and the list of all objects. With
+    the PIN it is also told what came or went without one and counts, until that is accepted.
     """
-    problems, unlocked = _problems(label, pin, login=login, accept=accept)
+    problems, remarks, unlocked = _problems(label, pin, login=login, accept=accept)
+    for remark in remarks:
+        click.echo(f"note: {tables.printable(remark)}")
     for problem in problems:
         click.echo(tables.printable(problem))
     if problems:
@@ -35,21 +38,21 @@ def verify(label: str, pin: Secret, login: bool, accept: bool) -> None:
     click.echo(f"{label!r} is as it was left: all {held} hold.")
 
 
-def _problems(label: str, pin: Secret, *, login: bool, accept: bool) -> tuple[list[str], bool]:
-    """(what is wrong, whether MACs were checked)."""
+def _problems(label: str, pin: Secret, *, login: bool, accept: bool) -> tuple[list[str], list[str], bool]:
+    """(what is wrong, what else there is to say, whether MACs were checked)."""
     with tokens.library() as library:
         slot_id = tokens.damaged_slot(library, label)
         if slot_id is not None:
             store = library.open_store(slot_id)
             try:
-                return store.verify(), False
+                return store.verify(), [], False
             finally:
                 store.close()
     with tokens.opened(label, pin, ask=login or accept) as session:
         stored = session.token.store
         if stored is None:
-            return [], False
+            return [], [], False
         if accept:
             stored.accept()
             audit.event(session.token, "accepted")
-        return stored.verify(), stored.unlocked
+        return stored.verify(), stored.remarks(), stored.unlocked

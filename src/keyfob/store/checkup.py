@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import rows
+from keyfob.store import adoption, rows
 from keyfob.store.roster import PER_BLOCK
 from keyfob.store.rows import DamagedError
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from keyfob.store.vault import Vault
 
 
-def problems(database: Database, vault: Vault) -> list[str]:
-    """What is wrong with the token, one line each, empty if nothing is. MACs and private objects after login only."""
+def problems(database: Database, vault: Vault, *, now: bool = False) -> list[str]:
+    """What is wrong with the token, one line each, empty if nothing is. MACs and private objects after login only.
+
+    `now`: what speaks against it at this moment, and not what notices tell of earlier ones.
+    """
 
     def below(database: Database) -> list[str]:
         return database.problems()
@@ -26,6 +29,9 @@ def problems(database: Database, vault: Vault) -> list[str]:
         database.refresh()
         return [f"meta {name}: {reason}" for name, reason in sorted(vault.facts().problems.items())]
 
+    def whole(_: Database) -> list[str]:
+        return vault.doubts() if now else [*vault.doubts(), *vault.complaints_of_notices()]
+
     def objects(database: Database) -> list[str]:
         return _objects(database, vault)
 
@@ -33,7 +39,7 @@ def problems(database: Database, vault: Vault) -> list[str]:
         return _roster(database, vault)
 
     found: list[str] = []
-    for check in (below, facts, objects, roster):
+    for check in (below, facts, whole, objects, roster):
         try:
             found += check(database)
         except PKCS11Error as problem:
@@ -88,8 +94,8 @@ def _object(database: Database, row: Row, vault: Vault, expected: dict[int, int 
         if private and keys is None:
             return []
         attributes = rows.read(row, keys, facts.adopted)
-        if keys is not None and row[5] is not None and facts.has_roster:
-            vault.roster.check(row, keys)
+        if keys is not None and facts.has_roster:
+            adoption.check(database, row, keys, facts.counters.version, vault.roster)
     except DamagedError as problem:
         return [f"object {object_id}: {problem}"]
     found = []
@@ -110,7 +116,7 @@ def _roster(database: Database, vault: Vault) -> list[str]:
     if keys is None or not facts.has_roster:
         return []
     found = [f"roster: block {number} does not fit its tag" for number in roster.damaged(keys)]
-    if not roster.adds_up_to(facts.total):
+    if not vault.is_whole():
         found.append("roster: parts of it were removed or put back to older ones: it was tampered with")
     for block in roster.blocks():
         found += _missing(database, roster, block, keys)
@@ -120,9 +126,8 @@ def _roster(database: Database, vault: Vault) -> list[str]:
 def _missing(database: Database, roster: Roster, block: int, keys: Keys) -> list[str]:
     """Objects of a block that are gone, although nobody removed them who was allowed to."""
     found = []
-    for object_id, private in roster.members(block, keys):
-        if database.row("SELECT 1 FROM object WHERE id = ?", (object_id,)) is None and (
-            private or database.row("SELECT 1 FROM removed WHERE object = ?", (object_id,)) is None
-        ):
+    for object_id in roster.members(block, keys):
+        gone = database.row("SELECT 1 FROM object WHERE id = ?", (object_id,)) is None
+        if gone and not adoption.may_be_gone(database, object_id, keys, roster):
             found.append(f"object {object_id}: it is gone, and was not removed through a token: it was tampered with")
     return found

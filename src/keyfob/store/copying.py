@@ -17,7 +17,8 @@ COLUMNS = {
     "lookup": ("digest", "object", "class"),
     "unindexed": ("object",),
     "roster": ("block", "versions", "tag"),
-    "removed": ("object",),
+    "pending": ("object", "version", "private", "record", "checksum", "mac"),
+    "notice": ("number", "content", "mac"),
 }
 AT_ONCE = 500  # rows that are held in memory
 

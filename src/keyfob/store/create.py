@@ -13,7 +13,8 @@ from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
 from keyfob.store.pepper import with_pepper
-from keyfob.store.rekey import fresh_facts, so_facts
+from keyfob.store.rekey import EMPTY_ROSTER, fresh_facts, so_facts
+from keyfob.store.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def filling(
     `path`: where the token's file is, or would be; a token of general access has its key file beside it, made if need
     be. See SqliteStore.create.
     """
-    from keyfob.store import seal
+    from keyfob.store import pardon, seal
 
     check_label(label)
     if so_pin:
@@ -73,7 +74,7 @@ def filling(
     facts["settings"] = meta.encode_settings(settings)
 
     def fill(database: Database) -> None:
-        meta.write(database, facts, keys)
+        meta.write(database, facts, EMPTY_ROSTER, State.first(pardon.public_key(keys)), keys)
         meta.write_counters(database, Counters())
         keys.wipe()
 

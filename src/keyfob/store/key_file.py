@@ -13,7 +13,7 @@ import os
 from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import meta, publish, secret_file
+from keyfob.store import publish, secret_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from keyfob.store.meta import Meta
     from keyfob.store.protocol import Database
-    from keyfob.store.seal import Keys
 
 SIZE = 32
 SUFFIX = ".key"
@@ -67,13 +66,12 @@ def name_beside(token: str) -> str:
     return os.path.basename(beside(token))
 
 
-def drop(database: Database, facts: Meta, keys: Keys) -> None:
-    """Delete the key file that no longer opens the token, if that has not been done, and note it; OSError."""
+def drop(database: Database, facts: Meta, forget: Callable[[], None]) -> None:
+    """Delete the key file that no longer opens the token, if that has not been done, and `forget` it; OSError."""
     if not facts.is_known_empty("file_wrapping") or facts.is_known_empty("key_file"):
         return
     remove(database.path)
-    with database.writing():
-        meta.write(database, {"key_file": b""}, keys)
+    forget()
 
 
 def remove(token: str) -> None:

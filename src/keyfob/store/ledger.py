@@ -1,4 +1,4 @@
-"""What a token knows of itself, and who vouches for it: the facts, the roster, and the second place that knows both.
+"""What a token knows of itself, and who vouches for it: facts, roster, state, and the second place that knows them.
 
 Everything that is written here is guarded by the master key. Who opened that is opening.py's matter, and how it is
 wrapped is vault.py's.
@@ -9,20 +9,23 @@ from __future__ import annotations
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import meta, rows
+from keyfob.store import adoption, meta, notices, rows
 from keyfob.store.counters import ROLES
-from keyfob.store.meta import NUMBER, ROSTER, WRAPPING_OF, Meta
+from keyfob.store.meta import WRAPPING_OF, Meta
+from keyfob.store.notices import ADOPTED, TAMPERED, Notice
 from keyfob.store.roster import Roster
+from keyfob.store.state import LATER, NOBODY, State, doubt
 from keyfob.store.witness import Witness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import RLock
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from keyfob.store.info import TokenInfo
     from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
+    from keyfob.store.state import Trace
 
 STAND_IN = "stand-in"
 
@@ -42,6 +45,7 @@ class Ledger:
         "_log",
         "_mentioned",
         "_opened_by_empty_pin",
+        "_past",
         "_stands_in_until",
         "_witness",
         "complaints",
@@ -69,6 +73,7 @@ class Ledger:
         self._mentioned: set[str] = set()
         self._failed_here = dict.fromkeys(ROLES, 0)  # wrong PINs on a store that cannot be written
         self._opened_by_empty_pin = False
+        self._past: Trace | None = None  # the state that somebody with the keys saw last, here or by the witness
         self._stands_in_until = b""  # this is no longer the key that the first PIN is sealed to
         self.keys: Keys | None = None
         self.role: str | None = None
@@ -97,6 +102,7 @@ class Ledger:
                 self.forget_keys()
             if self.keys is not None:
                 facts.authenticate(self.keys)
+                self._tell_doubt(facts)
             self._facts = self._tell_problems(facts)
         return self._facts
 
@@ -127,7 +133,9 @@ class Ledger:
         return facts
 
     def _facts_for(self, keys: Keys) -> Meta:
-        facts = Meta.load(self._database)
+        return self._vouched_for(Meta.load(self._database), keys)
+
+    def _vouched_for(self, facts: Meta, keys: Keys) -> Meta:
         facts.authenticate(keys)
         return self._tell_problems(facts)
 
@@ -138,9 +146,22 @@ class Ledger:
             keys = self._required_keys()
             self.forget_facts()
             facts.counters.next_version()
-            meta.write(self._database, changed(facts), keys)
+            self._write(facts, changed(facts), keys)
             meta.write_counters(self._database, facts.counters)
-        self._note(facts)
+        self._note(facts, keys)
+
+    def _write(self, facts: Meta, values: Mapping[str, bytes], keys: Keys, total: bytes | None = None) -> None:
+        """Set guarded rows, as part of a new state; within the caller's transaction, in which `facts` were read.
+
+        `total`: the roster's, where it was built just now; without one a token of an older schema stays as it is.
+        """
+        if total is None and not facts.has_roster:
+            meta.put(self._database, values, keys)
+            return
+        total = self._total(facts, keys) if total is None else total
+        state = self._successor(facts, keys, self._tell_doubt(facts))
+        meta.write(self._database, values, total, state, keys)
+        facts.state = state
 
     def _required_keys(self) -> Keys:
         if self.keys is None:
@@ -161,38 +182,67 @@ class Ledger:
     def _keep(self, role: str, keys: Keys) -> None:
         self.forget_keys()
         self.keys, self.role = keys, role
+        self._database.counter += 1  # what was read before was believed without keys
 
     # Vouching for objects
 
-    def _adopt(self, keys: Keys, facts: Meta) -> None:
-        """Vouch for what was written and removed without login."""
-        rows.adopt(self._database, keys, facts.adopted, self.tell, self.roster)
-        rows.index_rest(self._database, keys, facts.adopted)
-        if facts.has_roster:
-            self.roster.adopt_removals(keys)
-            self._settle_roster(keys, facts, {"adopted": NUMBER.pack(facts.counters.version)})
+    def _adopt(self, keys: Keys, facts: Meta, found: list[Notice]) -> None:
+        """Vouch for what may come without a login (adoption.py). `found`: what else to give notice of."""
+        if not facts.has_roster:
+            found = found + self._adopted(keys, facts, None)
+            rows.index_rest(self._database, keys, facts.adopted)
+            total, state = self.roster.build(keys), self._successor(facts, keys, found)
+            state.adopted = facts.counters.version
+            meta.write(self._database, {"key_id": meta.key_id(keys)}, total, state, keys)
+            self._facts, facts.state = None, state
             return
-        values = {"adopted": NUMBER.pack(facts.counters.version), "key_id": meta.key_id(keys)}
-        meta.write(self._database, values | {ROSTER: self.roster.build(keys)}, keys)
-        self._facts = None
+        adopted = facts.adopted
+        if self.roster.is_whole:  # else nobody knows what there was
+            found = found + self._adopted(keys, facts, self.roster)
+            adopted = facts.counters.version
+        rows.index_rest(self._database, keys, facts.adopted)
+        self._settle(keys, facts, found, adopted)
 
-    def build_roster(self) -> None:
+    def _adopted(self, keys: Keys, facts: Meta, roster: Roster | None) -> list[Notice]:
+        found = adoption.adopt(self._database, keys, facts, self.tell, roster)
+        for notice in found:
+            if notice.kind == ADOPTED:
+                self.mention(notice.line)
+        return found
+
+    @property
+    def _awaits_adoption(self) -> bool:
+        """Whether something came or went without a login."""
+        statements = ("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1", "SELECT 1 FROM pending LIMIT 1")
+        return any(self._database.row(statement) is not None for statement in statements)
+
+    def accept(self) -> None:
         """Vouch for the objects that are there, and for no others."""
         with self._database.writing():
-            self.facts()
+            facts = self.facts()
             keys = self._required_keys()
             if not self.sees_private:
                 raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "this needs the user's login")
             self.forget_facts()
-            meta.write(self._database, {ROSTER: self.roster.build(keys)}, keys)
+            self._adopted(keys, facts, None)
+            total, state = self.roster.build(keys), self._successor(facts, keys, [])
+            state.adopted = facts.counters.version
+            notices.clear(self._database, state)
+            meta.write(self._database, {}, total, state, keys)
+            facts.state = state
+        self.complaints.clear()
+        self._note(facts, keys)
 
-    def _settle_roster(self, keys: Keys, facts: Meta, values: dict[str, bytes]) -> None:
+    def _settle(self, keys: Keys, facts: Meta, found: list[Notice], adopted: int) -> None:
+        """A new state, if there is anything new, within the caller's transaction."""
+        if facts.state is not None and not (self.roster.is_changed or found):
+            return
+        total = self._total(facts, keys)
         if self.roster.is_changed:
-            values[ROSTER] = facts.with_total(self.roster.settle(facts.total, keys))
-        values = {name: value for name, value in values.items() if not facts.has(name, value)}
-        if values:
-            meta.put(self._database, values, keys)
-            facts.replace(values)
+            total = self.roster.settle(total, keys)
+        state = self._successor(facts, keys, found)
+        state.adopted = adopted
+        facts.put_state(self._database, total, state, keys)
 
     def settle_write(self) -> None:
         """At the end of a transaction that wrote objects: the counters, and what is old without MAC is not believed."""
@@ -201,53 +251,131 @@ class Ledger:
         if self.keys is None:
             return
         if self.sees_private:
-            self._adopt(self.keys, facts)
+            self._adopt(self.keys, facts, self._tell_doubt(facts))
         elif facts.has_roster:
-            self._settle_roster(self.keys, facts, {})
+            self._settle(self.keys, facts, self._tell_doubt(facts), facts.adopted)
         else:
             self.roster.forget()
 
-    def _check_total(self, facts: Meta) -> None:
+    def _total(self, facts: Meta, keys: Keys) -> bytes:
+        total = facts.total(keys)
+        return total if facts.state is not None else self.roster.converted(total, keys)
+
+    def is_whole(self) -> bool:
+        """After login, within the lock: whether the roster is the one that was written last."""
+        facts, keys = self.facts(), self._required_keys()
+        return self.roster.adds_up_to(self._total(facts, keys), keys)
+
+    def _check_total(self, facts: Meta, keys: Keys) -> None:
         """At a login: whether the roster is the one that was written last."""
-        if facts.has_roster and not self.roster.adds_up_to(facts.total):
+        if facts.has_roster and not self.roster.adds_up_to(self._total(facts, keys), keys):
             self.tell("roster: parts of it were removed or put back to older ones: it was tampered with")
+
+    # States
+
+    def _successor(self, facts: Meta, keys: Keys, found: list[Notice]) -> State:
+        """What the token becomes by this commit of somebody with the keys, within the caller's transaction."""
+        present = facts.state
+        if present is None:
+            from keyfob.store import pardon
+
+            present = State.first(pardon.public_key(keys))
+        machine = NOBODY if self._witness is None else self._witness.machine
+        state = present.successor(machine, facts.counters, self._past)
+        notices.write(self._database, found, state, keys)
+        return state
+
+    def _tell_doubt(self, facts: Meta) -> list[Notice]:
+        """What speaks against the token's being the one that was seen last; in words for the log, and as a notice."""
+        text = doubt(_trace(facts), self._past)
+        if text:
+            self.tell(text)
+        return [Notice(TAMPERED, text)] if text else []
+
+    def _look_back_with_keys(self, facts: Meta, known: str) -> list[Notice]:
+        """At a login: what speaks against the token, as notices. `known`: what its counters have told already."""
+        serial = facts.readable_serial
+        seen = None if self._witness is None or serial is None else self._witness.read(serial)
+        trace = None if seen is None else seen.trace
+        if trace is not None and (self._past is None or trace.relation_to(self._past) == LATER):
+            self._past = trace
+        return [Notice(TAMPERED, known)] if known else self._tell_doubt(facts)
 
     # The second place that knows the counters
 
     def look_back(self) -> None:
         """When the token is opened, best effort: name in the log what is older than what was seen of it."""
-        witness = self._witness
-        if witness is None:
-            return
         with self.lock:
             try:
-                serial = self.facts().readable_serial
-                seen = None if serial is None else witness.read(serial)
-                if seen is None or not seen.is_ahead_of(self.facts().counters):
+                if not self._doubt_without_keys():
                     return
                 self.forget_facts()  # or others have gone on since, and told the witness
                 self._database.refresh()
-                seen.tell_if_ahead_of(self.facts().counters, self.tell)
+                text = self._doubt_without_keys()
+                if text:
+                    self.tell(text)
             except PKCS11Error:  # whoever asks for the facts is told so
                 return
 
-    def _catch_up(self, facts: Meta) -> bool:
-        """Whether this is an older copy of the token; its counters go on from where they were."""
+    def _doubt_without_keys(self) -> str:
+        """What the second place says against the token, whose state nobody vouches for yet; empty for nothing."""
+        facts = self.facts()
         serial = facts.readable_serial
-        return self._witness is not None and serial is not None and self._witness.catch_up(serial, facts.counters)
+        seen = None if self._witness is None or serial is None else self._witness.read(serial)
+        return "" if seen is None else seen.doubt(facts.counters, _trace(facts))
+
+    def doubts(self) -> list[str]:
+        """Within the lock: what is wrong with the token as a whole."""
+        text = self._doubt_without_keys()
+        missing = self._notices(self.facts())[1]
+        gone = f"notices: {missing} are gone, or are not what was written: it was tampered with"
+        return ([text] if text else []) + ([gone] if missing else [])
+
+    def complaints_of_notices(self) -> list[str]:
+        """Within the lock: what was wrong since the last `accept`."""
+        return [f"since {text}" for kind, text in self._notices(self.facts())[0] if kind == TAMPERED]
+
+    def remarks(self) -> list[str]:
+        """Within the lock: what came or went without a login and counts, since the last `accept`."""
+        return [text for kind, text in self._notices(self.facts())[0] if kind == ADOPTED]
+
+    def _notices(self, facts: Meta) -> tuple[list[tuple[int, str]], int]:
+        if self.keys is None or facts.state is None:
+            return [], 0
+        return notices.read(self._database, facts.state, self.keys)
+
+    def _catch_up(self, facts: Meta) -> str:
+        """What speaks against the token's counters, which go on from where they were; empty where nothing does."""
+        serial = facts.readable_serial
+        return "" if self._witness is None or serial is None else self._witness.catch_up(serial, facts.counters)
 
     def _is_news(self, facts: Meta) -> bool:
         """Whether the witness does not know of this version of the token, or of no version at all."""
         serial = facts.readable_serial
-        return self._witness is not None and serial is not None and not self._witness.knows(serial, facts.counters)
+        if self._witness is None or serial is None:
+            return False
+        return not self._witness.knows(serial, facts.counters, _trace(facts))
 
     def note(self) -> None:
         """After a commit that `settle_write` was part of."""
         if self._facts is not None:
-            self._note(self._facts)
+            self._note(self._facts, self.keys, pins=False)
 
-    def _note(self, facts: Meta) -> None:
+    def _note(self, facts: Meta, keys: Keys | None, *, pins: bool = True) -> None:
+        """After a commit by whoever has the keys, or None. `pins`: of one that counted, forgot or set PINs."""
+        if keys is not None and facts.state is not None:
+            self._past = facts.state.trace
         with SETTLED:
-            serial = facts.readable_serial
-            if self._witness is not None and serial is not None and not self._database.read_only:
-                self._witness.note(serial, facts.counters)
+            witness, serial = self._witness, facts.readable_serial
+            if witness is None or serial is None or self._database.read_only:
+                return
+            if keys is not None and facts.state is not None:
+                witness.note_state(serial, facts.counters, facts.state, pins=pins)
+            elif pins:
+                witness.note_attempt(serial, facts.counters, facts.state)
+            else:
+                witness.note_writes(serial, facts.counters)
+
+
+def _trace(facts: Meta) -> Trace | None:
+    return None if facts.state is None else facts.state.trace

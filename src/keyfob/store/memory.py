@@ -278,6 +278,9 @@ class MemoryStore:
     def verify(self) -> list[str]:
         return []
 
+    def remarks(self) -> list[str]:
+        return []
+
     def complaints(self) -> list[str]:
         return []
 

@@ -3,10 +3,12 @@
 Each row has its own checksum and its own MAC over its name and value, so that damage is named and what is undamaged
 stays usable: with a spoilt label the keys still open. Every name is always there (an empty value says "none"), so that
 a removed row is noticed too. The row `counters` alone has no MAC: it changes without login. The row `roster` binds all
-others, so that none can be put back alone to an older value, which has the MAC of then (roster.py):
+others, so that none can be put back alone to an older value, which has the MAC of then (roster.py). It is rewritten by
+every commit under a login:
 
-    32 bytes      the sum of the roster's tags
+    32 bytes      the roster's sum, masked
     8 bytes each  the beginnings of the MACs of the rows BOUND, in that order
+    the rest      the token's state (state.py); schema 4 had none, and the sum in clear
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from keyfob.store.hardening import Hardening
 from keyfob.store.info import DEFAULT_MAX_FAILURES, TokenInfo
 from keyfob.store.integrity import META_CHECKSUM, same_digest, tag_of_meta
 from keyfob.store.record import decode, encode
+from keyfob.store.state import State, masked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ WRAPPING_OF = {"user": "user_wrapping", "so": "so_wrapping", "file": "file_wrapp
 
 # What each row holds. Numbers are 8 bytes little-endian, texts UTF-8.
 GUARDED = (
-    "adopted",  # rows without a MAC are accepted only if their version is above this (rows.py)
+    "adopted",  # until there is a state, which says it since: rows without a MAC are older, or not accepted (rows.py)
     "created",
     "epoch",  # grows with each C_InitToken
     "file_wrapping",
@@ -58,6 +61,7 @@ ROSTER = "roster"
 BOUND = tuple(name for name in GUARDED if name not in (ROSTER, "adopted"))
 BOUND_MAC = 8
 TOTAL = 32
+STATE = TOTAL + BOUND_MAC * len(BOUND)  # where it begins
 SPOILT = b"\xff" * TOTAL  # a total that no roster has: what stood there was not to be believed
 # Behind the key ID in its row: the token has a roster, so one that is empty was emptied by somebody.
 MARK = b"\x04"
@@ -72,13 +76,18 @@ HARDENING = struct.Struct("<QQQ")
 
 
 class Meta:
-    """All rows as they were at one moment. `problems` names the rows that cannot be believed, with the reason."""
+    """All rows as they were at one moment. `problems` names the rows that cannot be believed, with the reason.
 
-    __slots__ = ("_info", "_macs", "_values", "counters", "problems")
+    `state`: the token's, or what stands in its place while nobody has checked that; None for none.
+    """
+
+    __slots__ = ("_counted", "_info", "_macs", "_values", "counters", "problems", "state")
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
         self._macs: dict[str, object] = {}
+        self.state: State | None = None
+        self._counted = (MOST_VERSIONS, MOST_VERSIONS)  # version and tries as the row has them
         self.problems: dict[str, str] = {}
         self.counters = Counters()
         self._info: TokenInfo | None = None
@@ -99,6 +108,7 @@ class Meta:
         for name in (*GUARDED, COUNTERS):
             if name not in meta._values:
                 meta.problems.setdefault(name, "missing")
+        meta._read_state()
         meta._read_counters(database)
         return meta
 
@@ -118,11 +128,21 @@ class Meta:
             if not isinstance(mac, bytes) or not same_digest(tag_of_meta(keys.mac_meta, name, value), mac):
                 del self._values[name]
                 self.problems[name] = "the MAC does not fit: it was tampered with"
-        bound = self._values.get(ROSTER, b"")[TOTAL:]
+        bound = self._values.get(ROSTER, b"")[TOTAL:STATE]
         for name, expected in zip(BOUND, struct.iter_unpack(f"{BOUND_MAC}s", bound), strict=False):
             if name in self._values and _beginning(self._macs[name]) != expected[0]:
                 del self._values[name]
                 self.problems[name] = "an older value was put back: it was tampered with"
+        self._check_state()
+
+    def _check_state(self) -> None:
+        if ROSTER not in self._values:
+            self.state = None
+        if self.state is None:
+            return
+        version, tries = self._counted
+        if version < self.state.version or tries < self.state.tries:
+            self.problems[COUNTERS] = "an older value was put back: it was tampered with"
 
     def belongs_to(self, keys: Keys) -> bool:
         """Whether the token still has this master key, as far as a readable key ID can tell."""
@@ -135,34 +155,48 @@ class Meta:
             return False
         return value != keys.key_id and same_digest(tag_of_meta(keys.mac_meta, "key_id", value), mac)
 
-    def has(self, name: str, value: bytes) -> bool:
-        """Whether the row is to be believed and has this value."""
-        return self._values.get(name) == value
-
     @property
     def has_roster(self) -> bool:
         """False for a token of an older schema whose user has not logged in since."""
         return self._values.get(ROSTER) != b""
 
-    @property
-    def total(self) -> bytes:
-        """The sum of the roster's tags; SPOILT when nobody knows it."""
-        return self._values.get(ROSTER, SPOILT)[:TOTAL]
+    def total(self, keys: Keys) -> bytes:
+        """The roster's sum; of the tags in clear where there is no state; SPOILT when nobody knows it."""
+        total = self._values.get(ROSTER, SPOILT)[:TOTAL]
+        return total if self.state is None else masked(keys, self.state.trace.identity, total)
 
-    def with_total(self, total: bytes) -> bytes:
-        """The row `roster` for another total, binding what is bound now."""
-        bound = self._values.get(ROSTER, b"")[TOTAL:]
-        return total + (bound or b"".join(_beginning(self._macs.get(name)) for name in BOUND))
+    def put_state(self, database: Database, total: bytes, state: State, keys: Keys) -> None:
+        """Write the row `roster` for another total and state, binding what is bound now."""
+        bound = self._values.get(ROSTER, b"")[TOTAL:STATE]
+        bound = bound or b"".join(_beginning(self._macs.get(name)) for name in BOUND)
+        value = _roster_row(total, bound, state, keys)
+        put(database, {ROSTER: value}, keys)
+        self._values[ROSTER] = value
+        self.problems.pop(ROSTER, None)
+        self.state = state
+
+    def _read_state(self) -> None:
+        value = self._values.get(ROSTER, b"")[STATE:]
+        try:
+            self.state = State.decode(value) if value else None
+        except ValueError as problem:
+            del self._values[ROSTER]
+            self.problems[ROSTER] = str(problem)
 
     def _read_counters(self, database: Database) -> None:
         try:
             self.counters = Counters.decode(self.value(COUNTERS))
+            self._counted = (self.counters.version, self.counters.tries)
         except (PKCS11Error, ValueError):
             # Assume the worst that still lets the right PIN in, and go on counting above every row.
             self.problems.setdefault(COUNTERS, "not understood")
             self.counters = Counters(database.number("SELECT max(version) FROM object"))
             self.counters.failed = dict.fromkeys(ROLES, self.max_failures - 1)
-        self.counters.version = max(self.counters.version, self.adopted if "adopted" in self._values else 0)
+        if self.state is not None:
+            self.counters.version = max(self.counters.version, min(self.state.version, MOST_VERSIONS))
+            self.counters.tries = max(self.counters.tries, min(self.state.tries, MOST_VERSIONS))
+        elif "adopted" in self._values:
+            self.counters.version = max(self.counters.version, self.number("adopted"))
 
     def value(self, name: str) -> bytes:
         """The row's value; CKR_DEVICE_ERROR when it is damaged or was tampered with."""
@@ -224,8 +258,10 @@ class Meta:
 
     @property
     def adopted(self) -> int:
-        """As the row says; where it cannot be believed, no row without a MAC can be either."""
-        return self.number("adopted") if "adopted" in self._values else MOST_VERSIONS
+        """As the state says, or the row; where neither can be believed, no row without a MAC can be either."""
+        if self.state is not None:
+            return self.state.adopted
+        return self.number("adopted") if "adopted" in self._values and ROSTER in self._values else MOST_VERSIONS
 
     @property
     def max_failures(self) -> int:
@@ -245,13 +281,6 @@ class Meta:
             return {numbered[i].decode(): numbered[i + 1].decode() for i in range(0, len(numbered), 2)}
         except (ValueError, KeyError):
             raise PKCS11Error(CKR.DEVICE_ERROR, "meta settings: not understood") from None
-
-    def replace(self, values: Mapping[str, bytes]) -> None:
-        """Rows were rewritten by us, with their MACs."""
-        self._values.update(values)
-        for name in values:
-            self.problems.pop(name, None)
-        self._info = None
 
     def info(self, failed_here: Mapping[str, int]) -> TokenInfo:
         """What is told to everybody; CKR_DEVICE_ERROR when any of it cannot be believed.
@@ -294,17 +323,16 @@ def key_id(keys: Keys) -> bytes:
     return keys.key_id + MARK
 
 
-def write(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
-    """Set guarded rows and bind them, within the caller's transaction. `roster`: the new total alone."""
-    put(database, {name: value for name, value in values.items() if name != ROSTER}, keys)
-    total = values[ROSTER] if ROSTER in values else _stored_total(database, keys)
-    if total:
-        macs: dict[str, object] = dict(database.rows("SELECT name, mac FROM meta"))
-        put(database, {ROSTER: total + b"".join(_beginning(macs.get(name)) for name in BOUND)}, keys)
+def write(database: Database, values: Mapping[str, bytes], total: bytes, state: State, keys: Keys) -> None:
+    """Set guarded rows and bind them, within the caller's transaction. `total`: the roster's; `state`: a new one."""
+    put(database, values, keys)
+    macs: dict[str, object] = dict(database.rows("SELECT name, mac FROM meta"))
+    bound = b"".join(_beginning(macs.get(name)) for name in BOUND)
+    put(database, {ROSTER: _roster_row(total, bound, state, keys)}, keys)
 
 
 def put(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
-    """Set guarded rows as they are, within the caller's transaction: of those that are bound, use `write`."""
+    """Set guarded rows and bind none, within the caller's transaction: where the token has a roster, use `write`."""
     database.run_each(
         SET,
         [
@@ -314,16 +342,8 @@ def put(database: Database, values: Mapping[str, bytes], keys: Keys) -> None:
     )
 
 
-def _stored_total(database: Database, keys: Keys) -> bytes:
-    """The total as it stands; empty without a roster, SPOILT when it is not to be believed."""
-    row = database.row("SELECT value, mac FROM meta WHERE name = ?", (ROSTER,))
-    if row is None or not isinstance(row[0], bytes):
-        return SPOILT
-    value, mac = row
-    if not value and mac is None:
-        return b""
-    fits = isinstance(mac, bytes) and same_digest(tag_of_meta(keys.mac_meta, ROSTER, value), mac)
-    return value[:TOTAL] if fits else SPOILT
+def _roster_row(total: bytes, bound: bytes, state: State, keys: Keys) -> bytes:
+    return masked(keys, state.trace.identity, total) + bound + state.encode()
 
 
 def _beginning(mac: object) -> bytes:

@@ -122,20 +122,23 @@ class Opening(Ledger):
             if master is None:
                 raise PKCS11Error(CKR.DEVICE_ERROR, f"{key_file.beside(path)} is not the key of this token")
             keys = seal.Keys(master)
-            unguarded = self._database.row("SELECT 1 FROM object WHERE mac IS NULL LIMIT 1") is not None
-            behind = unguarded or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
-            behind = behind or not facts.has_roster or self._database.row("SELECT 1 FROM removed LIMIT 1") is not None
-            behind = self._catch_up(facts) or behind
+            behind = facts.state is None or self._awaits_adoption
+            behind = behind or self._database.row("SELECT 1 FROM unindexed LIMIT 1") is not None
+            behind = bool(self._catch_up(facts)) or self._is_news(facts) or behind
             if self._database.read_only or not behind:
-                self._check_total(self._facts_for(keys))
+                facts = self._facts_for(keys)
+                self._look_back_with_keys(facts, "")
+                self._check_total(facts, keys)
             else:
                 with self._database.writing():
-                    facts = self._facts_for(keys)
-                    self._check_total(facts)
-                    self._catch_up(facts)
+                    facts = Meta.load(self._database)
+                    doubt = self._catch_up(facts)
+                    self._vouched_for(facts, keys)
+                    found = self._look_back_with_keys(facts, doubt)
+                    self._check_total(facts, keys)
                     meta.write_counters(self._database, facts.counters)
-                    self._adopt(keys, facts)
-                self._note(facts)
+                    self._adopt(keys, facts, found)
+                self._note(facts, keys)
             self._keep("file", keys)
 
     def _drop_key_file(self, keys: Keys) -> None:
@@ -150,11 +153,17 @@ class Opening(Ledger):
         from keyfob.store import key_file
 
         try:
-            key_file.drop(self._database, self._facts_for(keys), keys)
+            key_file.drop(self._database, self._facts_for(keys), lambda: self._forget_key_file(keys))
         except OSError as problem:
             self.tell(f"the key file, which opens nothing any more, cannot be deleted: {problem.strerror}")
         except PKCS11Error as problem:
             self.tell(f"the key file, which opens nothing any more, is not deleted: {problem.reason}")
+
+    def _forget_key_file(self, keys: Keys) -> None:
+        with self._database.writing():
+            facts = self._facts_for(keys)
+            self._write(facts, {"key_file": b""}, keys)
+        self._note(facts, keys, pins=False)
 
     # One attempt at a PIN: looked at, then counted and answered
 
@@ -170,7 +179,8 @@ class Opening(Ledger):
             facts = self.facts()
             self.forget_facts()  # what the witness knows better is not for others
             wrapping = wrapping_of(facts, role)
-            durable = self._catch_up(facts) or facts.counters.failed[role] > 0 or self._is_news(facts)
+            durable = bool(self._catch_up(facts)) or facts.counters.failed[role] > 0 or self._is_news(facts)
+            durable = durable or self._awaits_adoption
             self._refuse_if_locked(facts, role)
         try:
             used = self._pepper(seal.pepper_identity(wrapping))
@@ -210,21 +220,32 @@ class Opening(Ledger):
         role, keys = attempt.role, attempt.keys
         with self._database.writing(durable=attempt.durable):
             facts = Meta.load(self._database)
-            self._catch_up(facts)
+            doubt = self._catch_up(facts)
             self._refuse_if_locked(facts, role)
-            facts.counters.tries += 1
+            facts.counters.next_try()
             if keys is None:
                 facts.counters.fail(role)
                 meta.write_counters(self._database, facts.counters)
             else:
                 self._authenticate(facts, attempt, keys)
-                facts.counters.succeed(role)
+                found = self._look_back_with_keys(facts, doubt)
+                if facts.counters.succeed(role):
+                    self._pardon(facts, keys)
                 meta.write_counters(self._database, facts.counters)
-                self._check_total(facts)
+                self._check_total(facts, keys)
                 if role == "user":
-                    self._adopt(keys, facts)
+                    self._adopt(keys, facts, found)
+                elif facts.has_roster:
+                    self._settle(keys, facts, found, facts.adopted)
         if attempt.durable:
-            self._note(facts)
+            self._note(facts, keys)
+
+    def _pardon(self, facts: Meta, keys: Keys, public: bytes = b"") -> None:
+        """Say with a signature that wrong PINs were rightly forgotten. `public`: of new keys, where `keys` are old."""
+        from keyfob.store import pardon
+
+        public = public or pardon.public_key(keys)
+        facts.counters.pardon = pardon.issue(keys, facts.readable_serial or "", facts.counters, public)
 
     def _count_here(self, attempt: Attempt) -> None:
         """On a read-only store guesses are counted by process; whoever can copy the file guesses elsewhere anyway."""
@@ -236,12 +257,12 @@ class Opening(Ledger):
             return
         self._authenticate(facts, attempt, keys)
         self._failed_here[role] = 0
-        self._check_total(facts)
+        self._look_back_with_keys(facts, "")
+        self._check_total(facts, keys)
 
     def _authenticate(self, facts: Meta, attempt: Attempt, keys: Keys) -> None:
         """By the keys that were right a moment ago."""
-        facts.authenticate(keys)
-        self._tell_problems(facts)
+        self._vouched_for(facts, keys)
         if wrapping_of(facts, attempt.role) != attempt.wrapping:
             raise PKCS11Error(CKR.PIN_INCORRECT, f"the {attempt.role} PIN was changed at this moment")
 

@@ -213,6 +213,12 @@ class Store(Protocol):
     def verify(self) -> list[str]:
         """Check everything; a line for each thing that is wrong. More thorough after login."""
 
+    def remarks(self) -> list[str]:
+        """What was made, renamed or removed without a login and counts since the next one, with the moment of that.
+
+        After login only; until `accept`.
+        """
+
     def complaints(self) -> list[str]:
         """What was found wrong with the token so far, by whatever was read of it since it was opened."""
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
 
+EMPTY_ROSTER = bytes(TOTAL)  # the sum of none
+
 
 def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str, bytes]:
     """The facts of a token that has just been initialised, as far as they do not depend on the case."""
@@ -27,7 +29,6 @@ def fresh_facts(keys: Keys, epoch: int, label: bytes, adopted: int) -> dict[str,
         "key_file": b"",
         "key_id": meta.key_id(keys),
         "label": label,
-        ROSTER: bytes(TOTAL),
         "settings": meta.encode_settings({}),
         "so_key": b"",
         "so_wrapping": b"",
@@ -46,9 +47,9 @@ def so_facts(keys: Keys, pin: bytes, hardening: Hardening, used: Pepper | None =
     return {WRAPPING_OF["so"]: wrapping, "so_key": handover.public_key(keys.master) if pin else b""}
 
 
-def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> dict[str, bytes]:
-    """C_InitToken on a token, within the caller's transaction: the facts to write, but for the SO's."""
-    for table in ("object", "lookup", "unindexed", "roster", "removed"):
+def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """C_InitToken on a token, within the caller's transaction: the roster's sum, and the facts but for the SO's."""
+    for table in ("object", "lookup", "unindexed", "roster", "pending", "notice"):
         database.run(f"DELETE FROM {table}")  # noqa: S608 - our own names
     for role in ROLES:
         facts.counters.succeed(role)
@@ -56,35 +57,44 @@ def start_anew(database: Database, facts: Meta, keys: Keys, label: bytes) -> dic
     fresh = fresh_facts(keys, facts.number("epoch") + 1, label, facts.counters.version)
     fresh["settings"] = meta.encode_settings(pepper.kept(facts.settings))
     to_be_deleted = {"key_file": facts.value("key_file")}
-    return {name: facts.value(name) for name in kept} | fresh | to_be_deleted
+    return EMPTY_ROSTER, {name: facts.value(name) for name in kept} | fresh | to_be_deleted
 
 
-def replace_open_key(database: Database, facts: Meta, old: Keys, new: Keys, roster: Roster) -> dict[str, bytes]:
-    """The first real PIN of a token under the empty SO PIN, within the caller's transaction: the facts to write.
+def replace_key(
+    database: Database, facts: Meta, old: Keys | None, new: Keys, tell: Callable[[str], None], roster: Roster
+) -> tuple[bytes, dict[str, bytes]]:
+    """The first real PIN, within the caller's transaction: the roster's sum, and the facts to write.
 
-    The old master key was open to every reader of the file; nothing opens to the empty PIN any more.
+    `old`: of a token under the empty SO PIN; None beside an SO PIN that was not given.
     """
+    if old is not None:
+        values = _replace_open_key(database, facts, old, new)
+    else:
+        values = _replace_unknown_key(database, facts, new, tell)
+    return roster.build(new), values
+
+
+def _replace_open_key(database: Database, facts: Meta, old: Keys, new: Keys) -> dict[str, bytes]:
+    """The old master key was open to every reader of the file; nothing opens to the empty PIN any more."""
     rows.seal_anew(database, old, new, facts.adopted)
-    return _kept(facts) | {"key_id": meta.key_id(new), ROSTER: roster.build(new), WRAPPING_OF["so"]: b""}
+    return _kept(facts) | {"key_id": meta.key_id(new), WRAPPING_OF["so"]: b""}
 
 
-def replace_unknown_key(
-    database: Database, facts: Meta, new: Keys, tell: Callable[[str], None], roster: Roster
-) -> dict[str, bytes]:
-    """The first user PIN beside an SO PIN that was not given (handover.py), within the caller's transaction.
+def _replace_unknown_key(database: Database, facts: Meta, new: Keys, tell: Callable[[str], None]) -> dict[str, bytes]:
+    """What handover.py is for; there are no private objects yet.
 
-    There are no private objects yet. Whether the SO wrote the public ones cannot be checked without the old master key,
-    so all of them count as written without login: they are adopted, except for trust objects, which nobody vouches for.
+    Whether the SO wrote the public ones cannot be checked without the old master key, so all of them count as written
+    without login: they are adopted, but for what they claim about themselves (rows.CLAIMS) and for trust objects, which
+    nobody vouches for.
     """
-    from keyfob.store import handover
+    from keyfob.store import adoption, handover
 
     database.run("UPDATE object SET mac = NULL WHERE mac IS NOT NULL")
-    rows.adopt(database, new, 0, tell, roster)
+    adoption.adopt(database, new, facts, tell, None)
     sealed = handover.seal(bytes(new.master), facts.first_pin_key)
     return _kept(facts) | {
         "adopted": NUMBER.pack(facts.counters.version),
         "key_id": meta.key_id(new),
-        ROSTER: roster.build(new),
         WRAPPING_OF["so"]: facts.value(WRAPPING_OF["so"]) + sealed,
     }
 

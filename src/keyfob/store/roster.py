@@ -2,14 +2,20 @@
 
 A row that is put back to an older version still has its MAC of then, and a row that is gone has none to fail. So the
 version of every object that carries a MAC stands in the roster, 128 object numbers to a block. Each block has a keyed
-tag, and the sum of all tags modulo 2**256 is part of a guarded row of the meta table: a change of one object rewrites
-one block and one sum, whatever the size of the store, and a login adds up one tag for every 128 objects.
+tag, and a sum over all blocks is part of a guarded row of the meta table: a change of one object rewrites one block and
+one sum, whatever the size of the store, and a login adds up one number for every 128 objects.
+
+What is added up, modulo 2**256, is not the tags, which stand in the file: of those somebody could look for a mixture of
+older blocks that has the right sum (a generalised birthday; 2**33 steps where there are enough of them). It is a number
+for each tag that a second secret function gives, and neither these nor their sum ever stand anywhere in clear: the sum
+is masked by a third one, with another mask for each state (state.py). To somebody without the keys every other mixture
+of blocks has a sum that is still undetermined, so each try is right with a chance of 2**-256, plus that of telling
+keyed BLAKE2b from chance: the argument for XOR MACs and their additive kin (Bellare, Guerin, Rogaway 1995; for sums
+that are kept up to date, Bellare, Goldreich, Goldwasser 1994), whose weakness, sums in clear, it leaves out.
 
 The same row binds the other guarded rows of the meta table by their MACs, so that none of them can be put back alone.
 
-What changes without login cannot change the roster, which needs a key: public objects may be written and removed, as
-PKCS #11 has it. A changed one has a version above `adopted` and no MAC, a removed one a row in the table `removed`; the
-next login takes both over. Nobody gains by forging either: anybody may do that through the module, too.
+What happens without a login cannot change the roster, which needs a key: see adoption.py.
 """
 
 from __future__ import annotations
@@ -33,19 +39,22 @@ TAG = 32
 MODULUS = 1 << (8 * TAG)
 MOST_BLOCKS = 2048  # remembered: 2 MiB
 EMPTY = bytes(PER_BLOCK * ENTRY)
+# An entry of a block that was damaged, for a number that had an object without a fitting MAC by then, or none: nobody
+# knows what it was, so nothing without a MAC is believed to be it.
+UNKNOWN = (1 << 8 * ENTRY) - 1
 
 
 class Roster:
     """Blocks that were read and fit their tags. Within the store's lock; `forget` whenever they may have changed."""
 
-    __slots__ = ("_blocks", "_changes", "_database", "_is_whole", "_tell")
+    __slots__ = ("_blocks", "_changes", "_database", "_tell", "is_whole")
 
     def __init__(self, database: Database, tell: Callable[[str], None]) -> None:
         self._database = database
         self._tell = tell
         self._blocks: dict[int, bytes | None] = {}  # None: it does not fit its tag
         self._changes: dict[int, int] = {}
-        self._is_whole = True  # a block that is not there is one without objects
+        self.is_whole = True  # a block that is not there is one without objects
 
     def forget(self) -> None:
         self._blocks = {}
@@ -64,9 +73,18 @@ class Roster:
         entry = self.entry(object_id, keys)
         if entry == version << 1 | private or entry is None:
             return
-        if entry == 0:
+        if entry in (0, UNKNOWN):
             raise DamagedError("it was removed and has been put back: it was tampered with")
         raise DamagedError("an older version was put back: it was tampered with")
+
+    def has(self, row: Row, keys: Keys) -> bool:
+        """Whether this row is the one that was written last under a login."""
+        return has_fitting_mac(row, keys) and self.entry(row[0], keys) == row[1] << 1 | row[2]
+
+    def check_new(self, object_id: int, keys: Keys) -> None:
+        """DamagedError when an object without a MAC has the number of one that had one, or may have had one."""
+        if self.entry(object_id, keys) != 0:
+            raise DamagedError("it was replaced without a login: it was tampered with")
 
     def entry(self, object_id: int, keys: Keys) -> int | None:
         """What the roster has for an object; None where its block is damaged."""
@@ -79,12 +97,12 @@ class Roster:
         place = object_id % PER_BLOCK * ENTRY
         return int.from_bytes(block[place : place + ENTRY], "little")
 
-    def members(self, block: int, keys: Keys) -> Iterator[tuple[int, bool]]:
-        """The number of each object of a block, and whether it is private; nothing where the block is damaged."""
+    def members(self, block: int, keys: Keys) -> Iterator[int]:
+        """The number of each object of a block; nothing where the block is damaged."""
         for object_id in range(block * PER_BLOCK, (block + 1) * PER_BLOCK):
             entry = self.entry(object_id, keys)
-            if entry:
-                yield object_id, bool(entry & 1)
+            if entry and entry != UNKNOWN:
+                yield object_id
 
     def blocks(self) -> list[int]:
         """The numbers of all blocks."""
@@ -99,14 +117,23 @@ class Roster:
         """The blocks that do not fit their tags."""
         return [number for number in self.blocks() if self.entry(number * PER_BLOCK, keys) is None]
 
-    def adds_up_to(self, total: bytes) -> bool:
+    def adds_up_to(self, total: bytes, keys: Keys) -> bool:
         """Whether all blocks are there, as they were written last."""
-        self._is_whole = self._sum() == total
-        return self._is_whole
+        self.is_whole = self._sum(keys) == total
+        return self.is_whole
 
-    def _sum(self) -> bytes:
-        total = sum(int.from_bytes(_bytes(tag), "little") for (tag,) in self._database.rows("SELECT tag FROM roster"))
+    def converted(self, total: bytes, keys: Keys) -> bytes:
+        """The total for one of schema 4, which added up the tags themselves; SPOILT where that is not theirs."""
+        in_clear = sum(int.from_bytes(tag, "little") for _, tag in self._tags())
+        fits = (in_clear % MODULUS).to_bytes(TAG, "little") == total
+        return self._sum(keys) if fits else SPOILT
+
+    def _sum(self, keys: Keys) -> bytes:
+        total = sum(_addend(keys, number, tag) for number, tag in self._tags())
         return (total % MODULUS).to_bytes(TAG, "little")
+
+    def _tags(self) -> Iterator[tuple[int, bytes]]:
+        return ((number, _bytes(tag)) for number, tag in self._database.rows("SELECT block, tag FROM roster"))
 
     def _block(self, number: int, keys: Keys) -> bytes | None:
         versions, tag = self._stored(number)
@@ -120,7 +147,7 @@ class Roster:
 
     def _fits(self, versions: bytes, tag: bytes, number: int, keys: Keys) -> bool:
         if not tag:
-            return versions == EMPTY and self._is_whole
+            return versions == EMPTY and self.is_whole
         return len(versions) == len(EMPTY) and _tag(keys, number, versions) == tag
 
     def _stored(self, number: int) -> tuple[bytes, bytes]:
@@ -136,16 +163,6 @@ class Roster:
     def strike(self, object_id: int) -> None:
         """An object was removed."""
         self._changes[object_id] = 0
-
-    def adopt_removals(self, keys: Keys) -> None:
-        """Take over what was removed without login, which can only have been public."""
-        for (object_id,) in list(self._database.rows("SELECT object FROM removed")):
-            entry = self.entry(object_id, keys)
-            if entry and entry & 1:
-                self._tell(f"object {object_id}: it is private and was removed without a login")
-            elif self._database.row("SELECT 1 FROM object WHERE id = ?", (object_id,)) is None:
-                self.strike(object_id)
-            self._database.run("DELETE FROM removed WHERE object = ?", (object_id,))
 
     def settle(self, total: bytes, keys: Keys) -> bytes:
         """Write the blocks of all objects noted and struck; the new total."""
@@ -169,12 +186,12 @@ class Roster:
         """All of it anew, from the rows whose MACs fit; the total."""
         self.forget()
         self._database.run("DELETE FROM roster")
-        self._database.run("DELETE FROM removed")
+        self._database.run("DELETE FROM pending")
         total = bytes(TAG)
         highest = self._database.number("SELECT max(id) FROM object")
         for number in range(highest // PER_BLOCK + 1):
-            total = self._write(number, self._recovered(number, keys), b"", total, keys)
-        self._is_whole = True
+            total = self._write(number, self._vouched_for(number, keys, 0), b"", total, keys)
+        self.is_whole = True
         return total
 
     def _write(self, number: int, versions: bytes, old_tag: bytes, total: bytes, keys: Keys) -> bytes:
@@ -192,12 +209,18 @@ class Roster:
         self._blocks[number] = versions
         if total == SPOILT:
             return total
-        new = int.from_bytes(total, "little") - int.from_bytes(old_tag, "little") + int.from_bytes(tag, "little")
+        new = int.from_bytes(total, "little") - _addend(keys, number, old_tag) + _addend(keys, number, tag)
         return (new % MODULUS).to_bytes(TAG, "little")
 
     def _recovered(self, number: int, keys: Keys) -> bytes:
-        """A block as its rows would have it."""
+        """A damaged block as its rows would have it. What it said of the others cannot be known."""
+        given = min(max(self._database.numbered + 1 - number * PER_BLOCK, 0), PER_BLOCK)
+        return self._vouched_for(number, keys, given)
+
+    def _vouched_for(self, number: int, keys: Keys, unknown: int) -> bytes:
+        """The entries of a block's rows whose MACs fit; of the first `unknown` numbers, those without are UNKNOWN."""
         versions = bytearray(EMPTY)
+        versions[: unknown * ENTRY] = UNKNOWN.to_bytes(ENTRY, "little") * unknown
         statement = """
             SELECT id, version, private, record, checksum, mac FROM object WHERE id >= ? AND id < ? AND mac IS NOT NULL
         """
@@ -211,6 +234,15 @@ class Roster:
 def _tag(keys: Keys, number: int, versions: bytes) -> bytes:
     salt = number.to_bytes(16, "little")
     return blake2b(versions, digest_size=TAG, person=b"keyfob roster", key=keys.roster, salt=salt).digest()
+
+
+def _addend(keys: Keys, number: int, tag: bytes) -> int:
+    """What a block adds to the sum: nothing where there is none."""
+    if not tag:
+        return 0
+    salt = number.to_bytes(16, "little")
+    digest = blake2b(tag, digest_size=TAG, person=b"keyfob addend", key=keys.roster, salt=salt).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _bytes(value: object) -> bytes:

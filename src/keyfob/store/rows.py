@@ -2,27 +2,26 @@
 
 Before login the checksum tells damage. After login the MAC must fit as well, and since number and version are under
 both, a row is good for its place only. Rows without a MAC are what others wrote without login, as NSS's certutil does
-with certificates: they are believed if they are public and newer than the last login, or write after one. That put a
-MAC to all such rows and noted up to which version (`adopted`, guarded itself), so that an old row whose MAC was taken
-off is not believed. Whoever can write to the file can replace a public object, as certutil can without a PIN; no
-private and no trust object.
+with certificates: they are believed if they are public, newer than the last login, or write after one, and no object's
+that ever had a MAC (roster.py). That login put a MAC to all such rows and noted up to which version (`adopted`, guarded
+itself), so that an old row whose MAC was taken off is not believed. And they are never believed about themselves: what
+they say of their past, or of how far they can be trusted, does not count.
 """
 
 from __future__ import annotations
 
 import struct
 
-from keyfob.spec.constants import CKA, CKO, CKR
+from keyfob.spec.constants import CK, CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
 from keyfob.store.record import Attributes, Record, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from keyfob.store.protocol import Database, Row
-    from keyfob.store.roster import Roster
     from keyfob.store.seal import Keys
 
     LookUps = set[tuple[bytes, bytes]]
@@ -30,6 +29,15 @@ if TYPE_CHECKING:
 TRUE, FALSE = b"\x01", b"\x00"
 # Whom all programs believe: never written, and after login never believed, without a MAC.
 GUARDED_CLASSES = tuple(number.to_bytes(8, "little") for number in (CKO.NSS_TRUST, CKO.TRUST))
+# What only the token itself, or its SO, can say of an object, and what holds of one that nobody vouches for.
+CLAIMS = {
+    CKA.TRUSTED: FALSE,
+    CKA.LOCAL: FALSE,
+    CKA.ALWAYS_SENSITIVE: FALSE,
+    CKA.NEVER_EXTRACTABLE: FALSE,
+    CKA.KEY_GEN_MECHANISM: CK.UNAVAILABLE_INFORMATION.to_bytes(8, "little"),
+    CKA.OBJECT_VALIDATION_FLAGS: bytes(8),
+}
 
 
 class DamagedError(Exception):
@@ -92,7 +100,15 @@ def check(row: Row, keys: Keys | None, adopted: int) -> Record:
         raise DamagedError("the private flag does not fit the record")
     if mac is None and keys is not None and found.get(CKA.CLASS) in GUARDED_CLASSES:
         raise DamagedError("a trust object without a MAC: it was not written by this token's user")
-    return found
+    return found if mac is not None or keys is None else _without_claims(found)
+
+
+def _without_claims(record: Record) -> Record:
+    """As much as is believed of an object that somebody wrote without a login."""
+    if all(record.get(attribute) in (None, value) for attribute, value in CLAIMS.items()):
+        return record
+    attributes = record.attributes()
+    return Record(encode({each: CLAIMS.get(each, value) for each, value in attributes.items()}))
 
 
 def has_fitting_mac(row: Row, keys: Keys) -> bool:
@@ -154,24 +170,6 @@ def index(database: Database, object_id: int, old: LookUps | None, new: LookUps)
             ON CONFLICT (digest, object) DO UPDATE SET class = excluded.class
         """
         database.run_each(statement, added)
-
-
-def adopt(database: Database, keys: Keys, adopted: int, log: Callable[[str], None], roster: Roster) -> None:
-    """Put a MAC to the public rows written since the last login, within the caller's transaction."""
-    statement = "SELECT id FROM object WHERE mac IS NULL AND version > ?"
-    for (object_id,) in list(database.rows(statement, (adopted,))):
-        row = select(database, object_id)
-        if row is None:
-            continue
-        try:
-            read(row, keys, adopted)
-        except DamagedError as problem:
-            log(f"object {object_id}: {problem}")
-            continue
-        _, version, private, record, _, _ = row
-        mac = tag_of_object(keys.mac, object_id, version, private, record)
-        database.run("UPDATE object SET mac = ? WHERE id = ?", (mac, object_id))
-        roster.note(object_id, version, private)
 
 
 def index_rest(database: Database, keys: Keys, adopted: int) -> None:

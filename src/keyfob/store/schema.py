@@ -9,11 +9,14 @@
              that can read them adds it (rows.py) and empties the table
 
     roster   which version of each object was written last, see roster.py
-    removed  objects that were removed without a login
+    pending  objects that were changed or removed without a login, as the last login had left them (adoption.py)
+    notice   what `keyfob verify` tells of later (notices.py)
 
     Schema 2: CKA_ALWAYS_AUTHENTICATE is indexed; the table unindexed.
     Schema 3: the row so_key of the meta table, empty and without a MAC until the SO's next login fills it.
     Schema 4: the tables roster and removed; the row roster of the meta table, empty and without a MAC until a login.
+    Schema 5: pending in place of removed, which had the numbers alone; notice; the next login adds a state to the row
+              roster, and what its sum is made of is secret from then on.
 
 A new schema appends to MIGRATIONS the statements that lead there from the one before; each step and its new number are
 one transaction, so an interrupted migration is no migration. A store of a newer schema than ours is refused untouched.
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from keyfob.store.protocol import Database
 
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
-VERSION = 4
+VERSION = 5
 
 # Word for word what SQLite keeps of them: `differences` compares.
 META = """
@@ -45,8 +48,15 @@ CREATE TABLE lookup (digest BLOB NOT NULL, object INTEGER NOT NULL, class BLOB N
 """.strip()
 UNINDEXED = "CREATE TABLE unindexed (object INTEGER PRIMARY KEY) STRICT"
 ROSTER = "CREATE TABLE roster (block INTEGER PRIMARY KEY, versions BLOB NOT NULL, tag BLOB NOT NULL) STRICT"
-REMOVED = "CREATE TABLE removed (object INTEGER PRIMARY KEY) STRICT"
-TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP, UNINDEXED, ROSTER, REMOVED)
+REMOVED = "CREATE TABLE removed (object INTEGER PRIMARY KEY) STRICT"  # of schema 4
+PENDING = """
+CREATE TABLE pending (object INTEGER PRIMARY KEY, version INTEGER, private INTEGER, record BLOB, checksum BLOB,
+                      mac BLOB) STRICT
+""".strip()
+NOTICE = "CREATE TABLE notice (number INTEGER PRIMARY KEY, content BLOB NOT NULL, mac BLOB NOT NULL) STRICT"
+TABLES = (META, OBJECT, WITHOUT_MAC, LOOKUP, UNINDEXED, ROSTER, PENDING, NOTICE)
+# What schema 4 had in `removed` becomes rows that have a number alone.
+FROM_REMOVED = ("INSERT INTO pending (object) SELECT object FROM removed", "DROP TABLE removed")
 
 
 def _add_fact(name: str) -> str:
@@ -60,6 +70,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (UNINDEXED, "INSERT INTO unindexed SELECT id FROM object WHERE private = 1"),
     (_add_fact("so_key"),),
     (ROSTER, REMOVED, _add_fact("roster")),
+    (PENDING, NOTICE, *FROM_REMOVED),
 )
 
 

@@ -16,7 +16,7 @@ from _thread import RLock
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import fork, meta, rows
+from keyfob.store import adoption, fork, meta, rows
 from keyfob.store.info import check_label
 from keyfob.store.recent import Recent
 from keyfob.store.record import Record
@@ -161,6 +161,10 @@ class SealedStore:
                     row = self._visible_row(object_id)
                     if instead_of is not None and not self._holds(row, instead_of):
                         return False
+                    if row[5] is not None and self._vault.keys is None:
+                        if self._holds(row, attributes):
+                            return True
+                        adoption.keep_changed(self._database, row, attributes)
                     self._write(object_id, attributes, self._look_ups_of(row))
                     self._vault.settle_write()
             except BaseException:
@@ -236,13 +240,18 @@ class SealedStore:
         with self._lock:
             return problems(self._database, self._vault)
 
+    def remarks(self) -> list[str]:
+        with self._lock:
+            self._database.refresh()
+            return self._vault.remarks()
+
     def complaints(self) -> list[str]:
         with self._lock:
             return list(self._vault.complaints)
 
     def accept(self) -> None:
         with self._lock:
-            self._vault.build_roster()
+            self._vault.accept()
             self._forget_objects()
 
     def copy_to(self, target: Database) -> None:
@@ -310,7 +319,9 @@ class SealedStore:
 
                 problems = block_problems(self._database, self._vault, self._vault.roster.drawn_by_lot())
             else:
-                problems = self.verify()
+                from keyfob.store.checkup import problems as all_problems
+
+                problems = all_problems(self._database, self._vault, now=True)
             for problem in problems:
                 self._vault.tell(problem)
 
@@ -366,8 +377,8 @@ class SealedStore:
             return None
         keys = self._vault.keys
         record = rows.check(row, keys, facts.adopted)
-        if keys is not None and row[5] is not None and facts.has_roster:
-            self._vault.roster.check(row, keys)
+        if keys is not None and facts.has_roster:
+            adoption.check(self._database, row, keys, facts.counters.version, self._vault.roster)
         return record
 
     def _visible_row(self, object_id: int) -> Row:
@@ -402,6 +413,8 @@ class SealedStore:
         rows.write(self._database, object_id, version, attributes, keys)
         if keys is not None:
             self._vault.roster.note(object_id, version, int(rows.is_private(attributes)))
+            if old != set():
+                adoption.forget(self._database, object_id)
         rows.index(self._database, object_id, old, rows.look_ups_of(attributes, keys))
 
     def _remove(self, object_ids: Sequence[int]) -> None:
@@ -410,6 +423,7 @@ class SealedStore:
             rows.index(self._database, object_id, self._look_ups_of(row), set())
             if self._vault.keys is not None:
                 self._vault.roster.strike(object_id)
+                adoption.forget(self._database, object_id)
             elif row[5] is not None:
-                self._database.run("INSERT INTO removed (object) VALUES (?) ON CONFLICT DO NOTHING", (object_id,))
+                adoption.keep_removed(self._database, row)
             self._database.run("DELETE FROM object WHERE id = ?", (object_id,))

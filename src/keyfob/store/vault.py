@@ -97,15 +97,19 @@ class Vault(Opening):
                 elif facts.awaits_first_pin:
                     values["so_key"] = handover.public_key(master)
                 self.forget_facts()
-                if keys is None:
-                    values = rekey.replace_unknown_key(self._database, facts, new_keys, self.tell, self.roster) | values
-                elif new_keys is not keys:
-                    values = rekey.replace_open_key(self._database, facts, keys, new_keys, self.roster) | values
-                facts.counters.succeed(role)
+                total = None
+                forgotten = facts.counters.succeed(role)
                 facts.counters.next_version()
-                meta.write(self._database, values, new_keys)
+                facts.counters.next_try()  # a pardon counts from there
+                if new_keys is not keys:
+                    total, kept = rekey.replace_key(self._database, facts, keys, new_keys, self.tell, self.roster)
+                    values = kept | values
+                    self._hand_over(facts, keys, new_keys)
+                elif forgotten:
+                    self._pardon(facts, new_keys)
+                self._write(facts, values, new_keys, total)
                 meta.write_counters(self._database, facts.counters)
-            self._note(facts)
+            self._note(facts, new_keys)
             if role == "user" and self.role == "file":
                 self.role = "user"
             if new_keys is not keys and self.role is not None:
@@ -135,6 +139,20 @@ class Vault(Opening):
             wanted = wanted.raised_to(facts.hardening)  # what the next PIN would get is not lowered either
         self.set_pin(role, pin, (wrapping, wanted))
         return True
+
+    def _hand_over(self, facts: Meta, keys: Keys | None, new_keys: Keys) -> None:
+        """Let other machines take the new master key's word for the old one's, within the caller's transaction.
+
+        Not where nobody has the old one: they go on counting wrong PINs until the next login on them.
+        """
+        from keyfob.store import notices, pardon
+
+        public = pardon.public_key(new_keys)
+        if keys is not None:
+            self._pardon(facts, keys, public)
+        if facts.state is not None:
+            facts.state.public = public
+            notices.clear(self._database, facts.state)
 
     def _keys_to_wrap(self, role: str) -> Keys | None:
         """The keys that a new PIN of `role` shall open; None: new ones, because the first PIN is a stand-in's."""
@@ -194,7 +212,8 @@ class Vault(Opening):
                         raise PKCS11Error(CKR.ARGUMENTS_BAD, f"the {role} PIN needs the present pepper: give it, too")
                 settings = meta.encode_settings(pepper.with_pepper(facts.settings, new))
                 self.forget_facts()
-                meta.write(self._database, wrapped | {"settings": settings}, keys)
+                self._write(facts, wrapped | {"settings": settings}, keys)
+            self._note(facts, keys, pins=False)
             self._database.checkpoint()
 
     def _open_to_wrap_anew(self, role: str, pin: bytes) -> bytes:
@@ -221,11 +240,13 @@ class Vault(Opening):
                 facts = self._facts_for(old)
                 if wrapping_of(facts, "so") != attempt.wrapping:
                     raise PKCS11Error(CKR.PIN_INCORRECT, "the so PIN was changed at this moment")
-                values = rekey.start_anew(self._database, facts, keys, label) | so_facts
+                total, values = rekey.start_anew(self._database, facts, keys, label)
                 facts.counters.next_version()
-                meta.write(self._database, values, keys)
+                facts.counters.next_try()
+                self._hand_over(facts, old, keys)
+                self._write(facts, values | so_facts, keys, total)
                 meta.write_counters(self._database, facts.counters)
-            self._note(facts)
+            self._note(facts, keys)
             self.forget_keys()
             self._database.checkpoint()
             self._drop_key_file(keys)

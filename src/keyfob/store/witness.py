@@ -1,9 +1,14 @@
-"""A second place that knows how far a token had come: by it an older copy of the whole file is noticed.
+"""A second place that knows how far a token had come: by it an older copy of the whole token is noticed.
 
 Everything in a copy fits together, MACs and roster included; only something that was not copied with it can tell that
-it is old. So the counters of a token are kept beside in a file of their own, below the folder of this machine's state,
-and a token that is behind them was put back: by somebody who restored a backup, or who wants another ten PIN guesses.
-The guesses do not come back: the failures that were counted here count on.
+it is old. So below the folder of this machine's state there is a file for each token, with
+
+    the counters, and how many wrong PINs the token had when they were counted or rightly forgotten
+    the state (state.py) that the last login on this machine found or left, by its name and its past
+    the public key that pardons of wrong PINs are verified with (pardon.py)
+
+A token whose counters are behind these, or whose state does not follow from that one, was put back, or grew from a
+copy: by somebody who restored a backup, or who wants another ten PIN guesses. The guesses do not come back.
 
 The witness is written after each durable commit and never waited for: where a crash loses its last words it knows less,
 which raises no false alarm. It knows one token by its serial number, holds nothing secret, and whoever can write to
@@ -18,37 +23,67 @@ import struct
 from keyfob import files
 from keyfob.store.counters import ROLES
 from keyfob.store.integrity import SIZE, Hasher, same_digest
+from keyfob.store.state import LATER, NOBODY, OLD_COPY, Trace, doubt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyfob.store.counters import Counters
+    from keyfob.store.state import State
 
 ROW = struct.Struct("<QQII")
+COUNTED = struct.Struct("<Q32s")
+NO_PUBLIC = bytes(32)
+MOST_BYTES = 4096
+READS = 3  # of a file that looks damaged: another process may be writing it
 WITNESS_CHECKSUM = Hasher(b"keyfob witness")
+MACHINE = ".machine"
 
 
 class Seen:
-    """How far a token had come."""
+    """How far a token had come. `trace`: of the state that a login verified; None for none.
 
-    __slots__ = ("failed", "tries", "version")
+    `counted`: the number of the attempt after which `failed` were the wrong PINs.
+    """
+
+    __slots__ = ("counted", "failed", "public", "trace", "tries", "version")
 
     def __init__(self, version: int, tries: int, *failed: int) -> None:
         self.version = version
-        self.tries = tries
+        self.tries = self.counted = tries
         self.failed = dict(zip(ROLES, failed, strict=True))
+        self.public = NO_PUBLIC
+        self.trace: Trace | None = None
+
+    def encode(self) -> bytes:
+        row = ROW.pack(self.version, self.tries, *(self.failed[role] for role in ROLES))
+        trace = b"" if self.trace is None else self.trace.encode()
+        return row + COUNTED.pack(self.counted, self.public) + trace
+
+    @classmethod
+    def decode(cls, value: bytes) -> Seen:
+        """ValueError unless `encode` could have written it, here or in an older keyfob."""
+        try:
+            seen = cls(*ROW.unpack_from(value))
+            if len(value) > ROW.size:
+                seen.counted, seen.public = COUNTED.unpack_from(value, ROW.size)
+        except struct.error as problem:
+            raise ValueError(str(problem)) from None
+        if len(value) > ROW.size + COUNTED.size:
+            seen.trace = Trace.decode(value[ROW.size + COUNTED.size :])
+        return seen
 
     def is_ahead_of(self, counters: Counters) -> bool:
         return self.version > counters.version or self.tries > counters.tries
 
-    def tell_if_ahead_of(self, counters: Counters, tell: Callable[[str], None]) -> None:
+    def doubt(self, counters: Counters, trace: Trace | None) -> str:
+        """What speaks against a token with these counters and this state; empty where nothing does."""
         if self.is_ahead_of(counters):
             writes, attempts = max(self.version - counters.version, 0), max(self.tries - counters.tries, 0)
-            tell(
-                "an older copy of the token was put back, or its write-ahead log is damaged: "
-                f"{writes} writes and {attempts} attempts at a PIN are missing in it"
-            )
+            missing = f"{writes} writes and {attempts} attempts at a PIN are missing in it"
+            return f"{OLD_COPY}, or its write-ahead log is damaged: {missing}"
+        return doubt(trace, self.trace)
 
 
 class Witness:
@@ -57,64 +92,174 @@ class Witness:
     `tell` gets what is wrong with the token, `mention` what is wrong with the folder.
     """
 
-    __slots__ = ("_folder", "_last", "_mention", "_tell")
+    __slots__ = ("_folder", "_last", "_machine", "_mention", "_tell")
 
     def __init__(self, folder: str, tell: Callable[[str], None], mention: Callable[[str], None]) -> None:
         self._folder = folder
         self._tell = tell
         self._mention = mention
         self._last = b""
+        self._machine = b""
 
-    def catch_up(self, serial: str, counters: Counters) -> bool:
-        """Whether the token is older than what was seen of it; its counters are brought up to that."""
+    @property
+    def machine(self) -> bytes:
+        """The name, drawn by lot, under which commits of this machine are counted; NOBODY where it has no place."""
+        if not self._machine:
+            self._machine = self._name_of_machine()
+        return self._machine
+
+    def _name_of_machine(self) -> bytes:
+        path = os.path.join(self._folder, MACHINE)
+        for _ in range(READS):
+            try:
+                name, _status = files.read(path, len(NOBODY))
+            except FileNotFoundError:
+                try:
+                    self._make_name(path)
+                except FileExistsError:  # another process was faster
+                    continue
+                except OSError:
+                    return NOBODY
+            except OSError:
+                return NOBODY
+            else:
+                return name if len(name) == len(NOBODY) else NOBODY
+        return NOBODY
+
+    def _make_name(self, path: str) -> None:
+        files.make_folder(self._folder)
+        descriptor = files.new(path)
+        try:
+            os.write(descriptor, os.urandom(len(NOBODY)))
+        finally:
+            os.close(descriptor)
+
+    def catch_up(self, serial: str, counters: Counters) -> str:
+        """Bring the token's counters up to what was seen of it; what speaks against them, empty where nothing does.
+
+        A count of wrong PINs may be lower than the one that was seen only where a pardon says so.
+        """
         seen = self.read(serial)
-        if seen is None or not seen.is_ahead_of(counters):
-            return False
-        seen.tell_if_ahead_of(counters, self._tell)
+        if seen is None:
+            return ""
+        found = seen.doubt(counters, seen.trace)
+        least = seen.failed
+        if any(counters.failed[role] < least[role] for role in ROLES):
+            least = self._least(seen, serial, counters)
+            lowered = [role for role in ROLES if counters.failed[role] < least[role]]
+            if lowered and seen.public != NO_PUBLIC:
+                found = found or f"wrong PINs ({' and '.join(lowered)}) were struck from the token; they count on"
         counters.version, counters.tries = max(seen.version, counters.version), max(seen.tries, counters.tries)
         for role in ROLES:
-            counters.failed[role] = max(counters.failed[role], seen.failed[role])
-        return True
+            counters.failed[role] = max(counters.failed[role], least[role])
+        if found:
+            self._tell(found)
+        return found
 
-    def knows(self, serial: str, counters: Counters) -> bool:
-        """Whether the token's present version was noted."""
+    @staticmethod
+    def _least(seen: Seen, serial: str, counters: Counters) -> dict[str, int]:
+        """How many wrong PINs count, by role, although the token says less."""
+        from keyfob.store import pardon
+
+        found = pardon.read(counters.pardon, serial, seen.public) if counters.pardon else None
+        if found is None or found.tries <= seen.counted:
+            return seen.failed
+        return {role: min(seen.failed[role], found.failed[role]) for role in ROLES}
+
+    def knows(self, serial: str, counters: Counters, trace: Trace | None) -> bool:
+        """Whether the token's present version and state were noted."""
         seen = self.read(serial)
-        return seen is not None and seen.version == counters.version
+        if seen is None or seen.version != counters.version:
+            return False
+        return trace is None or (seen.trace is not None and seen.trace.identity == trace.identity)
 
-    def note(self, serial: str, counters: Counters) -> None:
-        """Remember how far the token has come; best effort."""
-        row = ROW.pack(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
+    # Noting, best effort
+
+    def note_writes(self, serial: str, counters: Counters) -> None:
+        """Objects were written without a login."""
+        seen = self.read(serial) or Seen(0, counters.tries, *(counters.failed[role] for role in ROLES))
+        seen.version = max(seen.version, counters.version)
+        self._note(serial, seen)
+
+    def note_attempt(self, serial: str, counters: Counters, state: State | None) -> None:
+        """A PIN was wrong. The counters are caught up; nobody vouches for the state."""
+        seen = self.read(serial)
+        public = NO_PUBLIC if state is None else state.public
+        noted = Seen(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
+        if seen is not None:
+            noted.trace, public = seen.trace, self._public(serial, counters, seen) or public
+        noted.public = public
+        self._note(serial, noted)
+
+    @staticmethod
+    def _public(serial: str, counters: Counters, seen: Seen) -> bytes:
+        """The public key to go by; another one than before only where a pardon hands over to it."""
+        if seen.public == NO_PUBLIC or not counters.pardon:
+            return b"" if seen.public == NO_PUBLIC else seen.public
+        from keyfob.store import pardon
+
+        found = pardon.read(counters.pardon, serial, seen.public)
+        return seen.public if found is None else found.public
+
+    def note_state(self, serial: str, counters: Counters, state: State, *, pins: bool) -> None:
+        """What somebody with the keys has found or left. `pins`: at a login, or when a PIN was set."""
+        noted = Seen(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
+        noted.public, noted.trace = state.public, state.trace
+        if noted.encode() == self._last:
+            return
+        seen = self.read(serial)
+        if seen is not None:  # another process may have gone on, and have been faster to say so
+            if not pins or seen.counted > noted.counted:
+                noted.counted, noted.failed = seen.counted, seen.failed
+            noted.version, noted.tries = max(noted.version, seen.version), max(noted.tries, seen.tries)
+            if seen.trace is not None and seen.trace.relation_to(state.trace) == LATER:
+                noted.trace, noted.public = seen.trace, seen.public
+        self._note(serial, noted)
+
+    def _note(self, serial: str, seen: Seen) -> None:
+        row = seen.encode()
         if row == self._last:
             return
         try:
-            self._write(self._path(serial), row)
+            self._write(self._path(serial), row + WITNESS_CHECKSUM(row))
         except OSError as problem:
             self._mention(f"nobody will notice if an older copy of the token is put back: {problem.strerror}")
         else:
             self._last = row
 
-    def _write(self, path: str, row: bytes) -> None:
+    def _write(self, path: str, content: bytes) -> None:
         descriptor = files.keep(path)
         try:
-            os.pwrite(descriptor, row + WITNESS_CHECKSUM(row), 0)
+            os.pwrite(descriptor, content, 0)
+            if os.fstat(descriptor).st_size > len(content):
+                os.ftruncate(descriptor, len(content))
         finally:
             os.close(descriptor)
 
     def read(self, serial: str) -> Seen | None:
         """What was noted of a token; None where nothing is known, which the log says if it should be."""
-        try:
-            found, _ = files.read(self._path(serial), ROW.size + SIZE)
-        except FileNotFoundError:
-            return None
-        except OSError as problem:
-            self._mention(f"nobody can tell whether the token is an older copy: {problem.strerror}")
-            return None
-        row, checksum = found[: ROW.size], found[ROW.size :]
-        if not same_digest(WITNESS_CHECKSUM(row), checksum):
-            self._mention("what was remembered of the token is damaged: nobody can tell whether it is an older copy")
-            return None
-        return Seen(*ROW.unpack(row))
+        for _ in range(READS):
+            try:
+                found, _status = files.read(self._path(serial), MOST_BYTES)
+            except FileNotFoundError:
+                return None
+            except OSError as problem:
+                self._mention(f"nobody can tell whether the token is an older copy: {problem.strerror}")
+                return None
+            seen = _opened(found)
+            if seen is not None:
+                return seen
+        self._mention("what was remembered of the token is damaged: nobody can tell whether it is an older copy")
+        return None
 
     def _path(self, serial: str) -> str:
         name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
         return os.path.join(self._folder, name)
+
+
+def _opened(found: bytes) -> Seen | None:
+    row, checksum = found[:-SIZE], found[-SIZE:]
+    try:
+        return Seen.decode(row) if same_digest(WITNESS_CHECKSUM(row), checksum) else None
+    except ValueError:
+        return None

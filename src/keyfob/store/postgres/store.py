@@ -63,6 +63,7 @@ for _name in (
     "pin_generation",
     "pin_mark",
     "raise_hardening",
+    "remarks",
     "reset",
     "set_label",
     "set_pepper",

@@ -24,6 +24,11 @@ MARK_STATEMENTS = (
     f"INSERT INTO {MARK}.store (version) VALUES ({schema.VERSION})",  # noqa: S608 - a constant
 )
 
+PENDING = """
+    CREATE TABLE pending (object bigint PRIMARY KEY, version bigint, private smallint, record bytea, checksum bytea,
+                          mac bytea)
+"""
+NOTICE = "CREATE TABLE notice (number bigint PRIMARY KEY, content bytea NOT NULL, mac bytea NOT NULL)"
 TABLES = (
     "CREATE TABLE meta (name text PRIMARY KEY, value bytea NOT NULL, checksum bytea NOT NULL, mac bytea)",
     """
@@ -40,7 +45,8 @@ TABLES = (
     "CREATE INDEX lookup_by_object ON lookup (object)",
     "CREATE TABLE unindexed (object bigint PRIMARY KEY)",
     "CREATE TABLE roster (block bigint PRIMARY KEY, versions bytea NOT NULL, tag bytea NOT NULL)",
-    "CREATE TABLE removed (object bigint PRIMARY KEY)",
+    PENDING,
+    NOTICE,
     "CREATE TABLE state (version integer NOT NULL, generation bigint NOT NULL, numbered bigint NOT NULL)",
     "CREATE TABLE done (generation bigint PRIMARY KEY, nonce bytea NOT NULL)",
     # The row that all writers update: room for it to stay on its page.
@@ -49,7 +55,26 @@ TABLES = (
 )
 
 # MIGRATIONS[n]: the statements that make schema n + 1 of schema n. There is none before 4.
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    4: (
+        "ALTER TABLE removed RENAME TO pending",
+        """
+        ALTER TABLE pending ADD COLUMN version bigint, ADD COLUMN private smallint, ADD COLUMN record bytea,
+                            ADD COLUMN checksum bytea, ADD COLUMN mac bytea
+        """,
+        NOTICE,
+        # Whoever may use the token's other tables may use the new one.
+        """
+        DO $$ DECLARE each record; BEGIN
+            FOR each IN SELECT grantee, privilege_type FROM information_schema.role_table_grants
+                        WHERE table_schema = current_schema() AND table_name = 'roster' LOOP
+                EXECUTE 'GRANT ' || each.privilege_type || ' ON notice TO '
+                     || CASE each.grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(each.grantee) END;
+            END LOOP;
+        END $$
+        """,
+    )
+}
 
 
 def name(slot_id: int) -> str:
