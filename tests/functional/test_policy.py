@@ -213,6 +213,20 @@ def test_one_pin_is_for_one_operation_and_not_for_a_saved_state_of_it(fob: Fob) 
     client.ok("C_SignFinal", session, room, length)
 
 
+@pytest.mark.rule("SE5")
+@pytest.mark.parametrize("stricter", [(CKA.SIGN, False), (CKA.ALLOWED_MECHANISMS, bytes(8))])
+def test_a_saved_state_does_not_outlive_what_its_key_allows(fob: Fob, stricter: tuple[int, Any]) -> None:
+    """Restores a saved state only while its key still allows the operation; a new label does not matter."""
+    client, session = fob.client, fob.session
+    key = client.create(session, [*GENERIC, (CKA.VALUE, VALUE)])
+    client.ok("C_SignInit", session, client.mechanism(CKM.SHA256_HMAC), key)
+    state = client.output("C_GetOperationState", session)
+    assert client.set(session, key, [(CKA.LABEL, "new")]) == CKR.OK
+    client.ok("C_SetOperationState", session, state, len(state), 0, key)
+    assert client.set(session, key, [stricter]) == CKR.OK
+    assert client.call("C_SetOperationState", session, state, len(state), 0, key) == CKR.KEY_CHANGED
+
+
 def test_one_pin_is_for_the_operation_that_was_begun_last(fob: Fob) -> None:
     client, session = fob.client, fob.session
     _, private = careful_rsa(fob)

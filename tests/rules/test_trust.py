@@ -76,6 +76,17 @@ def test_trust_that_changes_ten_times(slot: Slot, form: str) -> None:
     assert slot.ulong(other, attribute) == trusted
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_trust_that_is_not_destroyable_is_not_replaced_either(slot: Slot, form: str) -> None:
+    object_class, template, attribute, trusted, distrusted = FORMS[form]
+    slot.create([*template(MINE, trusted), (CKA.DESTROYABLE, False)])
+    with pytest.raises(RvError) as refused:
+        slot.create(template(MINE, distrusted))
+    assert refused.value.rv == CKR.ACTION_PROHIBITED
+    (found,) = slot.find(templates.of_certificate(MINE, object_class))
+    assert slot.ulong(found, attribute) == trusted
+
+
 @pytest.mark.rule("P16")
 def test_both_forms_stand_side_by_side(slot: Slot) -> None:
     """Keeps CKO_NSS_TRUST and CKO_TRUST of one certificate apart, as NSS reads both, the standard's first."""

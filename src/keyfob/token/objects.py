@@ -136,7 +136,7 @@ class Objects:
             if cached is not None and not (cached.private and not self.token.sees_private):
                 self._cache.pop(stored, None)
             return None
-        if cached is None or cached.attributes != attributes:
+        if cached is None or (cached.attributes is not attributes and cached.attributes != attributes):
             if cached is None:
                 if len(self._cache) >= CACHED_OBJECTS:
                     drop_oldest(self._cache)
@@ -261,6 +261,8 @@ class Objects:
         if self.store is None:
             raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised")
         replacing = [number for attributes in stored for number in self._replaced_by(attributes)]
+        for number in replacing:
+            policy.may_destroy(self.store.get(number) or {})
         self._be_ready_to_audit(stored)
         numbers = self.store.insert(stored, replacing=replacing)
         self._audit("key-created", stored)
@@ -368,8 +370,7 @@ class Objects:
     def destroy(self, session: Session, target: Object) -> None:
         """C_DestroyObject."""
         self.may_write(session, target.attributes)
-        if target.attributes.get(CKA.DESTROYABLE) == FALSE:
-            raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not destroyable")
+        policy.may_destroy(target.attributes)
         if target.stored and self.store is not None:
             self._be_ready_to_audit([target.attributes])
             self.store.delete([target.stored])

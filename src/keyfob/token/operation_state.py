@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
-from keyfob.spec.constants import CKR
+from keyfob.spec.constants import CKF, CKR
 from keyfob.spec.errors import PKCS11Error
+from keyfob.token import policy
 from keyfob.token.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY, VERIFY_SIGNATURE
 
 TYPE_CHECKING = False
@@ -30,6 +31,7 @@ MOST_STATES = 4096
 MOST_HELD = 1 << 26  # bytes, of data that operations keep until they have it all (Parts in mechanisms/base.py)
 CIPHERS = (ENCRYPT, DECRYPT)
 AUTHENTICATORS = (SIGN, VERIFY, VERIFY_SIGNATURE)
+FLAGS = {ENCRYPT: CKF.ENCRYPT, DECRYPT: CKF.DECRYPT, SIGN: CKF.SIGN, VERIFY: CKF.VERIFY, VERIFY_SIGNATURE: CKF.VERIFY}
 SAVEABLE = (DIGEST, *CIPHERS, *AUTHENTICATORS)  # no searches, and nothing with message recovery (section 5.6)
 
 
@@ -101,23 +103,25 @@ def check_keys(session: Session, operations: dict[str, Operation], encryption: i
 
     NSS gives every key as the one for encryption, also that of a MAC or signature.
     """
-    ciphers = [operations[kind] for kind in CIPHERS if kind in operations]
-    authenticators = [operations[kind] for kind in AUTHENTICATORS if kind in operations]
+    ciphers = [kind for kind in CIPHERS if kind in operations]
+    authenticators = [kind for kind in AUTHENTICATORS if kind in operations]
     if authenticators and not ciphers and not authentication:
         encryption, authentication = 0, encryption
     for handle, users in ((encryption, ciphers), (authentication, authenticators)):
         if handle and not users:
             raise PKCS11Error(CKR.KEY_NOT_NEEDED, "the saved state has no operation that this key is for")
-        for operation in users:
+        for kind in users:
             if not handle:
                 raise PKCS11Error(CKR.KEY_NEEDED, "the saved state does not hold the key")
-            if operation.key is None or operation.key.handle != handle or not is_there(session, handle):
-                raise PKCS11Error(CKR.KEY_CHANGED, "this is not the key that the saved operation used")
+            key, mechanism = operations[kind].key, operations[kind].mechanism
+            if key is None or key.handle != handle or not _may_go_on(session, handle, FLAGS[kind], mechanism):
+                raise PKCS11Error(CKR.KEY_CHANGED, "not the key that the saved operation used, or not allowed any more")
 
 
-def is_there(session: Session, handle: int) -> bool:
+def _may_go_on(session: Session, handle: int, flag: int, mechanism: int) -> bool:
+    """Whether the key is there and would allow the operation today: restored, it begins again."""
     try:
-        session.token.objects.key(handle)
+        policy.may_use(session.token.objects.key(handle).attributes, flag, mechanism)
     except PKCS11Error:
         return False
     return True

@@ -291,6 +291,12 @@ def narrows(now: bytes, value: bytes) -> bool:
     return not now or (bool(value) and listed(value) <= listed(now))
 
 
+def may_destroy(attributes: Mapping[int, bytes]) -> None:
+    """Destroyed by C_DestroyObject, or replaced by new trust in the same certificate (P16)."""
+    if attributes.get(CKA.DESTROYABLE) == FALSE:
+        raise PKCS11Error(CKR.ACTION_PROHIBITED, "the object is not destroyable")
+
+
 def may_copy(attributes: Mapping[int, bytes], role: str | None) -> None:
     """A copy of a trusted secret key that is not trusted itself could decrypt what the key wrapped."""
     if attributes.get(CKA.COPYABLE) == FALSE:
