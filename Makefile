@@ -8,7 +8,7 @@ NOTHING_CHOSEN := test $$? -eq 5
 # Hosts load one module into one process: tests share nothing, so two processes are as good as two cores.
 JOBS ?= 2
 # What is compiled or generated at build time. Python sources are live: the install is an editable one.
-COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/keyfob/abi/build.py src/keyfob/abi/cryptoki.py \
+COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/mechanisms/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/keyfob/abi/build.py src/keyfob/abi/cryptoki.py \
 	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
 
 .DELETE_ON_ERROR:
@@ -73,7 +73,7 @@ lock: ## pin requirements/*.txt anew (UPGRADE=1: the newest of everything)
 	@scripts/lock.sh $(or $(PYTHON),python3)
 
 clean: ## remove what was built, and .venv
-	@rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/keyfob/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/keyfob/*.so src/keyfob/mechanisms/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # A Python that is named may be another than last time.
