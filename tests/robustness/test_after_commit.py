@@ -17,7 +17,8 @@ import pytest
 
 from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store.database import SqliteDatabase, Writing
+from keyfob.store.database import SqliteDatabase
+from keyfob.store.writing import Writing
 from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, SO_PIN, Fob
 

@@ -13,8 +13,9 @@ from keyfob.spec.constants import CKA, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore
 from keyfob.store.counters import OLD_ROW, ROW, Counters
-from keyfob.store.database import SqliteDatabase, Writing
+from keyfob.store.database import SqliteDatabase
 from keyfob.store.info import DEFAULT_MAX_FAILURES
+from keyfob.store.writing import Writing
 from tests.store.samples import (
     CHEAP,
     SERIAL,

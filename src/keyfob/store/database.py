@@ -19,6 +19,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
 from keyfob.store.connecting import FULL, answer, configure, connect_immutable, recognise, size
 from keyfob.store.watch import FileStatus, SharedHeader, Unknown
+from keyfob.store.writing import Writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -403,60 +404,6 @@ class SqliteDatabase:
         else:
             _inherited.append(connection)
             _unusable.add(self.identity)
-
-
-class Writing:
-    """A write transaction: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when the block raises."""
-
-    __slots__ = ("_database", "_durable")
-
-    def __init__(self, database: SqliteDatabase, *, durable: bool) -> None:
-        self._database = database
-        self._durable = durable
-
-    def __enter__(self) -> None:
-        database = self._database
-        if database.read_only:
-            raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
-        database.check_descriptors()
-        try:
-            if not self._durable:
-                database.run("PRAGMA synchronous = NORMAL")
-            database.run("BEGIN IMMEDIATE")
-            database.notice()
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._commit()
-        else:
-            self._roll_back()
-
-    def _commit(self) -> None:
-        try:
-            self._database.run("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-        self._database.committed()
-        with SETTLED:
-            self._be_durable_again()
-
-    def _roll_back(self) -> None:
-        connection = self._database._connection  # noqa: SLF001 - also one that was lost
-        try:
-            if connection is not None and connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except apsw.Error:  # SQLite has rolled back by itself on a full disk or an I/O error
-            return
-        finally:
-            self._be_durable_again()
-
-    def _be_durable_again(self) -> None:
-        if not self._durable:
-            self._database.run("PRAGMA synchronous = FULL")
 
 
 def _integrity(database: SqliteDatabase) -> list[str]:
