@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keyfob import mechanisms
 from keyfob.functions.begin import offered, usable_key
+from keyfob.mechanisms.secret_key import SecretKey
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.parameters import HkdfParams, KeyDerivationStringDataParams
@@ -12,6 +13,8 @@ from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from keyfob.functions.begin import MechanismValue
     from keyfob.token.session import Session
 
@@ -169,7 +172,7 @@ def C_UnwrapKey(
     if number(asked[CKA.CLASS]) == CKO.PRIVATE_KEY:
         made = _private_components(unwrapper.unwrap(wrapped), asked)
     elif number(asked[CKA.CLASS]) == CKO.SECRET_KEY:
-        value = unwrapper.unwrap(wrapped, wanted_length(asked))
+        value = unwrapper.unwrap(wrapped, wanted_length(asked), possible_lengths(asked))
         made = {CKA.VALUE: _sized(value, asked, CKR.WRAPPED_KEY_INVALID)}
     else:
         raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "only private and secret keys are unwrapped")
@@ -196,6 +199,12 @@ def wanted_length(asked: Attributes) -> int | None:
     if CKA.VALUE_LEN in asked:
         return number(asked[CKA.VALUE_LEN])
     return FIXED_LENGTHS.get(number(asked[CKA.KEY_TYPE])) if CKA.KEY_TYPE in asked else None
+
+
+def possible_lengths(asked: Attributes) -> Sequence[int]:
+    """The lengths in bytes that a secret of the template's key type may have."""
+    kind = mechanisms.key_class(CKO.SECRET_KEY, number(asked.get(CKA.KEY_TYPE, b"")))
+    return kind.LENGTHS if issubclass(kind, SecretKey) else SecretKey.LENGTHS
 
 
 def _sized(value: bytes, asked: Attributes, otherwise: int) -> bytes:

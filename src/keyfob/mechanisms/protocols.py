@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 
@@ -59,9 +60,9 @@ class Wrapper(Protocol):
 
 
 class Unwrapper(Protocol):
-    """`length` is that of the key to come, where the template tells it.
+    """`length` is that of the key to come, where the template tells it; `lengths` those that its type may have.
 
-    A mechanism whose failure an attacker could use (PKCS #1 v1.5) then gives that many bytes whatever it unwrapped.
+    A mechanism whose failure an attacker could use (PKCS #1 v1.5) gives that many bytes whatever it unwrapped.
     """
 
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes: ...
+    def unwrap(self, data: bytes, length: int | None = None, lengths: Sequence[int] | None = None) -> bytes: ...

@@ -5,7 +5,7 @@ k is the length of the modulus in bytes. Padding is built and taken off by the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -363,8 +363,8 @@ class PaddedUnwrap(PaddedDecrypt):
 
     __slots__ = ()
 
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes:
-        """The wrapped value. `length`, that of the key to come where it is known, changes nothing for OAEP."""
+    def unwrap(self, data: bytes, length: int | None = None, lengths: Sequence[int] | None = None) -> bytes:
+        """The wrapped value. How long the key to come may be changes nothing for OAEP."""
         if len(data) != self.key_size:
             raise PKCS11Error(CKR.WRAPPED_KEY_LEN_RANGE, "an RSA ciphertext is as long as the modulus")
         try:
@@ -382,17 +382,22 @@ class Pkcs1Unwrap(PaddedUnwrap):
         super().__init__(scheme, key, parameter)
         self.private_exponent = key.attributes[CKA.PRIVATE_EXPONENT]
 
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes:
-        """The wrapped value; always one of `length` bytes where that of the key to come is known.
+    def unwrap(self, data: bytes, length: int | None = None, lengths: Sequence[int] | None = None) -> bytes:
+        """The wrapped value; always one of `length` bytes, or of a length that the key to come may have.
 
         Otherwise "wrong length" would tell bad padding from good, as junk plaintexts have junk lengths: the oracle of
-        Bardou et al. (2012) on C_UnwrapKey. The substitute follows from key and ciphertext (RFC 3218, 2.3.2) and is
-        computed in any case.
+        Bardou et al. (2012) on C_UnwrapKey. The substitute and its length follow from key and ciphertext (RFC 3218,
+        2.3.2) and are computed in any case. Private keys have no such lengths: what is no PrivateKeyInfo is refused in
+        the same way whether its padding was good or bad.
         """
         plaintext = super().unwrap(data)
-        if length is None:
+        if length is not None:
+            lengths = (length,)
+        if lengths is None:
             return plaintext
-        if not 0 < length <= self.longest:
+        possible = [size for size in range(1, self.longest + 1) if size in lengths]
+        if not possible:
             raise PKCS11Error(CKR.WRAPPED_KEY_LEN_RANGE, "this key cannot have wrapped a key of that length")
-        substitute = X963KDF(HASHES[CKM.SHA256], length, data).derive(self.private_exponent)
-        return plaintext if len(plaintext) == length else substitute
+        random = X963KDF(HASHES[CKM.SHA256], 8 + self.longest, data).derive(self.private_exponent)
+        substitute = random[8 : 8 + possible[int.from_bytes(random[:8], "big") % len(possible)]]
+        return plaintext if len(plaintext) in possible else substitute

@@ -7,7 +7,7 @@ DER encoding of a private key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ class CipherUnwrap:
         except PKCS11Error as problem:
             raise _translated(problem, TO_UNWRAP) from None
 
-    def unwrap(self, data: bytes, length: int | None = None) -> bytes:
+    def unwrap(self, data: bytes, length: int | None = None, lengths: Sequence[int] | None = None) -> bytes:
         """The key; `length`, where it is known, cuts off the zero bytes that filled it up, and nothing else.
 
         Else a key could be unwrapped as its first byte, which tells that by trying, then as two bytes, and so on.
