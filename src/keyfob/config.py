@@ -40,7 +40,7 @@ never an error; a faulty one is named in the log and its defaults hold.
     write_protected = true  # CKF_WRITE_PROTECTED (S11)
     protected_path = true   # CKF_PROTECTED_AUTHENTICATION_PATH: [pinentry] asks for the PIN, not the client (P31)
     hide_mechanisms = ["CKM_RSA_PKCS_KEY_PAIR_GEN"]  # not offered: for trying the fall-backs of clients (K8)
-    pepper = "credential:pepper"    # where the file is that PINs need beside themselves (store/pepper.py)
+    pepper = "credential:pepper"    # where the file is that PINs need beside themselves (store/pepper.py); or a list
     pin_file = "/run/secrets/pin"   # opens the token instead of a login (token/pin_file.py)
 
 The last two are paths from the root, from ~ or from the folder of config.toml, or `credential:NAME`, which stands for
@@ -68,18 +68,24 @@ VARIABLES = (
 class TokenSettings:
     """What the configuration says of one token. `hide_mechanisms`: names or numbers of what it does not offer.
 
-    `pepper` and `pin_file`: where these files are (store/secret_file.py); empty for none.
+    `peppers` and `pin_file`: where these files are (store/secret_file.py); empty for none. The first pepper is the one
+    that PINs get.
     """
 
-    __slots__ = ("hide_mechanisms", "max_sessions", "pepper", "pin_file", "protected_path", "write_protected")
+    __slots__ = ("hide_mechanisms", "max_sessions", "peppers", "pin_file", "protected_path", "write_protected")
 
     def __init__(self, max_sessions: int) -> None:
         self.max_sessions = max_sessions
         self.write_protected = False
         self.protected_path = False
-        self.pepper = ""
+        self.peppers: tuple[str, ...] = ()
         self.pin_file = ""
         self.hide_mechanisms: tuple[str | int, ...] = ()
+
+    @property
+    def pepper(self) -> str:
+        """Of new PINs; empty for none."""
+        return self.peppers[0] if self.peppers else ""
 
 
 class Config:
@@ -139,10 +145,24 @@ class Config:
         """The settings of the token with this label."""
         return self.by_label.get(label) or TokenSettings(self.max_sessions)
 
+    def again(self) -> Config:
+        """What the file says by now, for a program that has been running for a while."""
+        found = Config(self.file, self.tokens, self.log_file)
+        found.credentials = self.credentials
+        _read(found)
+        return found
+
     @property
     def witness(self) -> str:
         """The folder where this machine remembers how far its tokens had come (store/witness.py)."""
         return os.path.join(os.path.dirname(self.log_file), "seen")
+
+    def doubt(self) -> str:
+        """Why the tokens in the folder may be somebody else's; empty for no reason.
+
+        Root's programs may use those of a service's user, who is root's subject. Nobody else may.
+        """
+        return files.doubt(self.tokens, strangers=os.geteuid() != 0 or environment.is_secure())
 
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""
@@ -257,7 +277,7 @@ class _Reader:
         settings.write_protected = self.truth(table, f"{name}.write_protected", default=False)
         settings.protected_path = self.truth(table, f"{name}.protected_path", default=False)
         settings.hide_mechanisms = self.mechanisms(table, f"{name}.hide_mechanisms")
-        settings.pepper = self.location(table, f"{name}.pepper")
+        settings.peppers = self.locations(table, f"{name}.pepper")
         settings.pin_file = self.location(table, f"{name}.pin_file")
         return settings
 
@@ -293,6 +313,14 @@ class _Reader:
             return value
         self.problems.append(f"{name} must be a text")
         return default
+
+    def locations(self, table: dict[str, Any], name: str) -> tuple[str, ...]:
+        """One, or a list of them."""
+        key = name.rpartition(".")[2]
+        found = table.get(key)
+        each = found if isinstance(found, list) else [found] if key in table else []
+        located = (self.location({key: one}, name) for one in each)
+        return tuple(location for location in located if location)
 
     def location(self, table: dict[str, Any], name: str) -> str:
         """Of a file with a secret; empty where none is named."""

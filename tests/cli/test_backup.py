@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keyfob import config
 from keyfob.cli import backup_file
 from keyfob.spec.constants import CKA, CKC, CKK, CKO, CKP
 from keyfob.store import Hardening, SqliteStore
@@ -46,6 +47,7 @@ def home() -> Path:
 def contents(slot: int, pin: bytes) -> list[Attributes]:
     """Every object of a token file, by its CKA_UNIQUE_ID."""
     store = SqliteStore.open(home() / "tokens" / f"slot-{slot}.keyfob")
+    store.configure(config.present())
     try:
         store.login("user", pin)
         assert store.verify() == []

@@ -59,10 +59,15 @@ def test_a_login_without_the_pepper_is_a_device_error_and_never_counts(
 
 
 def test_c_init_token_makes_a_token_with_the_configured_pepper(client: Client, pepper: Path) -> None:
-    """And C_InitToken on that, under another label, keeps it."""
+    """And C_InitToken on that keeps it, under another label where the configuration names it for that one."""
     fob = Fob(client)
     client.ok("C_CloseAllSessions", fob.slot)
-    client.ok("C_InitToken", fob.slot, SO_PIN, len(SO_PIN), b"renamed".ljust(32))
+    rename = ("C_InitToken", fob.slot, SO_PIN, len(SO_PIN), b"renamed".ljust(32))
+    assert client.call(*rename) == CKR.DEVICE_ERROR
+    settings = pepper.parents[1] / "config.toml"
+    with settings.open("a") as file:
+        file.write('[token."renamed"]\npepper = "secrets/pepper"\n')
+    client.ok(*rename)
     session = client.open(fob.slot)
     pepper.unlink()
     assert login(client, session, SO_PIN, CKU.SO) == CKR.DEVICE_ERROR

@@ -45,7 +45,7 @@ def create(
     **more: Any,
 ) -> SqliteStore:
     """A token with a pepper that waits for its user PIN."""
-    return SqliteStore.create(
+    made = SqliteStore.create(
         path,
         label="a token",
         serial=SERIAL,
@@ -56,6 +56,8 @@ def create(
         log=log,
         **more,
     )
+    made.configure(settings or configured(path.parent, str(file)))
+    return made
 
 
 def opened(path: Path, settings: config.Config) -> SqliteStore:
@@ -126,7 +128,7 @@ def test_two_tokens_with_one_pepper_do_not_look_alike(tmp_path: Path, file: Path
 
 def test_the_pins_open_the_token_where_the_pepper_is(path: Path, file: Path) -> None:
     make_peppered(path, file).close()
-    store = SqliteStore.open(path)
+    store = opened(path, configured(path.parent, str(file)))
     assert roles(store) == ("user", "so")
     store.login("user", USER_PIN)
     assert store.find(()) == [1]
@@ -243,7 +245,7 @@ def test_a_token_gets_a_pepper_later(path: Path, file: Path) -> None:
     store.login("user", USER_PIN)
     store.set_pepper(str(file), PINS)
     store.close()
-    store = SqliteStore.open(path)
+    store = opened(path, configured(path.parent, str(file)))
     assert roles(store) == ("user", "so")
     store.login("user", USER_PIN)
     assert store.verify() == []
@@ -359,6 +361,7 @@ def test_a_pin_is_not_set_without_the_pepper_that_another_process_set_meanwhile(
     monkeypatch.setattr(seal, "wrap", meanwhile)
     with refused(CKR.FUNCTION_FAILED):
         store.set_pin("user", NEW_PIN)
+    store.configure(configured(path.parent, str(file)))
     store.verify_pin("user", USER_PIN)
     store.close()
     other.close()
@@ -385,11 +388,25 @@ def test_a_wrapping_from_before_the_pepper_that_is_put_back_is_noticed(path: Pat
 
 def test_a_token_that_is_initialised_anew_keeps_its_pepper(path: Path, file: Path) -> None:
     store = make_peppered(path, file)
-    store.reset("new", SO_PIN)
+    store.reset("a token", SO_PIN)
     assert roles(store) == ("so",)
     store.login("so", SO_PIN)
     store.set_pin("user", NEW_PIN)
     assert roles(store) == ("user", "so")
+    store.close()
+
+
+def test_a_token_is_not_initialised_under_a_label_for_which_no_pepper_is_named(path: Path, file: Path) -> None:
+    """Its PINs could not be used afterwards, or would be made without."""
+    store = make_peppered(path, file)
+    with pytest.raises(PKCS11Error, match=r'\[token."new"\] pepper'):
+        store.reset("new", SO_PIN)
+    store.login("user", USER_PIN)
+    assert store.find(()) == [1]
+    with (path.parent / "config.toml").open("a") as settings:
+        settings.write(f'[token."new"]\npepper = "{file}"\n')
+    store.reset("new", SO_PIN)
+    store.login("so", SO_PIN)
     store.close()
 
 
@@ -507,6 +524,38 @@ def test_a_pepper_that_was_just_set_works_before_the_configuration_knows(
     store.close()
 
 
+def test_a_program_that_runs_looks_at_the_configuration_again(path: Path, file: Path, tmp_path: Path) -> None:
+    """`keyfob pin pepper --set` names both peppers while the PINs come from one to the other."""
+    make_peppered(path, file).close()
+    running, other = opened(path, configured(tmp_path, str(file))), opened(path, configured(tmp_path, str(file)))
+    other.login("user", USER_PIN)
+    new = pepper_file(tmp_path / "secrets" / "new")
+    (tmp_path / "config.toml").write_text(f'[token."a token"]\npepper = ["{new}", "{file}"]\n')
+    other.set_pepper(str(new), PINS)
+    running.login("user", USER_PIN)
+    running.close()
+    other.close()
+
+
+def test_a_token_does_not_say_where_its_pepper_is(path: Path, file: Path) -> None:
+    """What an older keyfob wrote counts for nothing, whatever it names; who has such a token is told what to do."""
+    store = make_peppered(path, file)
+    assert pepper.FILE_SETTING not in store.info().settings
+    store.login("user", USER_PIN)
+    store.set_setting(pepper.FILE_SETTING, str(file))
+    store.close()
+    store = SqliteStore.open(path)
+    with pytest.raises(PKCS11Error) as problem:
+        store.login("user", USER_PIN)
+    assert problem.value.rv == CKR.DEVICE_ERROR
+    assert problem.value.reason == (
+        'the PIN was made with a pepper; where that is belongs into config.toml: [token."a token"] pepper'
+        f" (the token says {file}, which counts for nothing)"
+    )
+    assert store.info().failed_user == 0
+    store.close()
+
+
 def test_a_credential_is_looked_for_in_the_folder_of_credentials(path: Path, file: Path, tmp_path: Path) -> None:
     settings = configured(tmp_path, "credential:pepper", CREDENTIALS_DIRECTORY=str(file.parent))
     store = create(path, "credential:pepper", settings=settings)
@@ -593,10 +642,12 @@ def test_a_token_on_a_server_has_its_pepper_where_it_is_used(shelf: Shelf, file:
         hardening=CHEAP,
         pepper=made_with,
     )
+    store.configure(configured(tmp_path, str(file)))
     store.login("so", SO_PIN)
     store.set_pin("user", USER_PIN)
     store.logout()
     file.rename(tmp_path / "elsewhere")
+    store.configure(configured(tmp_path, str(file)))
     other = shelf.open(1, print)
     with refused(CKR.DEVICE_ERROR):
         store.login("user", USER_PIN)
@@ -605,6 +656,7 @@ def test_a_token_on_a_server_has_its_pepper_where_it_is_used(shelf: Shelf, file:
     assert other.info().failed_user == 0
     new = pepper_file(tmp_path / "new")
     other.set_pepper(str(new), PINS)
+    store.configure(configured(tmp_path, "new"))
     store.login("user", USER_PIN)
     state = store.pepper_state()
     assert state is not None

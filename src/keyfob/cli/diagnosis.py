@@ -95,7 +95,7 @@ def folder_findings() -> Iterator[Finding]:
     folder = Path(settings.tokens)
     if not folder.exists():
         return
-    if doubted := files.doubt(settings.tokens):
+    if doubted := settings.doubt():
         remedy = f"look what is in there, then: chown {os.geteuid()} {folder}; chmod 700 {folder}"
         yield Finding(WRONG, "tokens' folder", doubted, remedy)
     elif folder.stat().st_mode & files.OTHERS:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyfob.cli import tokens
+from keyfob.cli import pepper_setting, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKU
@@ -88,7 +88,7 @@ def init(
         least = library.config.min_pin
         user = b"" if is_open else check_pin(pin.read(new=True), least)
         so = b"" if is_open and not so_pin.given else check_pin(so_pin.read(new=True), least)
-        with nobody_else(library):
+        with nobody_else(library), named(library, label, pepper):
             library.check_label(label, 0)
             slot_id = library.next_slot() if removable is None else register(library, removable)
             if is_open:
@@ -98,6 +98,11 @@ def init(
     state = ", no PIN" if no_pin else ", empty PIN" if empty_pin else ""
     place = "" if removable is None else f", in {removable}"
     click.echo(f"Made the token {label!r} in slot {slot_id} ({kind}{state}{place}).")
+
+
+def named(library: Library, label: str, pepper: str) -> contextlib.AbstractContextManager[None]:
+    """The configuration says where the pepper is, if one is given here."""
+    return pepper_setting.named(library.config, label, pepper) if pepper else contextlib.nullcontext()
 
 
 def register(library: Library, folder: str) -> int:

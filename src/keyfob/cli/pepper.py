@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyfob.cli import tables, tokens
+from keyfob.cli import pepper_setting, tables, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKR, CKU
@@ -55,7 +55,8 @@ def pepper(label: str, location: str | None, remove: bool, pin: Secret, so_pin: 
         tokens.refuse_read_only(token)
         pins = _pins(token, store, pin, so_pin)
         try:
-            store.set_pepper(location, pins)
+            with pepper_setting.named(library.config, label, location):
+                store.set_pepper(location, pins)
         except PKCS11Error as problem:
             if problem.rv in (CKR.PIN_INCORRECT, CKR.PIN_LOCKED):
                 raise Refusal(tokens.login_refused(token, problem, CKU.SO)) from None
@@ -105,6 +106,4 @@ def _say_what_was_done(token: Token, store: Store, label: str) -> None:
             "The SO PIN gets it at the SO's next login. Until then that PIN can be guessed at on a copy of the token:"
             " to give it the pepper now, repeat this with --so-pin-file."
         )
-    configured = token.settings.pepper
-    if configured and configured != state.location:
-        click.echo(tables.printable(f"Now change {token.config.file}, which still says {configured}."))
+    click.echo(tables.printable(f"{token.config.file} says where it is."))

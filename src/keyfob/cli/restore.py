@@ -18,7 +18,7 @@ from keyfob import files
 from keyfob.cli import tables, tokens, twins
 from keyfob.cli.backup import OF_PINS, summary
 from keyfob.cli.errors import Refusal
-from keyfob.cli.init import nobody_else
+from keyfob.cli.init import named, nobody_else
 from keyfob.cli.key import working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
@@ -102,7 +102,7 @@ def restore(
             least = library.config.min_pin
             user = b"" if no_pin else check_pin(pin.read(new=True), least)
             so = b"" if no_pin and not so_pin.given else check_pin(so_pin.read(new=True), least)
-            with working("Restoring"), nobody_else(library):
+            with working("Restoring"), nobody_else(library), named(library, wanted, pepper):
                 _refuse_taken(library, wanted)
                 slot_id, kept = _make(library, found, wanted, user, so, made_with, no_pin=no_pin)
                 audit.write(library.config, "restored", {"slot": slot_id, "token": wanted})

@@ -190,13 +190,16 @@ class Opening(Ledger):
             raise PKCS11Error(CKR.DEVICE_ERROR, f"meta {WRAPPING_OF[role]}: {problem}") from None
         return Attempt(role, wrapping, None if master is None else seal.Keys(master), durable=durable)
 
-    def _pepper(self, identity: bytes) -> Pepper | None:
-        """The pepper that a PIN was made with, or shall be; CKR_DEVICE_ERROR when it is not where it should be."""
+    def _pepper(self, identity: bytes, label: str = "") -> Pepper | None:
+        """The pepper that a PIN was made with, or shall be; CKR_DEVICE_ERROR when it is not where it should be.
+
+        `label`: what the token is to be called, if it gets another label.
+        """
         if not identity:
             return None
         with self.lock:
             facts = self.facts()
-            label, settings = facts.readable_label, facts.readable_settings
+            label, settings = label or facts.readable_label, facts.readable_settings
         return self._peppers.known(identity, label, settings)
 
     def _answer(self, attempt: Attempt) -> Keys:

@@ -2,9 +2,9 @@
 
     content of the file --BLAKE2b--> 32 bytes, which are Argon2id's secret K (RFC 9106, 3.1) beside PIN and salt
 
-The token says in its settings that its PINs are made with a pepper, where the file was when that was said, and by what
-to tell the right one; each wrapping of the master key says so for itself (seal.py), since the PINs of user and SO come
-to another pepper one after the other:
+The token says in its settings that its PINs are made with a pepper, and by what to tell the right one, but not where it
+is: that is the configuration's to say, since whoever can write the token could name any file. Each wrapping of the
+master key says so for itself (seal.py), since the PINs of user and SO come to another pepper one after the other:
 
     identity  8 random bytes, 4 bytes of BLAKE2b over them, keyed with those 32
 
@@ -24,15 +24,17 @@ from keyfob.store.integrity import same_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from keyfob.config import Config
 
 LEAST, MOST = 16, 4096  # bytes
 SALT, TAG = 8, 4
 IDENTITY = SALT + TAG
-# The token's settings (TokenInfo.settings), as text. No identity: PINs are made without a pepper.
+# The token's settings (TokenInfo.settings), as text. No identity: PINs are made without a pepper. Where the file was is
+# what older versions wrote; it counts for nothing.
 SETTING, FILE_SETTING = "pepper", "pepper_file"
+LONGEST_SHOWN = 200
 
 
 class Pepper:
@@ -66,34 +68,48 @@ class PepperState:
 
 
 class Peppers:
-    """Where a token's pepper is looked for: first where `[token."..."] pepper` of the configuration says."""
+    """Where a token's pepper is looked for: where `[token."..."] pepper` of the configuration says, only there."""
 
-    __slots__ = ("_config", "_tell")
+    __slots__ = ("_config", "_given", "_tell")
 
     def __init__(self, config: Config | None, tell: Callable[[str], None]) -> None:
         self._config = config
+        self._given: tuple[str, ...] = ()  # by whoever has set it in this process
         self._tell = tell
 
     def new(self, location: str) -> Pepper:
         """What a token gets from now on."""
-        return Pepper(self._read(location), secret_file.written(location))
+        made = Pepper(self._read(location), secret_file.written(location))
+        self._given = (made.location, *self._given)
+        return made
 
     def known(self, identity: bytes, label: str, settings: Mapping[str, str]) -> Pepper:
         """The one that was used; CKR_DEVICE_ERROR when its file is missing, unreadable or another one.
 
-        Where the configuration names the wrong one, the one that the token knows may be right: it was set a moment ago.
+        A program that has been running for a while looks at the configuration again before it says so.
         """
         problem: PKCS11Error | None = None
-        for location in self.locations(label, settings):
+        for location in self._locations(label):
             try:
                 return Pepper(self._read(location), location, identity)
             except PKCS11Error as found:
                 problem = problem or found
-        raise problem or PKCS11Error(CKR.DEVICE_ERROR, "the PIN was made with a pepper, and nothing says where that is")
+        raise problem or PKCS11Error(CKR.DEVICE_ERROR, self._nowhere(label, settings))
 
-    def locations(self, label: str, settings: Mapping[str, str]) -> list[str]:
-        configured = self._config.token(label).pepper if self._config is not None else ""
-        return [location for location in dict.fromkeys((configured, settings.get(FILE_SETTING, ""))) if location]
+    def _locations(self, label: str) -> Iterator[str]:
+        config = self._config
+        if config is None:
+            yield from self._given
+            return
+        known = tuple(dict.fromkeys((*config.token(label).peppers, *self._given)))
+        yield from known
+        yield from (location for location in config.again().token(label).peppers if location not in known)
+
+    def _nowhere(self, label: str, settings: Mapping[str, str]) -> str:
+        place = "config.toml" if self._config is None else self._config.file
+        text = f'the PIN was made with a pepper; where that is belongs into {place}: [token."{label}"] pepper'
+        old = settings.get(FILE_SETTING, "")[:LONGEST_SHOWN]
+        return f"{text} (the token says {old}, which counts for nothing)" if old else text
 
     def _read(self, location: str) -> bytes:
         credentials = self._config.credentials if self._config is not None else ""
@@ -116,10 +132,10 @@ def identity_in(settings: Mapping[str, str]) -> bytes:
 
 def kept(settings: Mapping[str, str]) -> dict[str, str]:
     """What C_InitToken leaves of the settings."""
-    return {name: value for name, value in settings.items() if name in (SETTING, FILE_SETTING)}
+    return {name: value for name, value in settings.items() if name == SETTING}
 
 
 def with_pepper(settings: Mapping[str, str], pepper: Pepper | None) -> dict[str, str]:
     """The settings of a token whose PINs are made with this one from now on; None: with none."""
     others = {name: value for name, value in settings.items() if name not in (SETTING, FILE_SETTING)}
-    return others if pepper is None else others | {SETTING: pepper.identity.hex(), FILE_SETTING: pepper.location}
+    return others if pepper is None else others | {SETTING: pepper.identity.hex()}

@@ -232,7 +232,7 @@ class Vault(Opening):
             old = self._answer(attempt)
             facts = self._facts_for(old)
             hardening = facts.hardening
-            used = self._pepper(pepper.identity_in(facts.settings))
+            used = self._pepper(pepper.identity_in(facts.settings), label.decode(errors="replace"))
         keys = seal.Keys.generate()
         so_facts = rekey.so_facts(keys, so_pin, hardening, used)
         with self.lock:

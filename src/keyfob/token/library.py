@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from keyfob import environment, files, log
+from keyfob import log
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
@@ -53,9 +53,7 @@ class Library:
         """Where the tokens are; PKCS11Error where the configuration names a place that cannot be."""
         if self._shelf is None:
             config = self.config
-            # Root's programs may use the tokens of a service's user, who is root's subject. Nobody else may.
-            strangers = os.geteuid() != 0 or environment.is_secure()
-            if not config.store and (doubted := files.doubt(config.tokens, strangers=strangers)):
+            if not config.store and (doubted := config.doubt()):
                 raise PKCS11Error(CKR.DEVICE_ERROR, f"the folder of tokens is not believed: {doubted}")
             self._shelf = open_shelf(
                 config.store,
