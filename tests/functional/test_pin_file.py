@@ -348,6 +348,8 @@ def test_pepper_and_pin_can_both_come_from_files(client: Client, file: Path, hom
     store.login("user", PIN)
     store.set_pepper(str(pepper), {"user": PIN, "so": SO_PIN})
     store.close()
+    with (home / "config.toml").open("a") as settings:
+        settings.write('pepper = "pepper"\n')
     write(file, PIN)
     assert not flags(client) & CKF.LOGIN_REQUIRED
     pepper.rename(home / "away")
