@@ -232,3 +232,14 @@ def test_a_closed_store_answers_that_it_is(store: Store) -> None:
     for call in (store.info, lambda: store.find([]), lambda: store.get(1), lambda: store.insert([certificate(2)])):
         with refused(CKR.CRYPTOKI_NOT_INITIALIZED):
             call()
+
+
+def test_an_update_of_attributes_that_somebody_has_changed_is_none(store: Store) -> None:
+    """Of two programs that change an object at once, the second decides again on what the first has left."""
+    (number,) = store.insert([certificate(1)])
+    first, second = certificate(1) | {CKA.LABEL: b"first"}, certificate(1) | {CKA.LABEL: b"second"}
+    assert store.update(number, first, instead_of=certificate(1))
+    assert not store.update(number, second, instead_of=certificate(1))
+    assert store.get(number) == first
+    assert store.update(number, second, instead_of=first)
+    assert store.get(number) == second
