@@ -12,7 +12,7 @@ COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/mechanisms/*.[ch] src/ke
 	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help build test test-interop test-long test-firefox screenshots demo bench bench-scale modules check lock clean always
+.PHONY: help build test test-interop test-long test-firefox mutants screenshots demo bench bench-scale modules check lock clean always
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,6 +32,10 @@ test-long: $(VENV)/.dev $(VENV)/.built ## kill -9 in a loop, fuzzing, installs i
 	@scripts/tools.sh test
 	@$(PYTEST) -n $(JOBS) -m 'long and not alone and not firefox' $(TESTS) || $(NOTHING_CHOSEN)
 	@$(PYTEST) -m 'long and alone and not firefox' $(TESTS) || $(NOTHING_CHOSEN)
+
+mutants: $(VENV)/.dev $(VENV)/.built ## put small faults into keyfob, for each of which a test of its rule must fail (SHARE=3/20, RULES=K6,S2)
+	@scripts/tools.sh test
+	@$(PY) -m tests.mutants --jobs $(JOBS) $(if $(SHARE),--share $(SHARE)) $(if $(RULES),--rules $(RULES))
 
 test-firefox: $(VENV)/.dev $(VENV)/.built ## Firefox ESR, Thunderbird and Chromium, driven without a screen
 	@scripts/tools.sh firefox

@@ -19,9 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "rules.md"
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from keyfob.nss.rules import ALL, GROUPS, Rule, group  # noqa: E402  (the path must be known first)
+from tests.mutants.catalogue import by_rule, mutants  # noqa: E402
 
 # Kinds of proof by where the test lies: the first prefix that fits.
 PROOFS = (
@@ -169,7 +170,7 @@ def does(tests: list[Test]) -> list[tuple[str, list[Test]]]:
     return list(by_sentence.items())
 
 
-def section(rule: Rule, tests: list[Test]) -> list[str]:
+def section(rule: Rule, tests: list[Test], faults: int) -> list[str]:
     lines = [f'### <a id="{rule.id.lower()}"></a>{rule.id}: {rule.title}', ""]
     if rule.severity:
         lines.append(f"- **Pitfall** ({rule.severity}: {SEVERITY[rule.severity]}): {rule.statement}")
@@ -180,7 +181,7 @@ def section(rule: Rule, tests: list[Test]) -> list[str]:
     lines.append(f"- **Otherwise:** {rule.user}")
     lines.append("- **keyfob:**")
     lines.extend(f"  - {text} ({links(its)})" for text, its in does(tests))
-    lines.append(f"- **Proved by:** {'; '.join(kinds_of(tests))}")
+    lines.append(f"- **Proved by:** {'; '.join(kinds_of(tests))}; tried with {faults} faults in keyfob's own source")
     if rule.unchecked:
         lines.append(f"- **Not for `keyfob check`:** {rule.unchecked}")
     read = ", ".join(f"`{where}`" for where in rule.where)
@@ -237,7 +238,8 @@ def differences(found: dict[str, list[Test]]) -> list[str]:
 INTRODUCTION = """\
 Netscape's guide "Implementing PKCS #11 for NSS" of 1998 is still the only one. These are its statements, each in our
 words, with what NSS (3.87 to 3.124) does at that point today, and the pitfalls that the guide does not know: {rules}
-rules, proved by {tests} tests. Writing a module of your own? Read *It expects* and *Otherwise*;
+rules, proved by {tests} tests, which were tried in turn: `make mutants` puts {faults} small faults into keyfob, and a
+test of each rule that one breaks has to fail. Writing a module of your own? Read *It expects* and *Otherwise*;
 `keyfob check MODULE` tests yours.
 """
 KEY = """\
@@ -250,12 +252,14 @@ themselves. *To read* names functions of NSS; folders are below its `lib/` unles
 def page(found: dict[str, list[Test]]) -> str:
     """The text of docs/rules.md."""
     tests = {(test.path, test.name) for its in found.values() for test in its}
+    tried = mutants()
+    faults = by_rule(tried)
     lines = [
         "<!-- Written by tools/generate_rules.py from src/keyfob/nss/rules and from the tests: do not edit. -->",
         "",
         "# What NSS expects of a PKCS #11 module, and how keyfob does it",
         "",
-        INTRODUCTION.format(rules=len(ALL), tests=len(tests)),
+        INTRODUCTION.format(rules=len(ALL), tests=len(tests), faults=len(tried)),
         *summary(found),
         KEY,
         "## What is different here from other tokens",
@@ -270,7 +274,7 @@ def page(found: dict[str, list[Test]]) -> str:
     for letters, name in GROUPS.items():
         lines += [f'## <a id="{letters.lower()}"></a>{name}', ""]
         for each in group(letters):
-            lines += section(each, found[each.id])
+            lines += section(each, found[each.id], len(faults[each.id]))
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from tests.client import P256, RSA_2048, Client, RvError, Template, ffi
+from tests.conftest import PIN
 from tests.rules import nss_templates as templates
 from tests.rules.kinds import KINDS, LIMITED, start_on
-from tests.rules.software_keys import rsa_key
+from tests.rules.software_keys import der_signature, ec_public, rsa_key, rsa_public
 
+SHA256_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 RSA_SIGNATURES = (CKM.RSA_PKCS, CKM.RSA_PKCS_PSS, CKM.SHA256_RSA_PKCS, CKM.SHA384_RSA_PKCS_PSS)
 EC_SIGNATURES = (CKM.ECDSA, CKM.ECDSA_SHA256)
 SIGNATURES = (*RSA_SIGNATURES, *EC_SIGNATURES, CKM.EDDSA)
@@ -120,16 +124,41 @@ def test_what_is_not_listed_is_refused(module: Client, home: Path, kind: str) ->
 @pytest.mark.rule("K3", "K4", "K7", "K9")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_signs(module: Client, home: Path, kind: str) -> None:
-    """Every kind makes RSA and EC keys and signs with them, with raw and with hashing mechanisms."""
+    """Every kind makes RSA and EC keys and signs with them; raw and hashing mechanisms make the same signatures."""
     slot = start_on(module, home, kind)
-    _, rsa = slot.generate_rsa()
-    _, ec = slot.generate_ec()
+    public_rsa, rsa = slot.generate_rsa()
+    public_ec, ec = slot.generate_ec()
     pss = ffi.new("CK_RSA_PKCS_PSS_PARAMS *", (CKM.SHA256, 2, 32))
-    assert len(slot.sign(rsa, module.mechanism(CKM.RSA_PKCS), b"\x30" * 51, 256)) == 256
-    assert len(slot.sign(rsa, module.mechanism(CKM.RSA_PKCS_PSS, pss), bytes(32), 256)) == 256
-    assert len(slot.sign(rsa, module.mechanism(CKM.SHA256_RSA_PKCS), b"text", 256)) == 256
-    assert len(slot.sign(ec, module.mechanism(CKM.ECDSA), bytes(32), 64)) == 64
-    assert len(slot.sign(ec, module.mechanism(CKM.ECDSA_SHA256), b"text", 64)) == 64
+    digest = hashlib.sha256(b"text").digest()
+    key, sha256 = rsa_public(slot, public_rsa), hashes.SHA256()
+    raw = slot.sign(rsa, module.mechanism(CKM.RSA_PKCS), SHA256_DIGEST_INFO + digest, 256)
+    assert raw == slot.sign(rsa, module.mechanism(CKM.SHA256_RSA_PKCS), b"text", 256)
+    key.verify(raw, b"text", padding.PKCS1v15(), sha256)
+    salted = slot.sign(rsa, module.mechanism(CKM.RSA_PKCS_PSS, pss), digest, 256)
+    key.verify(salted, b"text", padding.PSS(padding.MGF1(sha256), 32), sha256)
+    for mechanism, data in ((CKM.ECDSA, digest), (CKM.ECDSA_SHA256, b"text")):
+        signature = slot.sign(ec, module.mechanism(mechanism), data, 64)
+        assert len(signature) == 64
+        ec_public(slot, public_ec).verify(der_signature(signature), b"text", ECDSA(sha256))
+
+
+@pytest.mark.rule("K2", "K7")
+@pytest.mark.parametrize("kind", ["key-distribution", "signing-decryption", "multipurpose"])
+def test_keys_from_elsewhere_sign_and_decrypt(module: Client, home: Path, kind: str) -> None:
+    """Signs and decrypts with CKM_RSA_PKCS and a key that came by C_CreateObject, with the keys of others beside it."""
+    slot = start_on(module, home, kind)
+    slot.generate_rsa()
+    private = slot.create(templates.rsa_private_key(rsa_key()))
+    for _ in range(2):
+        signature = slot.sign(private, module.mechanism(CKM.RSA_PKCS), b"as it is", 256)
+        recovered = rsa_key().public_key().recover_data_from_signature(signature, padding.PKCS1v15(), None)
+        assert recovered == b"as it is"
+        sealed = rsa_key().public_key().encrypt(b"a content key", padding.PKCS1v15())
+        with slot.ro() as session:
+            module.ok("C_DecryptInit", session, module.mechanism(CKM.RSA_PKCS), private)
+            assert module.output("C_Decrypt", session, sealed, len(sealed)) == b"a content key"
+        slot.logout()
+        slot.login(PIN)
 
 
 @pytest.mark.rule("K10", "K12")

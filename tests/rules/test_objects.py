@@ -89,7 +89,7 @@ def test_a_session_object_ends_with_the_session_that_made_it(nss: Nss) -> None:
     assert kept not in handles
 
 
-@pytest.mark.rule("N19", "P25")
+@pytest.mark.rule("SE12", "N19", "P25")
 def test_session_keys_at_login_and_logout(nss: Nss) -> None:
     """Keeps public session keys over login and logout, so that NSS's handles stay good; private ones end at logout."""
     slot, client = nss.slot, nss.client

@@ -98,6 +98,23 @@ def test_a_slot_tells_at_once_that_its_token_went_and_came(stick: Stick) -> None
     assert count[0] == 1
 
 
+@pytest.mark.rule("S1", "S2", "S3")
+def test_an_empty_slot_is_listed_and_described(stick: Stick) -> None:
+    """An empty removable slot stays in both calls of the list, and describes itself, even when it is unregistered."""
+    count, held, info = ffi.new("CK_ULONG *"), ffi.new("CK_ULONG[4]"), ffi.new("CK_SLOT_INFO *")
+    stick.pull()
+    for _ in range(2):
+        stick.client.ok("C_GetSlotList", 0, ffi.NULL, count)
+        assert count[0] == 1
+        count[0] = 4
+        stick.client.ok("C_GetSlotList", 0, held, count)
+        assert list(held[0 : count[0]]) == [SLOT]
+        stick.client.ok("C_GetSlotInfo", SLOT, info)
+        assert bytes(ffi.buffer(info.slotDescription)) == f"keyfob slot {SLOT}".encode().ljust(64)
+        for file in stick.folder.parent.glob("home/tokens/slot-*.removable"):
+            file.unlink()
+
+
 @pytest.mark.rule("S4")
 @pytest.mark.parametrize(
     "name", ["C_GetTokenInfo", "C_GetMechanismList", "C_GetMechanismInfo", "C_OpenSession", "C_InitToken"]

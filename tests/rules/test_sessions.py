@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR, CKS, CKU
-from tests.client import READ_ONLY, READ_WRITE, RSA_2048, Client, Template, ffi
+from tests.client import READ_ONLY, READ_WRITE, RSA_2048, Client, RvError, Template, ffi
 from tests.conftest import CHEAP_PINS, PIN, Fob
 from tests.rules.nss_calls import Nss, make_token, start
 
@@ -217,6 +217,9 @@ def test_after_the_logout_private_keys_are_gone_for_all_sessions(nss: Nss) -> No
     assert nss.slot.ulong(private, CKA.KEY_TYPE) is None
     assert nss.client.call("C_SignInit", other, nss.client.mechanism(CKM.ECDSA), private) != CKR.OK
     assert len(nss.slot.find([(CKA.CLASS, CKO.PUBLIC_KEY)])) == 1
+    with pytest.raises(RvError) as refused:
+        nss.client.create(other, [(CKA.CLASS, CKO.DATA), (CKA.PRIVATE, True)])
+    assert refused.value.rv == CKR.USER_NOT_LOGGED_IN
 
 
 @pytest.mark.rule("SE12", "SE15")
