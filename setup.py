@@ -30,7 +30,7 @@ SAFE_LINK = ["-Wl,-z,relro,-z,now"]
 
 loader = Extension(
     LOADER,
-    sources=[f"src/keyfob/abi/{name}.c" for name in ("loader", "interpreter", "memory", "folders")],
+    sources=[f"src/keyfob/abi/{name}.c" for name in ("loader", "interpreter", "memory", "libraries", "folders")],
     depends=["src/keyfob/abi/door.h", "src/keyfob/abi/memory.h", "scripts/interpreter.py", "setup.py"],
     # -pthread and -ldl: part of the C library since glibc 2.34.
     extra_compile_args=[*HARDENING, *WARNINGS, "-std=gnu11", "-fvisibility=hidden", "-pthread"],

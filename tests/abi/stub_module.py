@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = [
-    REPOSITORY / "src" / "keyfob" / "abi" / f"{name}.c" for name in ("loader", "interpreter", "memory", "folders")
-]
+NAMES = ("loader", "interpreter", "memory", "libraries", "folders")
+SOURCES = [REPOSITORY / "src" / "keyfob" / "abi" / f"{name}.c" for name in NAMES]
 
 # The three functions as Python functions, and room for what memory.c gives. The second imports a module slowly.
 START = """
@@ -24,7 +23,7 @@ import ctypes
 class Tables(ctypes.Structure):
     Function = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)
     _fields_ = [("function_list", Function), ("interface_list", Function), ("interface", Function)]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("present_call", "short_of_memory", "may_begin")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("present_call", "short_of_memory", "may_begin", "libraries")]
 
 def ok(argument):
     return 0

@@ -83,7 +83,7 @@ static CK_RV keyfob_C_GetInterface(CK_BYTE *pInterfaceName, CK_VERSION *pVersion
 static const int keyfob_enough_memory; /* in a Python host nobody knows better */
 static struct keyfob_tables keyfob_tables = {
     keyfob_C_GetFunctionList, keyfob_C_GetInterfaceList, keyfob_C_GetInterface, keyfob_present_call,
-    &keyfob_enough_memory, NULL,
+    &keyfob_enough_memory, NULL, NULL,
 };
 
 static CK_ULONG keyfob_tables_address(void)
@@ -107,6 +107,7 @@ struct keyfob_tables {
     struct keyfob_call *(*present_call)(void);
     const int *short_of_memory;
     int (*may_begin)(const char *);
+    void (*keep_libraries_clean)(void);
 };
 static struct keyfob_tables keyfob_tables;
 
@@ -124,24 +125,10 @@ static __thread struct keyfob_call keyfob_call;
 
 static struct keyfob_call *keyfob_present_call(void) { return &keyfob_call; }
 
-/* Free blocks of this thread's: see residue.py. Of each size as many as the C library keeps at hand, and more. */
-#define KEYFOB_LARGEST 2048
-#define KEYFOB_EACH 16
-
-static void keyfob_clear_residue(void)
+static void keyfob_keep_libraries_clean(void)
 {
-    void *blocks[KEYFOB_EACH];
-    size_t size;
-    int i, count;
-
-    for (size = 24; size <= KEYFOB_LARGEST; size += 16) {
-        for (count = 0; count < KEYFOB_EACH && (blocks[count] = malloc(size)) != NULL; count++) {
-            memset(blocks[count], 0, size);
-            __asm__ __volatile__("" : : "r"(blocks[count]) : "memory");
-        }
-        for (i = 0; i < count; i++)
-            free(blocks[i]);
-    }
+    if (keyfob_tables.keep_libraries_clean != NULL)
+        keyfob_tables.keep_libraries_clean();
 }
 
 /* Whether the process may have so much more memory. */
@@ -273,7 +260,7 @@ struct keyfob_call {
 };
 struct keyfob_call *keyfob_present_call(void);
 int keyfob_has_room(size_t bytes);
-void keyfob_clear_residue(void);
+void keyfob_keep_libraries_clean(void);
 void keyfob_step_aside(void);
 void keyfob_step_back(void);
 void keyfob_close_gate(int milliseconds);

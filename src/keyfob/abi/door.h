@@ -1,4 +1,4 @@
-/* Between the files of libkeyfob.so: loader.c (the door itself), interpreter.c, memory.c and folders.c. */
+/* Between the files of libkeyfob.so: loader.c (the door itself), interpreter.c, memory.c, libraries.c and folders.c. */
 #ifndef KEYFOB_DOOR_H
 #define KEYFOB_DOOR_H
 
@@ -19,6 +19,8 @@ struct tables {
     /* Set by memory.c where the interpreter is ours: whether memory is short, and then, whether a call may begin. */
     const int *short_of_memory;
     int (*may_begin)(const char *entry);
+    /* To be called when a library was loaded that works with keys. */
+    void (*keep_libraries_clean)(void);
 };
 
 /* One line on stderr, starting with "keyfob: ". Answers 0, for `return complain(...)`. */

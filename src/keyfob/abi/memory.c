@@ -233,4 +233,5 @@ void watch_calls(struct tables *tables)
     present_call = tables->present_call;
     tables->short_of_memory = &short_of_memory;
     tables->may_begin = may_begin;
+    tables->keep_libraries_clean = keep_libraries_clean;
 }

@@ -1,4 +1,4 @@
-/* Between interpreter.c and memory.c. */
+/* Between interpreter.c, memory.c and libraries.c. */
 #ifndef KEYFOB_MEMORY_H
 #define KEYFOB_MEMORY_H
 
@@ -15,6 +15,9 @@ struct allocators {
 
 /* Make the interpreter that is about to start keep its memory clean. */
 void keep_memory_clean(const struct allocators *of);
+
+/* The same for the libraries that our interpreter has loaded so far and that work with keys. */
+void keep_libraries_clean(void);
 
 /* Let the calls that come through these tables know of a shortage, and be known by it. */
 void watch_calls(struct tables *tables);

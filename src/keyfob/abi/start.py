@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from keyfob import environment
+from keyfob import environment, libraries
 from keyfob._abi import lib
 from keyfob.abi import descriptors, entries, filling, gate
-from keyfob.residue import RESIDUE
 
 __all__ = ["entries", "filling", "tables"]
 
@@ -15,6 +14,6 @@ def tables() -> int:
     environment.use(filling.variable, secure=bool(lib.keyfob_is_secure()))
     gate.install()
     descriptors.install()
-    RESIDUE.clear = lib.keyfob_clear_residue
+    libraries.call(lib.keyfob_keep_libraries_clean)
     address: int = lib.keyfob_tables_address()
     return address

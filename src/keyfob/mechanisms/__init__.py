@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from keyfob import libraries
 from keyfob.mechanisms.base import Key, Mechanism
 from keyfob.mechanisms.index import INDEX, KEY_INDEX
 from keyfob.mechanisms.secret_key import SecretKey, number
@@ -28,7 +29,9 @@ _key_classes: dict[tuple[int, int], type[Key]] = {}
 
 
 def _family(name: str) -> Any:
-    return import_module(f"{__name__}.{name}")
+    family = import_module(f"{__name__}.{name}")
+    libraries.loaded()
+    return family
 
 
 def lookup(mechanism: int) -> Mechanism:

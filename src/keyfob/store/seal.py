@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from keyfob.residue import RESIDUE
+from keyfob import libraries
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.hardening import Hardening, least
@@ -45,6 +45,8 @@ PLACE = Struct("<QQ")
 WRAP_CONTEXT = b"keyfob wrap 1 "
 SEAL_CONTEXT = b"keyfob object 1 "
 OVERHEAD = 1 + NONCE_SIZE + 16
+
+libraries.loaded()  # cryptography, by the imports above
 
 
 class Keys:
@@ -106,8 +108,6 @@ def harden(
         ).derive(pin)
     except MemoryError:
         raise PKCS11Error(CKR.HOST_MEMORY, f"no {hardening.memory_kib} KiB of memory to check a PIN") from None
-    finally:
-        RESIDUE.clear()
 
 
 def wrap(master: bytes | bytearray, role: str, pin: bytes, hardening: Hardening, pepper: Pepper | None = None) -> bytes:
