@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR, CKS, CKU
-from tests.client import P256, READ_WRITE, Client, ffi
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR, CKS, CKU
+from tests.client import P256, READ_WRITE, Client, Template, ffi
 from tests.conftest import CHEAP_PINS, PIN, SO_PIN, Fob, module_path
 from tests.rules.nss_calls import Slot, start
 from tests.rules.pinentry import Fake, fake
@@ -68,6 +68,29 @@ def test_the_token_asks_for_its_pin(protected: Protected) -> None:
     assert ask(slot) == CKR.USER_ALREADY_LOGGED_IN
     assert len(program.processes) == 1
     assert ended(program.processes[0])
+
+
+@pytest.mark.rule("P31")
+@pytest.mark.parametrize(
+    ("answer", "rv"), [(TEXT, CKR.OK), ("wrong", CKR.USER_NOT_LOGGED_IN), ("", CKR.USER_NOT_LOGGED_IN)]
+)
+def test_a_careful_key_that_unwraps_has_the_token_ask(protected: Protected, answer: str, rv: int) -> None:
+    """Asks in its own dialog for the PIN of a key that asks each time, where the use is one call: C_UnwrapKey."""
+    slot, program = protected(TEXT, answer)
+    client, session = slot.client, slot.client.open(slot.id)
+    assert ask(slot) == CKR.OK
+    private: Template = [(CKA.ALWAYS_AUTHENTICATE, True), (CKA.PRIVATE, True), (CKA.UNWRAP, True)]
+    public: Template = [(CKA.MODULUS_BITS, 1024), (CKA.PUBLIC_EXPONENT, b"\1\0\1"), (CKA.ENCRYPT, True)]
+    encrypting, unwrapping = client.generate_pair(session, CKM.RSA_PKCS_KEY_PAIR_GEN, public, private)
+    mechanism = client.mechanism(CKM.RSA_PKCS)
+    client.ok("C_EncryptInit", session, mechanism, encrypting)
+    blob = client.output("C_Encrypt", session, bytes(32), 32)
+    asked: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE_LEN, 32)]
+    array, count, kept = client.template(asked)
+    handle = ffi.new("CK_ULONG *")
+    assert client.call("C_UnwrapKey", session, mechanism, unwrapping, blob, len(blob), array, count, handle) == rv
+    assert len(program.processes) == 2
+    del kept
 
 
 @pytest.mark.rule("P31")

@@ -51,10 +51,16 @@ def offered(session: Session, mechanism: int, flag: int) -> tuple[Mechanism, Cal
 
 
 def usable_key(session: Session, handle: int, row: Mechanism, flag: int) -> Object:
-    """The key object for a use that is over when its function returns: wrapping, unwrapping, derivation."""
+    """The key object for a use that is over when its function returns: wrapping, unwrapping, derivation.
+
+    There is no moment between C_*Init and such a use in which the client could give the PIN that the key asks for.
+    """
     found = session.token.objects.key(handle)
     check_use(found, row, flag)
-    policy.may_use_at_once(found.attributes)
+    if found.always_authenticate:
+        session.token.ask_for_use()
+        found = session.token.objects.key(handle)  # much may have happened while the person was asked
+        check_use(found, row, flag)
     return found
 
 

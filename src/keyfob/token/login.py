@@ -164,10 +164,15 @@ class Login:
 
     def _log_in_for_operation(self, session: Session, pin: bytes | None) -> None:
         """CKU_CONTEXT_SPECIFIC: the PIN once more, for the operation that its key asks it for: the last one begun."""
-        token = self.token
         waiting = [o for kind, o in session.operations.items() if kind != FIND and o.needs_login]
         if not waiting:
             raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "no operation of this session waits for a login")
+        self.check_pin_again(pin)
+        waiting[-1].needs_login = False
+
+    def check_pin_again(self, pin: bytes | None) -> None:
+        """The user PIN, for one use of a key; None: the person is asked."""
+        token = self.token
         if token.store is None or not token.sees_private:
             raise PKCS11Error(CKR.USER_NOT_LOGGED_IN)
         store, info = token.store, token.info
@@ -180,7 +185,6 @@ class Login:
                 store.verify_pin("user", given)
 
         self._count("user", attempt, "operation")
-        waiting[-1].needs_login = False
 
     def log_out(self) -> None:
         """C_Logout."""

@@ -5,7 +5,7 @@ chapter 5 do. `role` is who is logged in: None, "user" or "so".
 
     making (create, generate, unwrap, derive)   templates.complete() calls `check_made`
     C_SetAttributeValue, C_CopyObject           templates.changed() calls `check_change`, `copied` and `check_made`
-    every use of a key                          `may_use`; without C_*Init before it also `may_use_at_once`
+    every use of a key                          `may_use`
     C_WrapKey                                   `may_wrap`
     C_UnwrapKey                                 `unwrapped_as`
     C_DeriveKey                                 `derived_as`, `check_derived`, `inherited`
@@ -93,12 +93,6 @@ def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int) -> None:
             raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, "a trusted secret key wraps and unwraps, nothing else")
         if mechanism not in TRUSTED_MECHANISMS:
             raise PKCS11Error(CKR.MECHANISM_INVALID, "a trusted secret key wraps with AES key wrap mechanisms only")
-
-
-def may_use_at_once(attributes: Mapping[int, bytes]) -> None:
-    """C_UnwrapKey and C_DeriveKey have no moment in which CKU_CONTEXT_SPECIFIC could be given for them."""
-    if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE:
-        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the key asks for the PIN before each use, and this use cannot wait")
 
 
 def may_digest(attributes: Mapping[int, bytes]) -> None:

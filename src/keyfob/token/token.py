@@ -195,6 +195,18 @@ class Token:
         """C_Login."""
         self._login.log_in(session, user_type, pin)
 
+    def ask_for_use(self) -> None:
+        """The PIN once more where no client can give it, in a use of a key that is one call: by the token's own dialog."""
+        if not self.settings.protected_path:
+            raise PKCS11Error(
+                CKR.USER_NOT_LOGGED_IN, "the key asks for the PIN before each use, and one call has no before"
+            )
+        try:
+            self._login.check_pin_again(None)
+        except PKCS11Error as problem:
+            wrong = problem.rv in (CKR.PIN_INCORRECT, CKR.PIN_LOCKED)  # which no such call may answer
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN if wrong else problem.rv, problem.reason) from None
+
     def logout(self) -> None:
         """C_Logout."""
         self._login.log_out()
