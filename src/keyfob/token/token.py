@@ -196,7 +196,7 @@ class Token:
         self._login.log_in(session, user_type, pin)
 
     def ask_for_use(self) -> None:
-        """The PIN once more where no client can give it, in a use of a key that is one call: by the token's own dialog."""
+        """The PIN once more where no client can give it, in a use that is one call: by the token's own dialog."""
         if not self.settings.protected_path:
             raise PKCS11Error(
                 CKR.USER_NOT_LOGGED_IN, "the key asks for the PIN before each use, and one call has no before"
