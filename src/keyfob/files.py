@@ -179,6 +179,11 @@ def _checked(path: str, how: int) -> int:
     return descriptor
 
 
+def cut(path: str, size: int) -> None:
+    """Cut off what a file has beyond that size; OSError. It opens nothing, so no lock on the file is dropped."""
+    os.truncate(path, size)
+
+
 def sync(path: str) -> None:
     """What another descriptor wrote becomes durable; OSError. Never of a token that is in use: see store/watch.py."""
     descriptor = reading(path)

@@ -16,6 +16,7 @@ import pytest
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore, open_store, schema
+from keyfob.store.connecting import connect_immutable
 from keyfob.store.database import SqliteDatabase
 from tests.store.samples import (
     CHEAP,
@@ -323,7 +324,8 @@ def test_a_reader_without_wal_index_notices_changes(folder: Path) -> None:
     store = make(path)
     [number] = store.insert([certificate(1)])
     store.close()
-    reader = SqliteStore(SqliteDatabase._open_immutable(str(path), apsw.CantOpenError("no -shm")), lambda _: None)
+    connection, watcher, _ = connect_immutable(str(path), apsw.CantOpenError("no -shm"))
+    reader = SqliteStore(SqliteDatabase(connection, str(path), read_only=True, watcher=watcher), lambda _: None)
     assert reader.read_only
     assert reader.get(number) == certificate(1)
     counter = reader.change_counter()

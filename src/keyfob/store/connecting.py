@@ -10,6 +10,13 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
 from keyfob.store.patience import Patience
+from keyfob.store.watch import FileStatus, SharedHeader, Unknown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from keyfob.store.watch import Watcher
+
+    Connected = tuple[apsw.Connection, Watcher, bool]  # the last: whether it refuses to be written
 
 # (kind of SQLite's error, what a caller of PKCS #11 is told), the first that fits.
 ANSWERS: tuple[tuple[type[Exception], int], ...] = (
@@ -21,6 +28,8 @@ ANSWERS: tuple[tuple[type[Exception], int], ...] = (
 )
 # An I/O error that means a full disk: SQLite reserves the WAL index in advance.
 FULL = apsw.SQLITE_IOERR_SHMSIZE
+WAL_HEADER = 32  # bytes; a WAL file that is not longer holds no commit
+ROOM = 64 * 1024  # bytes; where less is free SQLite may not even be able to make its files
 
 
 def answer(problem: Exception, path: str) -> PKCS11Error:
@@ -42,6 +51,17 @@ SETTINGS = (
     *("synchronous = FULL", "secure_delete = ON", "cell_size_check = ON", "journal_size_limit = 4194304"),
     "temp_store = MEMORY",
 )
+
+
+def is_full(problem: apsw.Error, path: str) -> bool:
+    """Whether a token that cannot be opened to be written has no room to, and is not one that nobody may write."""
+    if isinstance(problem, apsw.FullError) or getattr(problem, "extendedresult", None) == FULL:
+        return True
+    folder = os.path.dirname(os.path.abspath(path))
+    if not isinstance(problem, apsw.CantOpenError) or not os.access(folder, os.W_OK) or not os.access(path, os.W_OK):
+        return False
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < ROOM or room.f_favail == 0
 
 
 def configure(connection: apsw.Connection) -> Patience:
@@ -72,7 +92,42 @@ def recognise(connection: apsw.Connection, path: str) -> None:
         raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
 
 
-def connect_immutable(path: str) -> apsw.Connection:
+def connect(path: str, *, read_only: bool) -> Connected:
+    """Also where only SQLite's own files beside it can be written."""
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+    connection = apsw.Connection(path, flags=flags)
+    try:
+        patience = configure(connection)
+        recognise(connection, path)
+        refuses_writing = connection.readonly("main")
+        if not refuses_writing:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        try:
+            patience.watcher = SharedHeader(path)
+        except (OSError, ValueError):
+            patience.watcher = Unknown()
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection, patience.watcher, refuses_writing
+
+
+def connect_immutable(path: str, reason: apsw.Error) -> Connected:
+    """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
+
+    Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
+    """
+    if not os.access(path, os.R_OK, effective_ids=True):  # asked without opening it: see watch.py on descriptors
+        raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
+    wal = path + "-wal"
+    if size(wal) > WAL_HEADER:
+        text = f"{path}: its last changes wait in {os.path.basename(wal)}; make its folder writable once ({reason})"
+        raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
+    watcher = FileStatus(path)
+    return reconnect_immutable(path), watcher, True
+
+
+def reconnect_immutable(path: str) -> apsw.Connection:
     quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)

@@ -7,6 +7,10 @@ import struct
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ROLES = ("user", "so")
 # Where `encode` writes 0 an older keyfob kept when an attempt had begun, and those that were not settled, by role.
 ROW = struct.Struct("<QdIIIIQ")
@@ -70,6 +74,11 @@ class Counters:
         forgotten = self.failed[role] > 0
         self.failed[role] = 0
         return forgotten
+
+    def add(self, failed: Mapping[str, int]) -> None:
+        """Wrong PINs that were counted elsewhere."""
+        for role in ROLES:
+            self.failed[role] = min(self.failed[role] + failed[role], MOST_FAILURES)
 
     def fail(self, role: str) -> None:
         self.failed[role] = min(self.failed[role] + 1, MOST_FAILURES)

@@ -17,8 +17,9 @@ from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
-from keyfob.store.connecting import FULL, answer, configure, connect_immutable, recognise, size
-from keyfob.store.watch import FileStatus, SharedHeader, Unknown
+from keyfob.store.connecting import answer, connect, connect_immutable, is_full, reconnect_immutable
+from keyfob.store.reserve import Reserve
+from keyfob.store.watch import FileStatus, Unknown
 from keyfob.store.writing import Writing
 
 TYPE_CHECKING = False
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from keyfob.store.watch import Watcher
 
 FEW = 300  # rows; above what a part of a search asks for
-MOST_MESSAGES = 20  # of SQLite's, about damaged pages
-WAL_HEADER = 32  # a WAL file that is not longer holds no commit
 FILES = ("-shm", "-wal", "")  # what a connection keeps open; reading begins with a lock on the first
 TRUSTED = 0.1  # seconds for which what is in memory is taken for current without a look at the descriptors
 
@@ -63,10 +62,12 @@ class SqliteDatabase:
         "counter",
         "identity",
         "idle",
+        "is_full",
         "kept",
         "path",
         "process",
         "read_only",
+        "reserve",
         "watcher",
     )
 
@@ -84,6 +85,8 @@ class SqliteDatabase:
         self._version = connection.data_version()
         self._changed: Callable[[], None] = _nothing
         self.kept = descriptors.NOBODYS
+        self.reserve = Reserve(path, None)
+        self.is_full = False
         self._looked_at = 0.0
         self._is_lost = False
 
@@ -93,8 +96,9 @@ class SqliteDatabase:
         return cls(apsw.Connection(":memory:"), path, read_only=False, watcher=Unknown())
 
     @classmethod
-    def open(cls, path: str, *, read_only: bool) -> SqliteDatabase:
+    def open(cls, path: str, *, read_only: bool, reserve: Reserve | None = None) -> SqliteDatabase:
         """An existing token of our schema or an older one, which is migrated."""
+        reserve = reserve or Reserve(path, None)
         try:
             status = os.stat(path)
         except FileNotFoundError:
@@ -103,65 +107,37 @@ class SqliteDatabase:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
         if (status.st_dev, status.st_ino) in _unusable:
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} was at work when this process was forked")
-        database = cls._open_somehow(path, read_only=read_only)
+        database = cls._open_somehow(path, read_only=read_only, reserve=reserve)
         database.identity = (status.st_dev, status.st_ino)
+        database.reserve = reserve
         database.kept = descriptors.keep([path + ending for ending in FILES])
+        if not database.read_only:
+            reserve.keep()
         return database
 
     @classmethod
-    def _open_somehow(cls, path: str, *, read_only: bool) -> SqliteDatabase:
+    def _open_somehow(cls, path: str, *, read_only: bool, reserve: Reserve) -> SqliteDatabase:
+        full = False
         try:
-            return cls._open(path, read_only=read_only)
-        except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.IOError, apsw.FullError) as problem:
-            if isinstance(problem, apsw.IOError) and getattr(problem, "extendedresult", None) != FULL:
-                raise answer(problem, path) from None
-            return cls._open_immutable(path, problem)
+            try:
+                found = connect(path, read_only=read_only)
+            except apsw.Error as problem:
+                full = is_full(problem, path)
+                if full and reserve.release():
+                    return cls._open_somehow(path, read_only=read_only, reserve=reserve)
+                if not full and not isinstance(problem, (apsw.ReadOnlyError, apsw.CantOpenError)):
+                    raise
+                found = connect_immutable(path, problem)
         except (apsw.Error, UnicodeDecodeError) as problem:
             raise answer(problem, path) from None
-
-    @classmethod
-    def _open(cls, path: str, *, read_only: bool) -> SqliteDatabase:
-        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
-        connection = apsw.Connection(path, flags=flags)
+        connection, watcher, refuses_writing = found
         try:
-            patience = configure(connection)
-            recognise(connection, path)
-            refuses_writing = connection.readonly("main")
-            if not refuses_writing:
-                connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            try:
-                watcher: Watcher = SharedHeader(path)
-            except (OSError, ValueError):
-                watcher = Unknown()
-            patience.watcher = watcher
             database = cls(connection, path, read_only=refuses_writing, watcher=watcher)
+            database.is_full = full
             database._accept_schema()
         except BaseException:
             connection.close(True)
             raise
-        return database
-
-    @classmethod
-    def _open_immutable(cls, path: str, reason: apsw.Error) -> SqliteDatabase:
-        """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
-
-        Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
-        """
-        if not os.access(
-            path, os.R_OK, effective_ids=True
-        ):  # asked without opening it: see watch.py on closing descriptors
-            raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None
-        wal = path + "-wal"
-        if size(wal) > WAL_HEADER:
-            text = f"{path}: its last changes wait in {os.path.basename(wal)}; make its folder writable once ({reason})"
-            raise PKCS11Error(CKR.DEVICE_ERROR, text) from None
-        watcher = FileStatus(path)
-        try:
-            connection = connect_immutable(path)
-            database = cls(connection, path, read_only=True, watcher=watcher)
-            database._accept_schema()
-        except (apsw.Error, UnicodeDecodeError) as problem:
-            raise answer(problem, path) from None
         return database
 
     def _accept_schema(self) -> None:
@@ -205,17 +181,32 @@ class SqliteDatabase:
         if connection is not None:
             with SETTLED:
                 connection.close(True)
-        fresh = type(self).open(self.path, read_only=self.read_only)
+        fresh = type(self).open(self.path, read_only=self.read_only, reserve=self.reserve)
         if fresh.identity != self.identity:
             fresh.close()
             raise PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
-        found = fresh.connection
-        self._connection, self.kept, self.watcher = found, fresh.kept, fresh.watcher
-        self._version, self._seen = found.data_version(), None
         self._is_lost = False
+        return self._go_on_with(fresh)
+
+    def _go_on_with(self, fresh: SqliteDatabase) -> apsw.Connection:
+        found = fresh.connection
+        self._connection, self._cursor, self.kept, self.watcher = found, None, fresh.kept, fresh.watcher
+        self.read_only, self.is_full = fresh.read_only, fresh.is_full
+        self._version, self._seen = found.data_version(), None
         self.counter += 1
         self._changed()
         return found
+
+    def recover(self) -> None:
+        """Where the disk was full when this was opened: perhaps it is not any more."""
+        if not self.is_full or self._connection is None:
+            return
+        fresh = type(self).open(self.path, read_only=False, reserve=self.reserve)
+        if fresh.is_full or fresh.identity != self.identity:
+            fresh.close()
+            return
+        self._connection.close(True)
+        self._go_on_with(fresh)
 
     def rows(self, sql: str, values: tuple[Any, ...] = ()) -> Iterable[Row]:
         """A few rows at once, which takes 1 us less; the rest row by row, so that they need not fit into memory."""
@@ -284,7 +275,7 @@ class SqliteDatabase:
     def problems(self) -> list[str]:
         """SQLite's own opinion of the file, where its schema is not ours, and whether numbers could be used twice."""
         found: list[str] = []
-        for check in (_integrity, schema.differences, _numbering):
+        for check in (schema.integrity, schema.differences, schema.numbering):
             try:
                 found += check(self)
             except PKCS11Error as problem:
@@ -345,7 +336,7 @@ class SqliteDatabase:
             self.connection.close(True)
             self._connection = self._cursor = None
             try:
-                self._connection = connect_immutable(self.path)
+                self._connection = reconnect_immutable(self.path)
             except apsw.Error as problem:
                 raise answer(problem, self.path) from None
             self.counter += 1
@@ -369,6 +360,12 @@ class SqliteDatabase:
         """The whole database as the bytes of a file."""
         return self.connection.serialize("main")
 
+    def give_way(self) -> bool:
+        return self.reserve.release()
+
+    def keep_room(self) -> None:
+        self.reserve.keep()
+
     # The end
 
     def close(self) -> None:
@@ -391,6 +388,8 @@ class SqliteDatabase:
             connection.close(True)
         except apsw.Error as problem:
             raise answer(problem, self.path) from None
+        if not self.read_only:
+            self.reserve.keep()
 
     def abandon(self) -> None:
         """In a forked child: let go of the connection, without touching anything that the parent uses (fork.py)."""
@@ -404,17 +403,6 @@ class SqliteDatabase:
         else:
             _inherited.append(connection)
             _unusable.add(self.identity)
-
-
-def _integrity(database: SqliteDatabase) -> list[str]:
-    lines = [str(line) for (line,) in database.rows(f"PRAGMA integrity_check({MOST_MESSAGES})")]
-    return [f"file: {line}" for line in lines if line != "ok"]
-
-
-def _numbering(database: SqliteDatabase) -> list[str]:
-    last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
-    highest = database.number("SELECT max(id) FROM object")
-    return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
 
 
 def _nothing() -> None:

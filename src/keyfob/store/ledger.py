@@ -11,6 +11,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import adoption, meta, notices, rows
 from keyfob.store.counters import ROLES
+from keyfob.store.elsewhere import Elsewhere
 from keyfob.store.meta import WRAPPING_OF, Meta
 from keyfob.store.notices import ADOPTED, TAMPERED, Notice
 from keyfob.store.roster import Roster
@@ -39,6 +40,7 @@ class Ledger:
 
     __slots__ = (
         "_database",
+        "_elsewhere",
         "_facts",
         "_failed_here",
         "_forget_objects",
@@ -72,6 +74,7 @@ class Ledger:
         self.complaints: dict[str, None] = {}  # what was wrong with the token so far, in order
         self._mentioned: set[str] = set()
         self._failed_here = dict.fromkeys(ROLES, 0)  # wrong PINs on a store that cannot be written
+        self._elsewhere = Elsewhere(witness)
         self._opened_by_empty_pin = False
         self._past: Trace | None = None  # the state that somebody with the keys saw last, here or by the witness
         self._stands_in_until = b""  # this is no longer the key that the first PIN is sealed to
@@ -108,7 +111,17 @@ class Ledger:
 
     def info(self) -> TokenInfo:
         """What is told to everybody, within the lock."""
-        return self.facts().info(self._failed_here)
+        facts = self.facts()
+        if self._database.read_only:
+            self._read_elsewhere(facts)
+        return facts.info(self._failed_here)
+
+    def _read_elsewhere(self, facts: Meta) -> None:
+        """How many wrong PINs there were that the token could not count (elsewhere.py)."""
+        serial = facts.readable_serial
+        found = None if serial is None else self._elsewhere.read(serial)
+        if found is not None:
+            self._failed_here = found
 
     def forget_facts(self) -> None:
         """Read them again when next needed: another process or we have changed them, or tried to."""

@@ -18,6 +18,7 @@ from keyfob.store.counters import ROLES
 from keyfob.store.integrity import META_CHECKSUM
 from keyfob.store.ledger import STAND_IN, Ledger
 from keyfob.store.meta import WRAPPING_OF, Meta
+from keyfob.store.reserve import using
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,16 +131,20 @@ class Opening(Ledger):
                 self._look_back_with_keys(facts, "")
                 self._check_total(facts, keys)
             else:
-                with self._database.writing():
-                    facts = Meta.load(self._database)
-                    doubt = self._catch_up(facts)
-                    self._vouched_for(facts, keys)
-                    found = self._look_back_with_keys(facts, doubt)
-                    self._check_total(facts, keys)
-                    meta.write_counters(self._database, facts.counters)
-                    self._adopt(keys, facts, found)
-                self._note(facts, keys)
+                self._note(using(self._database, lambda: self._adopt_by_key_file(keys)), keys)
             self._keep("file", keys)
+
+    def _adopt_by_key_file(self, keys: Keys) -> Meta:
+        self.forget_facts()
+        with self._database.writing():
+            facts = Meta.load(self._database)
+            doubt = self._catch_up(facts)
+            self._vouched_for(facts, keys)
+            found = self._look_back_with_keys(facts, doubt)
+            self._check_total(facts, keys)
+            meta.write_counters(self._database, facts.counters)
+            self._adopt(keys, facts, found)
+        return facts
 
     def _drop_key_file(self, keys: Keys) -> None:
         """Best effort: what no longer opens the token goes."""
@@ -175,12 +180,14 @@ class Opening(Ledger):
         if role not in ROLES:
             raise PKCS11Error(CKR.USER_TYPE_INVALID, f"{role} has no PIN")
         with self.lock:
+            self._database.recover()
             self._database.refresh()
             facts = self.facts()
             self.forget_facts()  # what the witness knows better is not for others
+            self._read_elsewhere(facts)
             wrapping = wrapping_of(facts, role)
             durable = bool(self._catch_up(facts)) or facts.counters.failed[role] > 0 or self._is_news(facts)
-            durable = durable or self._awaits_adoption
+            durable = durable or self._awaits_adoption or any(self._failed_here.values())
             self._refuse_if_locked(facts, role)
         try:
             used = self._pepper(seal.pepper_identity(wrapping))
@@ -209,7 +216,7 @@ class Opening(Ledger):
             if self._database.read_only:
                 self._count_here(attempt)
             else:
-                self._count(attempt)
+                using(self._database, lambda: self._count(attempt))
         finally:
             self.forget_facts()
         if keys is None:
@@ -221,10 +228,13 @@ class Opening(Ledger):
     def _count(self, attempt: Attempt) -> None:
         """At a user's login there is also a MAC for what was written without one."""
         role, keys = attempt.role, attempt.keys
+        self.forget_facts()
         with self._database.writing(durable=attempt.durable):
             facts = Meta.load(self._database)
             doubt = self._catch_up(facts)
+            self._read_elsewhere(facts)
             self._refuse_if_locked(facts, role)
+            facts.counters.add(self._failed_here)
             facts.counters.next_try()
             if keys is None:
                 facts.counters.fail(role)
@@ -240,8 +250,16 @@ class Opening(Ledger):
                     self._adopt(keys, facts, found)
                 elif facts.has_roster:
                     self._settle(keys, facts, found, facts.adopted)
+        with SETTLED:
+            self._forget_elsewhere(facts)
         if attempt.durable:
             self._note(facts, keys)
+
+    def _forget_elsewhere(self, facts: Meta) -> None:
+        """What could not be counted in the token is counted there now."""
+        if any(self._failed_here.values()):
+            self._failed_here = dict.fromkeys(ROLES, 0)
+            self._elsewhere.forget(facts.readable_serial or "")
 
     def _pardon(self, facts: Meta, keys: Keys, public: bytes = b"") -> None:
         """Say with a signature that wrong PINs were rightly forgotten. `public`: of new keys, where `keys` are old."""
@@ -251,17 +269,32 @@ class Opening(Ledger):
         facts.counters.pardon = pardon.issue(keys, facts.readable_serial or "", facts.counters, public)
 
     def _count_here(self, attempt: Attempt) -> None:
-        """On a read-only store guesses are counted by process; whoever can copy the file guesses elsewhere anyway."""
+        """On a read-only store guesses are counted elsewhere, or by process where that is not possible either.
+
+        But not on a full disk, which is soon done, and soon undone: there no PIN is answered that cannot be counted.
+        """
         role, keys = attempt.role, attempt.keys
         facts = Meta.load(self._database)
+        self._read_elsewhere(facts)
         self._refuse_if_locked(facts, role)
-        if keys is None:
-            self._failed_here[role] += 1
+        if keys is not None:
+            self._authenticate(facts, attempt, keys)
+        if keys is None or self._failed_here[role] or self._database.is_full:
+            self._count_elsewhere(facts, role, wrong=keys is None)
+        if keys is None:  # of many at the same moment only so many are answered
+            facts.counters.refuse_if_locked(role, facts.max_failures, self._failed_here[role] - 1)
             return
-        self._authenticate(facts, attempt, keys)
-        self._failed_here[role] = 0
         self._look_back_with_keys(facts, "")
         self._check_total(facts, keys)
+
+    def _count_elsewhere(self, facts: Meta, role: str, *, wrong: bool) -> None:
+        try:
+            self._failed_here = self._elsewhere.change(facts.readable_serial or "", role, wrong=wrong)
+        except OSError as problem:
+            if self._database.is_full:
+                text = f"there is no room on the disk to count an attempt at a PIN: {problem.strerror}"
+                raise PKCS11Error(CKR.DEVICE_MEMORY, text) from None
+            self._failed_here[role] = self._failed_here[role] + 1 if wrong else 0
 
     def _authenticate(self, facts: Meta, attempt: Attempt, keys: Keys) -> None:
         """By the keys that were right a moment ago."""

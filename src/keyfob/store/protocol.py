@@ -23,7 +23,7 @@ class Database(Protocol):
     Statements are SQL that SQLite and PostgreSQL both understand, with `?` for values. Errors are PKCS11Error.
     `path` is where the token's file is, or would be: its key file lies beside. `counter` grows with each commit of our
     own and with each change of others that was noticed. `process` opened it, and no other may use it. `idle`: a fork is
-    going on, and nobody uses the connection.
+    going on, and nobody uses the connection. `is_full`: it can only be read, because it has no room.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Database(Protocol):
     read_only: bool
     counter: int
     idle: bool
+    is_full: bool
 
     def rows(self, sql: str, values: Row = ()) -> Iterable[Row]:
         """All rows, the many of a long answer one by one where that can be helped."""
@@ -82,6 +83,15 @@ class Database(Protocol):
 
     def checkpoint(self) -> None:
         """See that what was overwritten is gone everywhere; best effort."""
+
+    def recover(self) -> None:
+        """Before an attempt at a PIN: look whether one that `is_full` can be written by now."""
+
+    def give_way(self) -> bool:
+        """Free the room that is reserved for logins and destructions (reserve.py); whether there was any."""
+
+    def keep_room(self) -> None:
+        """Reserve it again; best effort."""
 
     def close(self) -> None:
         """Let go of it; after a fork: forget it."""

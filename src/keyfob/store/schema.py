@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x6B657966  # "keyf"; `file` and SQLite's own tools show it
 VERSION = 5
+MOST_MESSAGES = 20  # of SQLite's, about damaged pages
 
 # Word for word what SQLite keeps of them: `differences` compares.
 META = """
@@ -99,3 +100,16 @@ def differences(database: Database) -> list[str]:
     found = {str(sql) for (sql,) in database.rows(statement)}
     missing = [f"schema: missing: {sql}" for sql in TABLES if sql not in found]
     return missing + [f"schema: not ours: {sql}" for sql in sorted(found - set(TABLES))]
+
+
+def integrity(database: Database) -> list[str]:
+    """What SQLite says of the file."""
+    lines = [str(line) for (line,) in database.rows(f"PRAGMA integrity_check({MOST_MESSAGES})")]
+    return [f"file: {line}" for line in lines if line != "ok"]
+
+
+def numbering(database: Database) -> list[str]:
+    """Whether numbers of objects could be used twice."""
+    last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
+    highest = database.number("SELECT max(id) FROM object")
+    return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []

@@ -20,6 +20,7 @@ from keyfob.store import adoption, fork, meta, rows
 from keyfob.store.info import check_label
 from keyfob.store.recent import Recent
 from keyfob.store.record import Record
+from keyfob.store.reserve import using
 from keyfob.store.rows import DamagedError
 from keyfob.store.search import Finder
 from keyfob.store.vault import Vault
@@ -175,6 +176,11 @@ class SealedStore:
             return True
 
     def delete(self, object_ids: Sequence[int]) -> None:
+        """Also on a full disk: it makes room."""
+        with self._lock:
+            using(self._database, lambda: self._delete(object_ids))
+
+    def _delete(self, object_ids: Sequence[int]) -> None:
         with self._lock:
             try:
                 with self._database.writing():

@@ -9,6 +9,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import fork
 from keyfob.store.database import SqliteDatabase
+from keyfob.store.reserve import Reserve
 from keyfob.store.sealed import SealedStore
 
 TYPE_CHECKING = False
@@ -98,4 +99,5 @@ class SqliteStore(SealedStore):
         with fork.opening:
             _require_plain(os.fspath(path))
             files.close_to_others(os.fspath(path), log)
-            return cls(SqliteDatabase.open(os.fspath(path), read_only=read_only), log, witness)
+            reserve = Reserve(os.fspath(path), witness)
+            return cls(SqliteDatabase.open(os.fspath(path), read_only=read_only, reserve=reserve), log, witness)

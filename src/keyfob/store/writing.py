@@ -118,7 +118,7 @@ def _cut(database: SqliteDatabase) -> str:
     end = LOG_HEADER + frames * frame
     try:
         if os.stat(log).st_size > end and _holds_commit(log, end, frame):
-            os.truncate(log, end)
+            files.cut(log, end)
     except FileNotFoundError:  # somebody has removed it, and nothing is left to find in it
         return ""
     except OSError as problem:

@@ -53,6 +53,7 @@ class PostgresDatabase:
         "counter",
         "generation",
         "idle",
+        "is_full",
         "kept",
         "max_age",
         "path",
@@ -70,7 +71,7 @@ class PostgresDatabase:
         self.max_age = max_age
         self.process = os.getpid()
         self.idle = False
-        self.read_only = False
+        self.read_only = self.is_full = False
         self.counter = 1
         self.generation = 0
         self.writing_now = False
@@ -235,6 +236,15 @@ class PostgresDatabase:
 
     def checkpoint(self) -> None:
         """What was overwritten goes when the server vacuums: nobody here can hurry that."""
+
+    def recover(self) -> None:
+        """A server that is full says so at each write."""
+
+    def give_way(self) -> bool:
+        return False
+
+    def keep_room(self) -> None:
+        """The server's disk is its administrator's matter."""
 
     # The end
 
