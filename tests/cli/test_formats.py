@@ -1,13 +1,22 @@
-"""Key files that hold more than is read of them: nobody may delete a file that was only half imported."""
+"""Key files that hold more than is read of them, which nobody may delete half imported; those that cost too much."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
 
-from keyfob.cli import formats
+from keyfob.cli import apart, formats
 from keyfob.cli.errors import Refusal
+from keyfob.mechanisms import der
 
 # keytool's keystore of two P-256 keys, one after the other; the passphrase is "secret1".
 TWO_KEYS = Path(__file__).parent / "files" / "two-keys.p12"
@@ -25,3 +34,55 @@ def test_a_pem_block_without_its_end_is_refused(kind: str, *, good_one_before: b
     cut_off = formats.pem(kind, b"value").splitlines()[0] + b"\nAAAA\n"
     with pytest.raises(Refusal, match=f"its {kind} block has no end"):
         formats.bundle(block + cut_off if good_one_before else cut_off, lambda: b"")
+
+
+def info() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def with_rounds(rounds: int) -> bytes:
+    """An encrypted key that asks for so many rounds of PBKDF2."""
+    derivation = der.element(der.SEQUENCE, der.element(der.OCTET_STRING, bytes(16)), der.integer(rounds))
+    cipher = der.element(der.SEQUENCE, formats.AES_256_CBC, der.element(der.OCTET_STRING, bytes(16)))
+    scheme = der.element(der.SEQUENCE, der.element(der.SEQUENCE, formats.PBKDF2, derivation), cipher)
+    head = der.element(der.SEQUENCE, formats.PBES2, scheme)
+    return der.element(der.SEQUENCE, head, der.element(der.OCTET_STRING, bytes(32)))
+
+
+def pkcs12_with_rounds(rounds: int) -> bytes:
+    """A file whose MAC asks for so many."""
+    made = formats.pkcs12_file("me", info(), [], b"passphrase")
+    place = max(i for i in range(len(made)) if made[i] == der.SEQUENCE and i + 2 + made[i + 1] == len(made))
+    mac = made[place + 2 :].removesuffix(der.integer(2048)) + der.integer(rounds)
+    return der.element(der.SEQUENCE, made[4:place], der.element(der.SEQUENCE, mac))
+
+
+@pytest.mark.parametrize("kind", ["DER", "PEM", "PKCS #12"])
+def test_a_file_that_asks_for_more_than_a_minute_is_given_up(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "SECONDS", 1)
+    if kind == "PKCS #12":
+        trap = pkcs12_with_rounds(0x7FFFFFFF)
+    else:
+        trap = with_rounds(0x7FFFFFFF)
+        trap = formats.pem("ENCRYPTED PRIVATE KEY", trap) if kind == "PEM" else trap
+    with pytest.raises(Refusal, match="more than 1 seconds of computing"):
+        formats.bundle(trap, lambda: b"passphrase")
+
+
+@pytest.mark.parametrize("passphrase", [b"passphrase", b""])
+@pytest.mark.parametrize("pem", [True, False])
+def test_keys_are_opened_apart_as_they_are(passphrase: bytes, *, pem: bool) -> None:
+    held = info()
+    key = load_der_private_key(held, None)
+    how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    file = key.private_bytes(Encoding.PEM if pem else Encoding.DER, PrivateFormat.PKCS8, how)
+    assert formats.bundle(file, lambda: passphrase).keys == [("", held)]
+    if passphrase:
+        with pytest.raises(Refusal, match="the passphrase is wrong"):
+            formats.bundle(file, lambda: b"wrong")
+
+
+def test_what_is_no_key_is_refused() -> None:
+    with pytest.raises(Refusal, match="holds no key, certificate or PKCS #12"):
+        formats.bundle(b"0 no key", lambda: b"")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from keyfob.cli import apart
 from keyfob.cli.errors import Refusal
 from keyfob.mechanisms import der
 
@@ -29,6 +30,9 @@ ROUNDS = 600_000
 
 # keyBag and pkcs8ShroudedKeyBag (RFC 7292, section 4.2), as they stand in a PKCS #12 file.
 KEY_BAGS = tuple(der.object_identifier(f"1.2.840.113549.1.12.10.1.{number}") for number in (1, 2))
+
+NO_KEY = "the file holds no key, certificate or PKCS #12 that can be read"
+CLOSED_KEY = "the key does not open: the passphrase is wrong, or the file is damaged"
 
 PBES2 = der.object_identifier("1.2.840.113549.1.5.13")
 PBKDF2 = der.object_identifier("1.2.840.113549.1.5.12")
@@ -68,14 +72,14 @@ def bundle(data: bytes, passphrase: Passphrase) -> Bundle:
     if b"-----BEGIN" in data:
         for match in PEM_BLOCK.finditer(data):
             if match[1].endswith(b"PRIVATE KEY"):
-                is_ssh = match[1] == b"OPENSSH PRIVATE KEY"
-                load = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
-                result.keys.append(("", _info(_loaded(load, match[0], passphrase))))
+                result.keys.append(
+                    ("", _key("ssh" if match[1] == b"OPENSSH PRIVATE KEY" else "pem", match[0], passphrase))
+                )
     elif not result.certificates:
         if _is_pkcs12(data):
-            _read_pkcs12(data, passphrase, result)
+            _take_pkcs12(data, passphrase, result)
         else:
-            result.keys.append(("", _info(_loaded(serialization.load_der_private_key, data, passphrase))))
+            result.keys.append(("", _key("der", data, passphrase)))
     return result
 
 
@@ -87,21 +91,51 @@ def _refuse_cut_off_blocks(data: bytes) -> None:
             raise Refusal(f"the file is damaged: its {begin[1].decode()} block has no end")
 
 
-def _loaded(load: Callable[..., Any], data: bytes, passphrase: Passphrase) -> Any:
+def _key(kind: str, data: bytes, passphrase: Passphrase) -> bytes:
+    """PrivateKeyInfo in DER; our own reader says which key types the token takes."""
+    info: bytes | None = apart.opened(kind, data, None)
+    if info is None:
+        info = apart.opened(kind, data, passphrase())
+    assert info is not None  # with a passphrase it opens, or is refused
+    return info
+
+
+def _take_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
+    keys, result.certificates = apart.opened("pkcs12", data, passphrase())
+    result.keys += keys
+    held = sum(data.count(bag) for bag in KEY_BAGS)
+    if held > len(result.keys):
+        raise Refusal(
+            f"the PKCS #12 file holds {held} keys, and only one can be read of such a file: "
+            "put each into a file of its own (pk12util -o, keytool -importkeystore -srcalias)"
+        )
+
+
+# What costs as much as the file says: apart.py runs it.
+
+
+def opened(kind: str, data: bytes, secret: bytes | None) -> Any:
+    """`pkcs12`: keys and certificates, each with its friendly name. Others: PrivateKeyInfo; None if it is encrypted."""
+    return _opened_pkcs12(data, secret) if kind == "pkcs12" else _opened_key(kind, data, secret)
+
+
+def _opened_key(kind: str, data: bytes, secret: bytes | None) -> bytes | None:
+    load: Callable[..., Any] = {
+        "ssh": serialization.load_ssh_private_key,
+        "pem": serialization.load_pem_private_key,
+        "der": serialization.load_der_private_key,
+    }[kind]
     try:
-        return load(data, None)
+        return _info(load(data, secret))
     except TypeError:
-        pass  # it is encrypted
+        if secret is None:
+            return None
+        raise Refusal(CLOSED_KEY) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise Refusal("the file holds no key, certificate or PKCS #12 that can be read") from None
-    try:
-        return load(data, passphrase())
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Refusal("the key does not open: the passphrase is wrong, or the file is damaged") from None
+        raise Refusal(NO_KEY if secret is None else CLOSED_KEY) from None
 
 
 def _info(key: Any) -> bytes:
-    """PrivateKeyInfo in DER; our own reader says which key types the token takes."""
     try:
         info: bytes = key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -116,29 +150,22 @@ def _is_pkcs12(data: bytes) -> bool:
     return data[:1] == b"\x30" and b"\x02\x01\x03\x30" in data[1:12]
 
 
-def _read_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
-    secret = passphrase() or None
+def _opened_pkcs12(data: bytes, secret: bytes | None) -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NSS and Windows write BER, which the library reads and grumbles about
-            found = pkcs12.load_pkcs12(data, secret)
+            found = pkcs12.load_pkcs12(data, secret or None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Refusal("the PKCS #12 file does not open: the passphrase is wrong, or the file is damaged") from None
     key_name = ""
+    held = []
     for certificate in (found.cert, *found.additional_certs):
         if certificate is not None:
             name = (certificate.friendly_name or b"").decode(errors="replace")
             if certificate is found.cert:
                 key_name = name
-            result.certificates.append((name, certificate.certificate.public_bytes(serialization.Encoding.DER)))
-    if found.key is not None:
-        result.keys.append((key_name, _info(found.key)))
-    held = sum(data.count(bag) for bag in KEY_BAGS)
-    if held > len(result.keys):
-        raise Refusal(
-            f"the PKCS #12 file holds {held} keys, and only one can be read of such a file: "
-            "put each into a file of its own (pk12util -o, keytool -importkeystore -srcalias)"
-        )
+            held.append((name, certificate.certificate.public_bytes(serialization.Encoding.DER)))
+    return ([(key_name, _info(found.key))] if found.key is not None else []), held
 
 
 def pem(label: str, value: bytes) -> bytes:
