@@ -6,7 +6,7 @@ import pytest
 
 from keyfob.spec.constants import CK, CKA, CKC, CKK, CKM, CKO, CKR
 from tests.client import P256, READ_ONLY, RSA_2048, RvError, Template, but, ffi
-from tests.conftest import Fob
+from tests.conftest import PIN, Fob
 
 ED25519 = bytes.fromhex("06032b6570")
 X25519 = bytes.fromhex("06032b656e")
@@ -305,6 +305,27 @@ def test_public_objects_need_no_login_but_trust_does(fob: Fob) -> None:
             [(CKA.CLASS, CKO.NSS_TRUST), (CKA.TOKEN, True), (CKA.ISSUER, b"i"), (CKA.SERIAL_NUMBER, b"s")],
         )
     assert error.value.rv == CKR.USER_NOT_LOGGED_IN
+
+
+@pytest.mark.rule("P18")
+def test_what_a_login_has_vouched_for_is_not_replaced_without_one(fob: Fob) -> None:
+    """Removes public objects and renames certificates without a login, as certutil does; more needs one."""
+    certificate: Template = [(CKA.CLASS, CKO.CERTIFICATE), (CKA.CERTIFICATE_TYPE, CKC.X_509), (CKA.TOKEN, True)]
+    named = fob.client.create(fob.session, [*certificate, (CKA.LABEL, "one"), (CKA.VALUE, b"none")])
+    note = fob.client.create(fob.session, DATA)
+    fob.client.ok("C_Logout", fob.session)
+    assert fob.client.set(fob.session, named, [(CKA.LABEL, "other")]) == CKR.OK
+    assert fob.client.set(fob.session, named, [(CKA.ID, b"another")]) == CKR.USER_NOT_LOGGED_IN
+    assert fob.client.set(fob.session, note, [(CKA.VALUE, b"another")]) == CKR.USER_NOT_LOGGED_IN
+    assert fob.client.set(fob.session, note, [(CKA.VALUE, b"text")]) == CKR.OK  # which changes nothing
+    assert fob.client.get(fob.session, named, CKA.LABEL, CKA.ID) == [b"other", b""]
+    fob.client.ok("C_DestroyObject", fob.session, note)
+    mine = fob.client.create(fob.session, DATA)
+    assert fob.client.set(fob.session, mine, [(CKA.VALUE, b"another")]) == CKR.OK  # nobody has vouched for it yet
+    fob.client.login(fob.session, PIN)
+    assert fob.client.get(fob.session, named, CKA.LABEL) == [b"other"]
+    assert fob.client.find(fob.session, [(CKA.CLASS, CKO.DATA)]) == [mine]
+    assert fob.client.set(fob.session, named, [(CKA.ID, b"another")]) == CKR.OK
 
 
 @pytest.mark.rule("P7")

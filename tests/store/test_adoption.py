@@ -189,6 +189,10 @@ def test_only_the_label_of_a_certificate_that_a_login_has_vouched_for_changes_wi
     with refused(CKR.USER_NOT_LOGGED_IN):
         store.update(CERTIFICATE, certificate(1) | change)
     assert store.get(CERTIFICATE) == certificate(1)
+    store.update(CERTIFICATE, certificate(1) | {CKA.LABEL: b"another"})
+    with refused(CKR.USER_NOT_LOGGED_IN):
+        store.update(CERTIFICATE, certificate(1) | change)
+    assert store.get(CERTIFICATE) == certificate(1) | {CKA.LABEL: b"another"}
     store.close()
 
 

@@ -255,6 +255,41 @@ def test_a_role_that_may_only_use_tokens_uses_them(token: Store, postgres: Serve
     administrator(database_url, "DROP OWNED BY host", "DROP ROLE host")
 
 
+def test_a_token_of_schema_4_is_migrated_with_the_rights_to_its_tables(
+    shelf: Shelf, token: Store, database_url: str
+) -> None:
+    token.insert([certificate(1)])
+    token.close()
+    slot = "keyfob_slot_1"
+    administrator(
+        database_url,
+        "DROP ROLE IF EXISTS host",
+        "CREATE ROLE host",
+        f"DROP TABLE {slot}.notice",
+        f"ALTER TABLE {slot}.pending RENAME TO removed",
+        f"ALTER TABLE {slot}.removed DROP version, DROP private, DROP record, DROP checksum, DROP mac",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {slot} TO host",
+        f"GRANT SELECT ON {slot}.roster TO PUBLIC",
+        f"UPDATE {slot}.state SET version = 4",
+    )
+    store = shelf.open(1, nothing)
+    store.login("user", USER_PIN)
+    assert store.verify() == []
+    store.logout()
+    store.delete(store.find([(CKA.CLASS, certificate(1)[CKA.CLASS])]))
+    store.login("user", USER_PIN)
+    assert len(store.remarks()) == 1
+    store.close()
+    granted = administrator(
+        database_url,
+        "SELECT table_name, grantee, privilege_type FROM information_schema.role_table_grants "
+        f"WHERE table_schema = '{slot}' AND grantee IN ('host', 'PUBLIC')",
+    )
+    rights = {("notice", "host", each) for each in ("SELECT", "INSERT", "UPDATE", "DELETE")}
+    assert rights | {("notice", "PUBLIC", "SELECT"), ("pending", "host", "INSERT")} <= set(granted)
+    administrator(database_url, "DROP OWNED BY host", "DROP ROLE host")
+
+
 # A server that goes and comes
 
 

@@ -10,9 +10,9 @@ import pytest
 from keyfob.spec.constants import CKA, CKR
 from keyfob.store import SqliteStore
 from keyfob.store.integrity import META_CHECKSUM, tag_of_meta
-from keyfob.store.meta import BOUND
-from keyfob.store.roster import PER_BLOCK
-from tests.store.samples import SO_PIN, USER_PIN, certificate, make, private_key, refused
+from keyfob.store.meta import BOUND, STATE
+from keyfob.store.roster import PER_BLOCK, TAG
+from tests.store.samples import SO_PIN, USER_PIN, certificate, make, of_schema, private_key, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,3 +263,66 @@ def test_two_stores_keep_one_roster(path: Path) -> None:
     assert said == heard == []
     one.close()
     other.close()
+
+
+def stored_total(path: Path) -> bytes:
+    [row] = [row for row in rows_of(path, "meta")["meta"] if row[0] == "roster"]
+    value: bytes = row[1]
+    return value[:TAG]
+
+
+def test_neither_the_sum_nor_what_it_is_made_of_stands_in_the_file(path: Path) -> None:
+    """Of sums in clear somebody could find another set of older blocks that has the right one."""
+    change(path, lambda store: store.insert([certificate(number) for number in range(10, 2 * PER_BLOCK)]))
+    store = SqliteStore.open(path)
+    store.login("user", USER_PIN)
+    facts, keys = store._vault.facts(), store._vault.keys
+    assert keys is not None
+    total = facts.total(keys)
+    assert store._vault.roster.adds_up_to(total, keys)
+    store.close()
+    tags = [row[2] for row in rows_of(path, "roster")["roster"]]
+    in_clear = sum(int.from_bytes(tag, "little") for tag in tags) % (1 << 8 * TAG)
+    assert int.from_bytes(total, "little") != in_clear
+    assert stored_total(path) not in (total, in_clear.to_bytes(TAG, "little"))
+
+
+def test_the_same_sum_is_stored_in_another_way_by_each_state(path: Path) -> None:
+    """Two sums that are stored tell nothing of what was added between them."""
+    sums, stored = set(), set()
+    for label in ("one", "other", "third"):
+        store = SqliteStore.open(path)
+        store.login("user", USER_PIN)
+        store.set_label(label)
+        keys = store._vault.keys
+        assert keys is not None
+        sums.add(store._vault.facts().total(keys))
+        store.close()
+        stored.add(stored_total(path))
+    assert (len(sums), len(stored)) == (1, 3)
+
+
+def test_blocks_that_changed_places_do_not_add_up(path: Path) -> None:
+    change(path, lambda store: store.insert([certificate(number) for number in range(10, 3 * PER_BLOCK)]))
+    connection = apsw.Connection(str(path))
+    for old, new in ((0, 9), (1, 0), (9, 1)):
+        connection.execute("UPDATE roster SET block = ? WHERE block = ?", (new, old)).fetchall()
+    connection.close()
+    store, said = opened(path)
+    assert any("roster: parts of it" in line for line in said)
+    store.close()
+
+
+@pytest.mark.parametrize("tampered", [False, True])
+def test_the_sum_of_schema_4_is_taken_over_only_where_it_is_right(tmp_path: Path, tampered: bool) -> None:
+    path = of_schema(4, "pin", tmp_path)
+    if tampered:
+        connection = apsw.Connection(str(path))
+        connection.execute("UPDATE roster SET tag = zeroblob(32)").fetchall()
+        connection.close()
+    for _ in range(2):
+        store, said = opened(path)
+        assert any("roster: parts of it were removed or put back" in line for line in said) == tampered
+        store.insert([private_key(7)])
+        store.close()
+    assert len(next(row for row in rows_of(path, "meta")["meta"] if row[0] == "roster")[1]) > STATE

@@ -273,6 +273,8 @@ def test_wrong_pins_that_are_struck_from_the_file_count_on(path: Path) -> None:
         machine.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
         in_file(path, Forger.strike_wrong_pins)
     for _ in range(2):
+        machine.open().close()
+        assert machine.said == [STRUCK]  # also where nobody logs in
         machine.guess(USER_PIN, CKR.PIN_LOCKED)
         assert machine.said == [STRUCK]
         in_file(path, Forger.strike_wrong_pins)

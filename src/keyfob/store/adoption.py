@@ -40,25 +40,32 @@ CERTIFICATE = CKO.CERTIFICATE.to_bytes(8, "little")
 
 
 def keep_removed(database: Database, row: Row) -> None:
-    """An object that has a MAC is about to be removed without a login, within the caller's transaction."""
-    _keep(database, row, None)
+    """An object is about to be removed without a login, within the caller's transaction."""
+    if row[5] is not None:
+        if _vouched_for(row).get(CKA.CLASS) in GUARDED_CLASSES:
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects need the user's login")
+        _keep(database, row)
 
 
 def keep_changed(database: Database, row: Row, changed: Attributes) -> None:
-    """An object that has a MAC is about to get these attributes without a login, within the caller's transaction."""
-    _keep(database, row, changed)
-
-
-def _keep(database: Database, row: Row, changed: Attributes | None) -> None:
-    try:
-        present = rows.read(row, None, 0)
-    except DamagedError as problem:
-        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, f"object {row[0]}: {problem}") from None
-    if present.get(CKA.CLASS) in GUARDED_CLASSES:
-        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects need the user's login")
-    if changed is not None and not _is_renamed(present, changed):
+    """An object is about to get these attributes without a login, within the caller's transaction."""
+    kept = row if row[5] is not None else _kept(database, row[0])
+    if kept is None:
+        return  # nobody has vouched for it yet
+    if not _is_renamed(_vouched_for(kept), changed):
         text = "without a login only the label of a certificate that a login has vouched for can be changed"
         raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, text)
+    _keep(database, kept)
+
+
+def _vouched_for(row: Row) -> Attributes:
+    try:
+        return rows.read(row, None, 0)
+    except DamagedError as problem:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, f"object {row[0]}: {problem}") from None
+
+
+def _keep(database: Database, row: Row) -> None:
     database.run("INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
 
 

@@ -37,6 +37,9 @@ class Counters:
     def encode(self) -> bytes:
         return ROW.pack(self.version, 0.0, self.failed["user"], 0, self.failed["so"], 0, self.tries) + self.pardon
 
+    def copy(self) -> Counters:
+        return Counters.decode(self.encode())
+
     @classmethod
     def decode(cls, value: bytes) -> Counters:
         """ValueError unless `encode` could have written it, here or in an older keyfob."""

@@ -81,7 +81,7 @@ class Ledger:
         self.keys: Keys | None = None
         self.role: str | None = None
         self.roster = Roster(database, self.tell)
-        self._witness = None if witness is None else Witness(witness, self.tell, self.mention)
+        self._witness = None if witness is None else Witness(witness, self.mention)
 
     @property
     def sees_private(self) -> bool:
@@ -333,9 +333,11 @@ class Ledger:
     def _doubt_without_keys(self) -> str:
         """What the second place says against the token, whose state nobody vouches for yet; empty for nothing."""
         facts = self.facts()
-        serial = facts.readable_serial
-        seen = None if self._witness is None or serial is None else self._witness.read(serial)
-        return "" if seen is None else seen.doubt(facts.counters, _trace(facts))
+        witness, serial = self._witness, facts.readable_serial
+        if witness is None or serial is None:
+            return ""
+        text, seen = witness.catch_up(serial, facts.counters.copy()), witness.read(serial)
+        return text or doubt(_trace(facts), None if seen is None else seen.trace)
 
     def doubts(self) -> list[str]:
         """Within the lock: what is wrong with the token as a whole."""
@@ -360,7 +362,12 @@ class Ledger:
     def _catch_up(self, facts: Meta) -> str:
         """What speaks against the token's counters, which go on from where they were; empty where nothing does."""
         serial = facts.readable_serial
-        return "" if self._witness is None or serial is None else self._witness.catch_up(serial, facts.counters)
+        if self._witness is None or serial is None:
+            return ""
+        text = self._witness.catch_up(serial, facts.counters)
+        if text:
+            self.tell(text)
+        return text
 
     def _is_news(self, facts: Meta) -> bool:
         """Whether the witness does not know of this version of the token, or of no version at all."""

@@ -162,7 +162,7 @@ class SealedStore:
                     row = self._visible_row(object_id)
                     if instead_of is not None and not self._holds(row, instead_of):
                         return False
-                    if row[5] is not None and self._vault.keys is None:
+                    if self._vault.keys is None:
                         if self._holds(row, attributes):
                             return True
                         adoption.keep_changed(self._database, row, attributes)
@@ -430,6 +430,6 @@ class SealedStore:
             if self._vault.keys is not None:
                 self._vault.roster.strike(object_id)
                 adoption.forget(self._database, object_id)
-            elif row[5] is not None:
+            else:
                 adoption.keep_removed(self._database, row)
             self._database.run("DELETE FROM object WHERE id = ?", (object_id,))

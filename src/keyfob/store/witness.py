@@ -23,7 +23,7 @@ import struct
 from keyfob import files
 from keyfob.store.counters import ROLES
 from keyfob.store.integrity import SIZE, Hasher, same_digest
-from keyfob.store.state import LATER, NOBODY, OLD_COPY, Trace, doubt
+from keyfob.store.state import LATER, NOBODY, OLD_COPY, Trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,31 +74,26 @@ class Seen:
             seen.trace = Trace.decode(value[ROW.size + COUNTED.size :])
         return seen
 
-    def is_ahead_of(self, counters: Counters) -> bool:
-        return self.version > counters.version or self.tries > counters.tries
-
-    def doubt(self, counters: Counters, trace: Trace | None) -> str:
-        """What speaks against a token with these counters and this state; empty where nothing does."""
-        if self.is_ahead_of(counters):
-            writes, attempts = max(self.version - counters.version, 0), max(self.tries - counters.tries, 0)
-            missing = f"{writes} writes and {attempts} attempts at a PIN are missing in it"
-            return f"{OLD_COPY}, or its write-ahead log is damaged: {missing}"
-        return doubt(trace, self.trace)
+    def doubt(self, counters: Counters) -> str:
+        """What speaks against counters that are lower; empty where none is."""
+        writes, attempts = max(self.version - counters.version, 0), max(self.tries - counters.tries, 0)
+        if not (writes or attempts):
+            return ""
+        missing = f"{writes} writes and {attempts} attempts at a PIN are missing in it"
+        return f"{OLD_COPY}, or its write-ahead log is damaged: {missing}"
 
 
 class Witness:
     """`folder`: where the files are, one for each token; made when there is something to write.
 
-    `tell` gets what is wrong with the token, `mention` what is wrong with the folder.
+    `mention` gets what is wrong with the folder.
     """
 
-    __slots__ = ("_folder", "_last", "_machine", "_mention", "_tell")
+    __slots__ = ("_folder", "_machine", "_mention")
 
-    def __init__(self, folder: str, tell: Callable[[str], None], mention: Callable[[str], None]) -> None:
+    def __init__(self, folder: str, mention: Callable[[str], None]) -> None:
         self._folder = folder
-        self._tell = tell
         self._mention = mention
-        self._last = b""
         self._machine = b""
 
     @property
@@ -142,7 +137,7 @@ class Witness:
         seen = self.read(serial)
         if seen is None:
             return ""
-        found = seen.doubt(counters, seen.trace)
+        found = seen.doubt(counters)
         least = seen.failed
         if any(counters.failed[role] < least[role] for role in ROLES):
             least = self._least(seen, serial, counters)
@@ -152,8 +147,6 @@ class Witness:
         counters.version, counters.tries = max(seen.version, counters.version), max(seen.tries, counters.tries)
         for role in ROLES:
             counters.failed[role] = max(counters.failed[role], least[role])
-        if found:
-            self._tell(found)
         return found
 
     @staticmethod
@@ -177,25 +170,33 @@ class Witness:
 
     def note_writes(self, serial: str, counters: Counters) -> None:
         """Objects were written without a login."""
-        seen = self.read(serial) or Seen(0, counters.tries, *(counters.failed[role] for role in ROLES))
-        seen.version = max(seen.version, counters.version)
-        self._note(serial, seen)
+
+        def written(seen: Seen | None) -> Seen:
+            noted = seen or Seen(0, counters.tries, *(counters.failed[role] for role in ROLES))
+            noted.version = max(noted.version, counters.version)
+            return noted
+
+        self._note(serial, written)
 
     def note_attempt(self, serial: str, counters: Counters, state: State | None) -> None:
         """A PIN was wrong. The counters are caught up; nobody vouches for the state."""
-        seen = self.read(serial)
-        public = NO_PUBLIC if state is None else state.public
-        noted = Seen(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
-        if seen is not None:
-            noted.trace, public = seen.trace, self._public(serial, counters, seen) or public
-        noted.public = public
-        self._note(serial, noted)
+
+        def attempted(seen: Seen | None) -> Seen:
+            noted = Seen(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
+            noted.public = NO_PUBLIC if state is None else state.public
+            if seen is not None:
+                noted.trace = seen.trace
+                if seen.public != NO_PUBLIC:
+                    noted.public = self._public(serial, counters, seen)
+            return noted
+
+        self._note(serial, attempted)
 
     @staticmethod
     def _public(serial: str, counters: Counters, seen: Seen) -> bytes:
         """The public key to go by; another one than before only where a pardon hands over to it."""
-        if seen.public == NO_PUBLIC or not counters.pardon:
-            return b"" if seen.public == NO_PUBLIC else seen.public
+        if not counters.pardon:
+            return seen.public
         from keyfob.store import pardon
 
         found = pardon.read(counters.pardon, serial, seen.public)
@@ -203,38 +204,33 @@ class Witness:
 
     def note_state(self, serial: str, counters: Counters, state: State, *, pins: bool) -> None:
         """What somebody with the keys has found or left. `pins`: at a login, or when a PIN was set."""
-        noted = Seen(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
-        noted.public, noted.trace = state.public, state.trace
-        if noted.encode() == self._last:
-            return
-        seen = self.read(serial)
-        if seen is not None:  # another process may have gone on, and have been faster to say so
-            if not pins or seen.counted > noted.counted:
-                noted.counted, noted.failed = seen.counted, seen.failed
-            noted.version, noted.tries = max(noted.version, seen.version), max(noted.tries, seen.tries)
-            if seen.trace is not None and seen.trace.relation_to(state.trace) == LATER:
-                noted.trace, noted.public = seen.trace, seen.public
-        self._note(serial, noted)
 
-    def _note(self, serial: str, seen: Seen) -> None:
-        row = seen.encode()
-        if row == self._last:
-            return
+        def left(seen: Seen | None) -> Seen:
+            noted = Seen(counters.version, counters.tries, *(counters.failed[role] for role in ROLES))
+            noted.public, noted.trace = state.public, state.trace
+            if seen is not None:  # another process may have gone on, and have been faster to say so
+                if not pins or seen.counted > noted.counted:
+                    noted.counted, noted.failed = seen.counted, seen.failed
+                noted.version, noted.tries = max(noted.version, seen.version), max(noted.tries, seen.tries)
+                if seen.trace is not None and seen.trace.relation_to(state.trace) == LATER:
+                    noted.trace, noted.public = seen.trace, seen.public
+            return noted
+
+        self._note(serial, left)
+
+    def _note(self, serial: str, change: Callable[[Seen | None], Seen]) -> None:
         try:
-            self._write(self._path(serial), row + WITNESS_CHECKSUM(row))
+            descriptor = files.keep(self._path(serial))
+            try:
+                before = os.pread(descriptor, MOST_BYTES, 0)
+                row = change(_opened(before)).encode()
+                os.pwrite(descriptor, row + WITNESS_CHECKSUM(row), 0)
+                if len(before) > len(row) + SIZE:
+                    os.ftruncate(descriptor, len(row) + SIZE)
+            finally:
+                os.close(descriptor)
         except OSError as problem:
             self._mention(f"nobody will notice if an older copy of the token is put back: {problem.strerror}")
-        else:
-            self._last = row
-
-    def _write(self, path: str, content: bytes) -> None:
-        descriptor = files.keep(path)
-        try:
-            os.pwrite(descriptor, content, 0)
-            if os.fstat(descriptor).st_size > len(content):
-                os.ftruncate(descriptor, len(content))
-        finally:
-            os.close(descriptor)
 
     def read(self, serial: str) -> Seen | None:
         """What was noted of a token; None where nothing is known, which the log says if it should be."""
