@@ -198,6 +198,12 @@ MULTIPURPOSE = {
     "every_signature_is_right": caught("K11"),
     "newer_verification_fails": caught("K11"),
     "recovers_nothing": caught("K11"),
+    "salt_is_no_key": caught("N4"),
+    "unset_salt_is_read": caught("N4", "X1"),
+    "data_is_no_key": caught("N4"),
+    "data_of_keys_is_refused": caught("N4"),
+    "hkdf_forgets_the_salt": caught("N4"),
+    "agrees_on_no_hkdf_key": caught("N4"),
 }
 REMOVAL = {
     "token_vanishes": caught("S5"),

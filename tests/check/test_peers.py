@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOFTHSM = {
+    "N4": "ECDH gives no key for HKDF: as the default for ECC it ends every handshake of TLS 1.3",
     "P1": "it knows no CKA_DECAPSULATE, and unwraps no private key, so that NSS creates it",
     "P2": "C_CopyObject wants a template: selfserv does not start with its RSA key",
     "P5": "signing in parts waits for a PIN that NSS does not give there",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
+from keyfob.spec.constants import CKA, CKD, CKF, CKK, CKM, CKO, CKR
 from tests.client import P256, Template, ffi
 from tests.conftest import Fob
 
@@ -24,7 +25,7 @@ def secret(fob: Fob, value: bytes = SECRET, *extra: tuple[int, Any]) -> int:
 
 def derive(fob: Fob, base: int, mechanism: Any, *asked: tuple[int, Any]) -> tuple[int, int]:
     """The answer and the derived key."""
-    array, count, keep = fob.client.template([*GENERIC, *asked])
+    array, count, keep = fob.client.template(list(dict([*GENERIC, *asked]).items()))
     handle = ffi.new("CK_ULONG *")
     rv = fob.client.call("C_DeriveKey", fob.session, mechanism, base, array, count, handle)
     del keep
@@ -155,6 +156,7 @@ def data(fob: Fob, value: bytes = ZEROS) -> int:
     return fob.client.create(fob.session, [(CKA.CLASS, CKO.DATA), (CKA.VALUE, value)])
 
 
+@pytest.mark.rule("N4")
 @pytest.mark.parametrize("base_is_data", [False, True])
 @pytest.mark.parametrize("salt_is_data", [False, True])
 def test_hkdf_takes_its_salt_as_a_key_and_data_for_a_key(fob: Fob, *, base_is_data: bool, salt_is_data: bool) -> None:
@@ -215,6 +217,7 @@ def test_a_secret_of_known_data_was_not_always_sensitive(fob: Fob, which: str) -
         del held
 
 
+@pytest.mark.rule("N4")
 def test_hkdf_data_takes_nss_template_of_a_key(fob: Fob) -> None:
     """One function of NSS makes the templates of all derivations, and says CKO_SECRET_KEY where data comes out."""
     as_nss = [(CKA.SIGN, True), (CKA.VERIFY, True), (CKA.DERIVE, True), LENGTH, (CKA.KEY_TYPE, CKK.HKDF)]
@@ -226,3 +229,28 @@ def test_hkdf_data_takes_nss_template_of_a_key(fob: Fob) -> None:
     sensitive = derive(fob, secret(fob), mechanism, *as_nss, (CKA.SENSITIVE, True))[0]
     assert sensitive == CKR.ATTRIBUTE_TYPE_INVALID  # data cannot be what was asked for
     del held
+
+
+@pytest.mark.rule("N4")
+def test_a_key_share_gives_a_key_for_hkdf(fob: Fob) -> None:
+    """And what nobody set in HKDF's parameter, because nothing is extracted, is not looked at."""
+    peer = ec.generate_private_key(ec.SECP256R1())
+    point = peer.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    uses: Template = [(CKA.PRIVATE, False), (CKA.SENSITIVE, False), (CKA.DERIVE, True)]
+    share = fob.client.generate_pair(fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256)], uses)
+    own = fob.client.get(fob.session, share[0], CKA.EC_POINT)[0]
+    assert own is not None
+    agreement = ffi.new("CK_ECDH1_DERIVE_PARAMS *")
+    held = ffi.from_buffer("CK_BYTE[]", point)
+    agreement.kdf, agreement.pPublicData, agreement.ulPublicDataLen = CKD.NULL, held, len(point)
+    mechanism = fob.client.mechanism(CKM.ECDH1_DERIVE, agreement)
+    rv, agreed = derive(fob, share[1], mechanism, (CKA.KEY_TYPE, CKK.HKDF), (CKA.DERIVE, True), LENGTH)
+    assert rv == CKR.OK
+    mechanism, parameter, kept = hkdf(fob)
+    parameter.bExtract, parameter.pSalt, parameter.ulSaltLen = 0, ffi.cast("void *", 0x5A5A5A5A5A5A5A58), 1 << 40
+    rv, made = derive(fob, agreed, mechanism, *READABLE, LENGTH)
+    assert rv == CKR.OK
+    secret_ = peer.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), own[-65:]))
+    wanted = HKDFExpand(hashes.SHA256(), 32, b"info").derive(secret_)
+    assert fob.client.get(fob.session, made, CKA.VALUE) == [wanted]
+    del kept

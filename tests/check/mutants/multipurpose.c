@@ -1,4 +1,4 @@
-/* K5, K11: what a token does for NSS beside the work with private keys. */
+/* K5, K11, N4: what a token does for NSS beside the work with private keys. */
 
 #include "shim.h"
 
@@ -83,7 +83,85 @@ static CK_RV recovers_nothing(CK_ULONG session, CK_BYTE *signature, CK_ULONG siz
 }
 MUTATION(recovers_nothing, C_VerifyRecover)
 
+/* N4: the secrets of a handshake, on a token that is the default for them. */
+
+static const CK_HKDF_PARAMS *hkdf_of(const CK_MECHANISM *mechanism)
+{
+    int is = mechanism->mechanism == CKM_HKDF_DERIVE || mechanism->mechanism == CKM_HKDF_DATA;
+    return is && mechanism->ulParameterLen == sizeof(CK_HKDF_PARAMS) ? mechanism->pParameter : NULL;
+}
+
+static CK_RV salt_is_no_key(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG base, CK_ATTRIBUTE *wanted, CK_ULONG count,
+                            CK_ULONG *key)
+{
+    const CK_HKDF_PARAMS *given = hkdf_of(mechanism);
+    if (given != NULL && given->bExtract && given->ulSaltType == CKF_HKDF_SALT_KEY)
+        return CKR_MECHANISM_PARAM_INVALID;
+    return real->C_DeriveKey(session, mechanism, base, wanted, count, key);
+}
+MUTATION(salt_is_no_key, C_DeriveKey)
+
+static CK_RV unset_salt_is_read(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG base, CK_ATTRIBUTE *wanted,
+                                CK_ULONG count, CK_ULONG *key)
+{
+    const CK_HKDF_PARAMS *given = hkdf_of(mechanism);
+    if (given != NULL && given->pSalt != NULL && given->ulSaltLen > 0)
+        (void)*(volatile CK_BYTE *)given->pSalt;
+    return real->C_DeriveKey(session, mechanism, base, wanted, count, key);
+}
+MUTATION(unset_salt_is_read, C_DeriveKey)
+
+static CK_RV data_is_no_key(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG base, CK_ATTRIBUTE *wanted, CK_ULONG count,
+                            CK_ULONG *key)
+{
+    CK_ULONG object_class = CKO_SECRET_KEY;
+    CK_ATTRIBUTE asked = {CKA_CLASS, &object_class, sizeof object_class};
+    real->C_GetAttributeValue(session, base, &asked, 1);
+    if (object_class == CKO_DATA)
+        return CKR_KEY_HANDLE_INVALID;
+    return real->C_DeriveKey(session, mechanism, base, wanted, count, key);
+}
+MUTATION(data_is_no_key, C_DeriveKey)
+
+static CK_RV data_of_keys_is_refused(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG base, CK_ATTRIBUTE *wanted,
+                                     CK_ULONG count, CK_ULONG *key)
+{
+    if (mechanism->mechanism == CKM_HKDF_DATA && attribute_of(wanted, count, CKA_KEY_TYPE) != NULL)
+        return CKR_TEMPLATE_INCONSISTENT;
+    return real->C_DeriveKey(session, mechanism, base, wanted, count, key);
+}
+MUTATION(data_of_keys_is_refused, C_DeriveKey)
+
+static CK_RV hkdf_forgets_the_salt(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG base, CK_ATTRIBUTE *wanted,
+                                   CK_ULONG count, CK_ULONG *key)
+{
+    const CK_HKDF_PARAMS *given = hkdf_of(mechanism);
+    if (given == NULL || !given->bExtract)
+        return real->C_DeriveKey(session, mechanism, base, wanted, count, key);
+    CK_HKDF_PARAMS without = *given;
+    CK_MECHANISM other = {mechanism->mechanism, &without, sizeof without};
+    without.ulSaltType = CKF_HKDF_SALT_NULL;
+    return real->C_DeriveKey(session, &other, base, wanted, count, key);
+}
+MUTATION(hkdf_forgets_the_salt, C_DeriveKey)
+
+/* What ECDH gives is no key that HKDF takes. */
+static CK_RV agrees_on_no_hkdf_key(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG base, CK_ATTRIBUTE *wanted,
+                                   CK_ULONG count, CK_ULONG *key)
+{
+    if (mechanism->mechanism == CKM_ECDH1_DERIVE && number_in(wanted, count, CKA_KEY_TYPE) == CKK_HKDF)
+        return CKR_TEMPLATE_INCONSISTENT;
+    return real->C_DeriveKey(session, mechanism, base, wanted, count, key);
+}
+MUTATION(agrees_on_no_hkdf_key, C_DeriveKey)
+
 const Mutant multipurpose_mutants[] = {
+    ROW(salt_is_no_key),
+    ROW(unset_salt_is_read),
+    ROW(data_is_no_key),
+    ROW(data_of_keys_is_refused),
+    ROW(hkdf_forgets_the_salt),
+    ROW(agrees_on_no_hkdf_key),
     ROW(digests_wrongly_in_parts),
     ROW(no_md5),
     ROW(encrypts_wrongly_in_parts),

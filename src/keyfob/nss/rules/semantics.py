@@ -49,11 +49,17 @@ RULES: tuple[Rule, ...] = (
         title="A token may take over NSS's own functions",
         statement="The guide says that replacing the default functions is not supported.",
         today="gone",
-        nss="modutil -default and slot flags make a token the default for mechanisms.",
+        nss="modutil -default and slot flags make a token the default for mechanisms. The default for ECC makes the "
+        "key share of each TLS handshake, and the secrets stay with it: HKDF with a key as salt, with data in a "
+        "key's place, with fields that nobody set.",
         expects="Whatever the mechanism list holds also works as a default.",
         user='After "modutil -default" the program fails in unexpected places.',
-        where=("pk11wrap/pk11slot.c PK11_GetSlotList", "pk11wrap/pk11slot.c PK11_UpdateSlotAttribute"),
-        unchecked="Making a token the default is a setting of the NSS database, not something that the module answers.",
+        where=(
+            "pk11wrap/pk11slot.c PK11_GetSlotList",
+            "pk11wrap/pk11slot.c PK11_UpdateSlotAttribute",
+            "ssl/tls13hkdf.c tls13_HkdfExtract",
+        ),
+        standard="HKDF mechanisms (section 6.62)",
     ),
     Rule(
         id="N5",

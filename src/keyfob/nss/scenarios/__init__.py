@@ -64,6 +64,7 @@ FILES: tuple[str, ...] = (
     "decrypt",
     "server",
     "multipurpose",
+    "accelerator",
     "sessions",
     "limits",
     "events",
