@@ -21,7 +21,7 @@ ROOMS = {
     "cli": {"spec", "mechanisms", "store", "token", "functions", "nss"},
 }
 # At the foot of the house, open to every room.
-FOUNDATION = {"log", "config", "aside", "descriptors", "environment", "files", "settled", "__init__"}
+FOUNDATION = {"log", "config", "aside", "dependencies", "descriptors", "environment", "files", "settled", "__init__"}
 
 
 def room_of(module: str) -> str | None:
@@ -77,7 +77,7 @@ def test_only_abi_touches_cffi() -> None:
 # What C_Initialize must not pay for (HOUSE fact 10): each costs milliseconds that every call of certutil would wait.
 SLOW = {
     *("typing", "pathlib", "re", "enum", "dataclasses", "logging", "threading", "functools", "contextlib", "tomllib"),
-    *("click", "rich", "cryptography", "hashlib", "ssl", "sqlite3"),
+    *("click", "rich", "cryptography.hazmat", "hashlib", "ssl", "sqlite3"),
 }
 
 

@@ -6,6 +6,7 @@ call of an operation that fails ends it (rule of section 5.2: only CKR_OK and CK
 
 from __future__ import annotations
 
+import sys
 from errno import ENOMEM
 
 from keyfob import log
@@ -116,10 +117,11 @@ def _was_removed(session: Session, problem: BaseException) -> bool:
 
 
 def _not_imported(problem: ImportError) -> str:
-    """What imports.py cannot prevent in a process that never forks."""
-    return (
-        f"{problem.name} cannot be imported: has this process another user or root folder than when it loaded keyfob?"
-    )
+    """What imports.py cannot prevent in a process that never forks, or what is not as keyfob knows it."""
+    name = str(problem.name)
+    if name in sys.modules:
+        return f"{name} in {getattr(sys.modules[name], '__file__', None)} lacks what keyfob needs: was it exchanged?"
+    return f"{name} cannot be imported: has this process another user or root folder than when it loaded keyfob?"
 
 
 def no_session(name: str, handle: int) -> int:

@@ -1,6 +1,11 @@
 """What loader.c imports once the interpreter runs: every slot of the function lists gets its Python function."""
 
+# ruff: noqa: E402 - versions are looked at before anything else is imported
 from __future__ import annotations
+
+from keyfob import dependencies
+
+dependencies.check(*dependencies.ALWAYS)  # before what follows imports them
 
 from keyfob import environment, libraries
 from keyfob._abi import lib

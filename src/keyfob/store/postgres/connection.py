@@ -1,9 +1,14 @@
 """Connections to a PostgreSQL server as this store wants them, and the server's errors as PKCS11Error."""
 
+# ruff: noqa: E402 - versions are looked at before anything else is imported
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+
+from keyfob import dependencies
+
+dependencies.check("psycopg")
 
 import psycopg
 from psycopg import errors
