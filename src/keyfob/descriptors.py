@@ -1,13 +1,15 @@
 """Descriptors that stay open between calls, in a host that may close them and open others under their numbers.
 
-There are two kinds, and each is looked at, by device and inode, at the start of whatever uses it:
+There are three kinds, and each is looked at, by device and inode, at the start of whatever uses it:
 
     SQLite's      opened, guarded and closed by abi/descriptors.c, for which SQLite itself calls; a `Kept` for each
                   connection (store/database.py)
-    the server's  PostgreSQL's socket, a `Socket` for each connection (store/postgres/database.py)
+    the server's  PostgreSQL's socket, a `Held` for each connection (store/postgres/database.py)
+    locks         that are kept while a PIN is hardened, a `Held` each (store/turns.py, token/pin_file.py): within one
+                  call, but a long one
 
-Everything else (logs, locks, key files, pinentry's channel) is opened and closed within one call. Where the C ABI is
-not in between, as in the `keyfob` command, nobody closes behind our back: the guard then knows of no descriptor.
+Everything else (logs, key files, pinentry's channel) is opened and closed within one call. Where the C ABI is not in
+between, as in the `keyfob` command, nobody closes behind our back: the guard then knows of no descriptor.
 """
 
 from __future__ import annotations
@@ -71,19 +73,23 @@ def mapping(path: str, size: int) -> Any:
     return _guard.mapping(path, size)
 
 
-class Socket(Kept):
-    """One descriptor that another library opened and closes."""
+class Held(Kept):
+    """One descriptor, whoever opened it."""
 
-    __slots__ = ("_identity", "_number")
+    __slots__ = ("_identity", "number")
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self.number = number
         self._identity = _identity(number)
 
     def are_ours(self) -> bool:
-        return self._identity is not None and _identity(self._number) == self._identity
+        return self._identity is not None and _identity(self.number) == self._identity
 
     is_first_ours = are_ours
+
+    def close(self) -> None:
+        if self.are_ours():
+            os.close(self.number)
 
 
 def _identity(number: int) -> tuple[int, int] | None:

@@ -28,6 +28,7 @@ from typing import Any
 from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store import SqliteStore
+from keyfob.token.token import DEFAULT_LABEL
 from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, SO_PIN
 
@@ -36,6 +37,7 @@ ONCE, FOREVER, SHORT = range(3)
 KNOWN = 2  # objects of the token, one pair
 PAIR: Template = [(CKA.EC_PARAMS, P256), (CKA.TOKEN, True)]
 State = dict[str, Any]
+NO_TOKEN: State = {"wrong": 0}
 
 
 class Disk:
@@ -58,14 +60,18 @@ class Disk:
 class Trial:
     """One call on one copy of the token."""
 
-    def __init__(self, client: Client, home: Path, template: Path) -> None:
+    def __init__(self, client: Client, home: Path, template: Path, *, empty: bool) -> None:
         self.client = client
         self.home = home
         for folder, source in ((home, template), (home.with_name("cut"), template)):
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(source, folder)
+            if empty:
+                (folder / "tokens" / "slot-1.keyfob").unlink()
         client.initialize()
         self.slot = client.slots()[0]
+        if empty:
+            return
         self.session = client.open(self.slot)
         client.login(self.session, PIN)
         self.keys = client.find(self.session, [(CKA.CLASS, CKO.PRIVATE_KEY)])
@@ -124,6 +130,21 @@ def init_token(trial: Trial) -> int:
     return trial.client.call("C_InitToken", trial.slot, SO_PIN, len(SO_PIN), b"new".ljust(32))
 
 
+def make_token(trial: Trial) -> int:
+    """Where there is none."""
+    return init_token(trial)
+
+
+def log_in_without_pin(trial: Trial) -> None:
+    trial.session = trial.client.open(trial.slot)
+    trial.client.login(trial.session, b"", CKU.SO)
+
+
+def first_pin(trial: Trial) -> int:
+    """As NSS sets it where there is no token; a token without PIN is as good as none to it."""
+    return init_pin(trial)
+
+
 def log_out(trial: Trial) -> None:
     trial.client.ok("C_Logout", trial.session)
 
@@ -144,6 +165,8 @@ CALLS: dict[str, Callable[[Trial], int]] = {
     "init_pin": init_pin,
     "init_token": init_token,
     "wrong_pin": wrong_pin,
+    "make_token": make_token,
+    "first_pin": first_pin,
 }
 
 
@@ -151,7 +174,9 @@ PREPARE: dict[str, Callable[[Trial], None]] = {
     "init_pin": log_in_so,
     "init_token": close_sessions,
     "wrong_pin": log_out,
+    "first_pin": log_in_without_pin,
 }
+WITHOUT_TOKEN = ("make_token", "first_pin")
 
 
 def state_of(home: Path) -> State:
@@ -162,8 +187,13 @@ def state_of(home: Path) -> State:
     for path in (home / "tokens").iterdir():
         if path.name.startswith("slot-1.keyfob") and not path.name.endswith("-shm"):
             shutil.copy(path, folder)
+    if not (folder / "slot-1.keyfob").exists():
+        return NO_TOKEN
     store = SqliteStore.open(folder / "slot-1.keyfob")
     info = store.info()
+    if info.label == DEFAULT_LABEL and not info.user_pin_set:
+        store.close()
+        return NO_TOKEN
     state: State = {"label": info.label, "epoch": info.epoch, "wrong": info.failed_user, "pin": "", "objects": []}
     for name, pin in (("old", PIN), ("new", NEW_PIN)):
         try:
@@ -199,7 +229,7 @@ class Experiment:
 
     def run(self, name: str, errors: list[int], modes: list[int]) -> None:
         _, total, found = self.trial(name, 0, 0, ONCE)
-        old, new = state_of(self.template), found["after"]
+        old, new = NO_TOKEN if name in WITHOUT_TOKEN else state_of(self.template), found["after"]
         for error in errors:
             for mode in modes:
                 for nth in range(1, total + 1):
@@ -207,7 +237,7 @@ class Experiment:
                     self.judge(f"{name}: call {nth} of {total}, {os.strerror(error)}, mode {mode}", rv, found, old, new)
 
     def trial(self, name: str, nth: int, error: int, mode: int) -> tuple[int, int, dict[str, State]]:
-        trial = Trial(self.client, self.home, self.template)
+        trial = Trial(self.client, self.home, self.template, empty=name in WITHOUT_TOKEN)
         if name in PREPARE:
             PREPARE[name](trial)
         cut, killed = self.home.with_name("cut"), self.home.with_name("killed")
@@ -226,9 +256,10 @@ class Experiment:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         expected = [new] if rv == CKR.OK else [old, old | {"wrong": new["wrong"]}]
         for place, state in found.items():
-            told = rv == CKR.FUNCTION_FAILED and place == "killed"  # whether it happened cannot be told
+            # Whether it happened cannot be told; a log is removed at the end, a token that was made is not.
+            told = rv == CKR.FUNCTION_FAILED and (place == "killed" or old == NO_TOKEN)
             if state not in expected and not (told and state == new):
-                differs = {key: state[key] for key in state if state[key] != expected[0][key]}
+                differs = {key: value for key, value in state.items() if value != expected[0].get(key)}
                 self.wrong.append(f"{what}: {name_of('CKR', rv)}, but {place} has {differs}")
 
 

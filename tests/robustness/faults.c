@@ -104,18 +104,22 @@ static void keep(int descriptor)
     char path[512], copy[1100], data[65536];
     off_t place = 0;
     ssize_t size;
-    int target;
+    int source, target;
 
     if (!is_watched(path_of(descriptor, path, sizeof path)) || durable[0] == '\0')
         return;
+    /* Closing a second descriptor would drop SQLite's locks; but what can only be written is none of its files. */
+    source = pread(descriptor, data, 1, 0) < 0 ? NEXT(open)(path, O_RDONLY | O_CLOEXEC) : descriptor;
     target = NEXT(open)(copy_of(path, copy, sizeof copy), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    while (target >= 0 && (size = pread(descriptor, data, sizeof data, place)) > 0) {
+    while (target >= 0 && (size = pread(source, data, sizeof data, place)) > 0) {
         if (NEXT(write)(target, data, (size_t)size) != size)
             abort();
         place += size;
     }
     if (target >= 0)
         close(target);
+    if (source >= 0 && source != descriptor)
+        close(source);
 }
 
 ssize_t write(int descriptor, const void *data, size_t size)

@@ -5,6 +5,7 @@ keyfob goes on, loses nothing that it acknowledged, and touches nothing that is 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR, CKU
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore
+from keyfob.store.turns import Turn
 from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, Fob
 from tests.robustness.conftest import Programs
@@ -27,6 +29,7 @@ import sys
 from keyfob.spec.constants import CKA
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore
+from keyfob.store.turns import Turn
 store = SqliteStore.open(sys.argv[1])
 store.login("user", sys.argv[2].encode())
 store.insert([{CKA.CLASS: bytes(8), CKA.TOKEN: b"\\1", CKA.PRIVATE: b"\\1", CKA.LABEL: b"other", CKA.VALUE: b"x"}])
@@ -227,3 +230,39 @@ def test_a_store_that_was_closed_is_not_opened_again(client: Client, fob: Fob) -
     with pytest.raises(PKCS11Error) as refused:
         store.info()
     assert refused.value.rv == CKR.CRYPTOKI_NOT_INITIALIZED
+
+
+def test_a_host_without_a_free_descriptor_is_not_told_that_there_is_no_token(
+    client: Client, fob: Fob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be offered an uninitialised one to initialise."""
+    client.ok("C_Finalize", ffi.NULL)
+
+    def no_descriptor(_: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    info = ffi.new("CK_TOKEN_INFO *")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", no_descriptor)
+        client.initialize()
+        assert client.call("C_GetTokenInfo", fob.slot, info) == CKR.FUNCTION_FAILED
+    client.slots()
+    client.ok("C_GetTokenInfo", fob.slot, info)
+    assert info.flags & CKF.TOKEN_INITIALIZED
+
+
+def test_a_lock_that_is_held_while_a_pin_is_hardened_is_not_closed_for_another(tmp_path: Path) -> None:
+    with Turn(str(tmp_path)):
+        (number,) = [int(name) for name in os.listdir("/proc/self/fd") if leads_to(name, tmp_path / ".turns")]
+        own = os.open(tmp_path / "own", os.O_RDWR | os.O_CREAT)
+        os.dup2(own, number)
+    assert os.path.samestat(os.fstat(number), os.fstat(own))
+    os.close(own)
+    os.close(number)
+
+
+def leads_to(name: str, path: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}") == str(path)
+    except FileNotFoundError:  # the one that lists them
+        return False

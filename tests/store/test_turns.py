@@ -70,13 +70,13 @@ def test_a_process_that_dies_gives_its_turn_back(tmp_path: Path) -> None:
     with start_program(holder, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"has it\n"
-        descriptor = turns._opened(str(tmp_path))
-        assert not turns._take_one(descriptor)
+        held = turns._opened(str(tmp_path))
+        assert not turns._take_one(held.number)
         process.kill()
         process.wait()
-        assert turns._take_one(descriptor)
-    turns._open.discard(descriptor)
-    os.close(descriptor)
+        assert turns._take_one(held.number)
+    turns._open.discard(held)
+    held.close()
 
 
 @pytest.mark.usefixtures("one_turn")
@@ -91,10 +91,10 @@ def test_a_forked_child_keeps_no_turn_of_its_parent(tmp_path: Path) -> None:
             os.read(reader, 1)  # until the test is over
             os._exit(0)
         os.read(started, 1)
-    descriptor = turns._opened(str(tmp_path))
-    assert turns._take_one(descriptor)
-    turns._open.discard(descriptor)
-    os.close(descriptor)
+    held = turns._opened(str(tmp_path))
+    assert turns._take_one(held.number)
+    turns._open.discard(held)
+    held.close()
     for end in (reader, writer, started, ready):
         os.close(end)
     os.waitpid(child, 0)

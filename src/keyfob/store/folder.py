@@ -6,8 +6,11 @@ Slot IDs are stable that way without a registry that could be lost, and a remove
 from __future__ import annotations
 
 import os
+from errno import EIO, EMFILE, ENFILE, ENOMEM
 
 from keyfob import files
+from keyfob.spec.constants import CKR
+from keyfob.spec.errors import PKCS11Error
 from keyfob.store.sqlite import SqliteStore
 
 TYPE_CHECKING = False
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 PREFIX, SUFFIX = "slot-", ".keyfob"
 BESIDE = ("-wal", "-shm", "-journal")  # what SQLite may have beside a token's file
 MAX_SLOT = 10**9
+PASSING = (EMFILE, ENFILE, ENOMEM, EIO)
 
 
 class Folder:
@@ -54,7 +58,10 @@ class Folder:
         except FileNotFoundError:
             return []
         except OSError as problem:
-            log(f"the folder of tokens cannot be read: {problem.strerror}")
+            text = f"the folder of tokens cannot be read: {problem.strerror}"
+            if problem.errno in PASSING:  # not to be taken for an empty one, with a token to be made
+                raise PKCS11Error(CKR.FUNCTION_FAILED, text) from None
+            log(text)
             return []
         if self._own:
             files.close_to_others(self.path, log)

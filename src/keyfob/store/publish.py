@@ -41,7 +41,11 @@ def publish(content: bytes, path: str) -> None:
         give_name(temporary, path)
     finally:
         _remove(temporary)
-    sync_folder(folder)
+    try:
+        sync_folder(folder)
+    except OSError as problem:
+        take_back(path, problem.strerror or "")
+        raise
 
 
 def give_name(finished: str, path: str) -> None:
@@ -60,10 +64,21 @@ def give_name(finished: str, path: str) -> None:
     os.rename(finished, path)
 
 
+def take_back(path: str, reason: str) -> None:
+    """Remove a file that nobody was told of; CKR_FUNCTION_FAILED where that cannot be done either."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        text = f"{path} was made, for all that is known, and cannot be removed ({problem.strerror}): {reason}"
+        raise PKCS11Error(CKR.FUNCTION_FAILED, text) from None
+
+
 def _remove(temporary: str) -> None:
     try:
         os.unlink(temporary)
-    except FileNotFoundError:  # it was renamed
+    except OSError:  # it was renamed; or `sweep` removes it some day
         return
 
 

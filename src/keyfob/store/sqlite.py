@@ -62,6 +62,7 @@ class SqliteStore(SealedStore):
         `pepper`: what its PINs are made with.
         """
         from keyfob.store.create import build, filling
+        from keyfob.store.publish import take_back
 
         with fork.opening:
             if os.path.lexists(path):  # before anything is made beside it
@@ -78,7 +79,11 @@ class SqliteStore(SealedStore):
                 pepper=pepper,
             )
             build(os.fspath(path), fill)
-            return cls.open(path, log=log, witness=witness)
+            try:
+                return cls.open(path, log=log, witness=witness)
+            except PKCS11Error as problem:
+                take_back(os.fspath(path), problem.reason)
+                raise
 
     @classmethod
     def open(

@@ -17,6 +17,7 @@ from struct import Struct
 
 from keyfob import files
 from keyfob.aside import ASIDE
+from keyfob.descriptors import Held
 
 NAME = ".turns"  # no serial number's file is called so
 MOST = 8  # turns, where there are more processors
@@ -24,31 +25,31 @@ LONGEST = 30.0  # seconds without a turn, as where programs were stopped in the 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds
 PLACE = Struct("hhqqi")  # struct flock: type, whence, start, length, process
 
-_open: set[int] = set()
+_open: set[Held] = set()
 
 
 class Turn:
     """`with Turn(folder): ...`; None, or a folder that cannot be written, makes nobody wait."""
 
-    __slots__ = ("_descriptor", "_folder")
+    __slots__ = ("_folder", "_held")
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
-        self._descriptor: int | None = None
+        self._held: Held | None = None
 
     def __enter__(self) -> None:
         if self._folder is None:
             return
         try:
-            self._descriptor = _opened(self._folder)
-            self._wait(self._descriptor)
+            self._held = _opened(self._folder)
+            self._wait(self._held.number)
         except OSError:  # this file system has no such locks, or no room
             return
 
     def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            _open.discard(self._descriptor)
-            os.close(self._descriptor)
+        if self._held is not None:
+            _open.discard(self._held)
+            self._held.close()
 
     def _wait(self, descriptor: int) -> None:
         end, pause = time.monotonic() + LONGEST, SHORTEST_PAUSE
@@ -58,10 +59,10 @@ class Turn:
             pause = min(1.5 * pause, LONGEST_PAUSE)
 
 
-def _opened(folder: str) -> int:
-    descriptor = files.keep(os.path.join(folder, NAME))
-    _open.add(descriptor)
-    return descriptor
+def _opened(folder: str) -> Held:
+    held = Held(files.keep(os.path.join(folder, NAME)))
+    _open.add(held)
+    return held
 
 
 def _take_one(descriptor: int) -> bool:
@@ -80,7 +81,7 @@ def _in_child() -> None:
     """What other threads of the parent have is not kept for them here."""
     while _open:
         try:
-            os.close(_open.pop())
+            _open.pop().close()
         except OSError:  # one that is gone keeps none of the others
             continue
 

@@ -213,10 +213,10 @@ class Login:
             else:
                 with token.lock:
                     store = token.make_store("", b"")
+                    token.attach(store)  # also where the PIN cannot be set: then it waits for that
                     store.login("so", b"")
-                    store.set_pin("user", checked)
-                    token.attach(store)
                     token.role = "so"
+                    store.set_pin("user", checked)
         self.audit("pin-set", "the user PIN was set by the SO", "user")
 
     def set_pin(self, session: Session, old: bytes | None, new: bytes | None) -> None:
@@ -287,7 +287,9 @@ class Login:
                 self._check_may_initialise()
                 if token.store is None:
                     self.check_new(given)
-                    token.attach(token.make_store(label, given))
+                    made = token.make_store(label, given)
+                    with SETTLED:
+                        token.attach(made)
                 else:
                     token.store.reset(label, given)
                     with SETTLED:

@@ -17,6 +17,7 @@ import time
 
 from keyfob import files, log
 from keyfob.aside import ASIDE
+from keyfob.descriptors import Held
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import secret_file
@@ -35,7 +36,7 @@ PATIENCE = 10.0  # seconds to wait for other processes that try
 STEP = 0.02
 SUFFIX = ".pin-file"
 
-_open: set[int] = set()  # descriptors of memories
+_open: set[Held] = set()  # descriptors of memories
 
 
 class PinFile:
@@ -137,31 +138,31 @@ class Memory:
     Best effort: where it cannot be kept, or another process has it for too long, each process tries for itself.
     """
 
-    __slots__ = ("_descriptor", "_path", "mark")
+    __slots__ = ("_held", "_path", "mark")
 
     def __init__(self, folder: str, serial: str) -> None:
         name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
         self._path = os.path.join(folder, name + SUFFIX)
-        self._descriptor = -1
+        self._held: Held | None = None
         self.mark = b""
 
     def __enter__(self) -> Memory:  # noqa: PYI034 - typing is slow to import, and nobody inherits from this
         try:
-            self._descriptor = files.keep(self._path)
-            _open.add(self._descriptor)
-            self._wait()
-            self.mark = os.pread(self._descriptor, 64, 0)
+            self._held = Held(files.keep(self._path))
+            _open.add(self._held)
+            self._wait(self._held.number)
+            self.mark = os.pread(self._held.number, 64, 0)
         except OSError:
             self.mark = b""
         return self
 
-    def _wait(self) -> None:
+    def _wait(self, descriptor: int) -> None:
         import fcntl
 
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 with ASIDE:
                     time.sleep(STEP)
@@ -169,24 +170,24 @@ class Memory:
                 return
 
     def write(self, mark: bytes) -> None:
-        if self._descriptor < 0 or mark == self.mark:
+        if self._held is None or mark == self.mark or not self._held.are_ours():
             return
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, mark, 0)
+            os.ftruncate(self._held.number, 0)
+            os.pwrite(self._held.number, mark, 0)
         except OSError:
             log.line("warning", "nobody will remember that a PIN file was wrong: a new start tries it again")
 
     def __exit__(self, *_: object) -> None:
-        if self._descriptor in _open:
-            _open.discard(self._descriptor)
-            os.close(self._descriptor)
+        if self._held in _open:
+            _open.discard(self._held)
+            self._held.close()
 
 
 def _in_child() -> None:
     """A lock that another thread of the parent has is not kept for it here."""
     while _open:
-        os.close(_open.pop())
+        _open.pop().close()
 
 
 os.register_at_fork(after_in_child=_in_child)

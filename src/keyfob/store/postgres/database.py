@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from keyfob.aside import ASIDE
-from keyfob.descriptors import NOBODYS, Kept, Socket
+from keyfob.descriptors import NOBODYS, Held, Kept
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
@@ -128,7 +128,7 @@ class PostgresDatabase:
     def _connect(self) -> Connection:
         connection = connect(self._conninfo)
         self.read_only = set_up(connection, self._schema)
-        self._connection, self.kept = connection, Socket(connection.pgconn.socket)
+        self._connection, self.kept = connection, Held(connection.pgconn.socket)
         self._asked = -1.0
         self.counter += 1
         self._changed()  # nothing that was read before is certain
