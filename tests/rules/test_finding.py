@@ -371,6 +371,8 @@ def test_usages_left_out_of_a_session_key_are_true(fob: Fob, given: int) -> None
     usages = (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP)
     assert client.get(session, key, *usages) == [b"\x01"] * len(usages)
     assert client.get(session, key, CKA.DERIVE) == [b"\x00"]
+    of_hkdf = client.create(session, [*template[:1], (CKA.KEY_TYPE, CKK.HKDF), *template[2:]])
+    assert client.get(session, of_hkdf, *usages, CKA.DERIVE) == [b"\x01"] * (len(usages) + 1)
     for name in ("C_EncryptInit", "C_DecryptInit"):
         assert client.call(name, session, client.mechanism(CKM.AES_CBC, bytes(16)), key) == CKR.OK
     assert client.open(fob.slot, READ_WRITE)

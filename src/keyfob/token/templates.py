@@ -63,16 +63,16 @@ USAGES = (
 )
 # What a key is for when its template does not say: all that its type can do.
 _SIGNS = frozenset((CKA.SIGN, CKA.VERIFY))
+# Of a secret key derivation must be asked for, as the standard has it and NSS does: one for which nobody thought of it
+# has no other keys made of it. (A key for HKDF is for nothing else.)
+ASSUMED_OF_SECRETS = frozenset(USAGES) - {CKA.DERIVE, CKA.ENCAPSULATE, CKA.DECAPSULATE}
 ASSUMED = {
     CKK.RSA: frozenset(USAGES) - {CKA.DERIVE, CKA.ENCAPSULATE, CKA.DECAPSULATE},
     CKK.EC: _SIGNS | {CKA.DERIVE},
     CKK.EC_EDWARDS: _SIGNS,
     CKK.EC_MONTGOMERY: frozenset((CKA.DERIVE,)),
-    CKK.HKDF: frozenset((CKA.DERIVE,)),
+    CKK.HKDF: ASSUMED_OF_SECRETS | {CKA.DERIVE},
 }
-# Derivation must be asked for, as the standard has it and NSS does: keys for which nobody thought of it have no other
-# keys made of them. (Nothing else is done with a key for HKDF.)
-ASSUMED_OF_SECRETS = frozenset(USAGES) - {CKA.DERIVE, CKA.ENCAPSULATE, CKA.DECAPSULATE}
 VENDOR_NSS = 0xCE534350
 VENDOR_NSS_END = VENDOR_NSS + 0x3000
 
