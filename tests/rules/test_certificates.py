@@ -90,8 +90,9 @@ def test_certificate_and_key_are_linked_by_their_id(nss: Nss) -> None:
     slot.login(PIN)
     public, private = key_pair(slot)
     subject = MINE.subject.public_bytes()
-    assert slot.set(private, [(CKA.LABEL, "Mary"), (CKA.ID, IDENTITY), (CKA.SUBJECT, subject)]) == CKR.OK
-    assert slot.read(private, CKA.LABEL, CKA.ID, CKA.SUBJECT) == [b"Mary", IDENTITY, subject]
+    label = "Mary's key for mail that is signed, ключ Марии"
+    assert slot.set(private, [(CKA.LABEL, label), (CKA.ID, IDENTITY), (CKA.SUBJECT, subject)]) == CKR.OK
+    assert slot.read(private, CKA.LABEL, CKA.ID, CKA.SUBJECT) == [label.encode(), IDENTITY, subject]
     handle = slot.create(nine(label="quite another name"))
     (identity, object_class) = slot.read(handle, CKA.ID, CKA.CLASS)
     assert object_class == CKO.CERTIFICATE.to_bytes(8, "little")

@@ -83,7 +83,9 @@ def test_a_copy_ends_with_its_session_or_the_login(slot: Slot) -> None:
     with slot.ro() as session:
         brief = copy(client, session, key, templates.SESSION_COPY)
         rsa_signature(slot, brief)
-    assert slot.read(brief, CKA.CLASS) == [None]
+        of_generated = copy(client, session, slot.generate_ec()[1], templates.SESSION_COPY)
+        assert slot.read(of_generated, CKA.TOKEN) == [b"\0"]
+    assert slot.read(brief, CKA.CLASS) == slot.read(of_generated, CKA.CLASS) == [None]
     private = copy(client, slot.session, key, templates.SESSION_COPY)
     slot.logout()
     slot.login(PIN)

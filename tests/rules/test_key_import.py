@@ -232,6 +232,7 @@ def test_a_key_that_does_not_unwrap_leaves_nothing_behind(nss: Nss) -> None:
     slot = nss.slot
     slot.login(PIN)
     secret, iv = bytes(32), bytes(16)
+    before = slot.find([])
     for plain, kind in ((b"no key", CKK.RSA), (pkcs8(ec_key()), CKK.RSA), (pkcs8(rsa_key()), CKK.EC)):
         template = templates.unwrapped_private_key(kind, "x", b"x")
         with pytest.raises(RvError) as refusal:
@@ -240,7 +241,7 @@ def test_a_key_that_does_not_unwrap_leaves_nothing_behind(nss: Nss) -> None:
     with pytest.raises(RvError) as refusal:
         unwrap(slot, "AES", bytes(33), secret, iv, templates.unwrapped_private_key(CKK.RSA, "x", b"x"))
     assert refusal.value.rv in (CKR.WRAPPED_KEY_INVALID, CKR.WRAPPED_KEY_LEN_RANGE)
-    assert slot.find([(CKA.CLASS, CKO.PRIVATE_KEY)]) == []
+    assert slot.find([]) == before
 
 
 @pytest.mark.rule("P15", "O5", "O2")

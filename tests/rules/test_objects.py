@@ -159,6 +159,12 @@ def test_what_is_destroyed_is_gone_for_every_session_and_for_good(nss: Nss) -> N
     assert client.get(other, key, CKA.CLASS) == [None]
     assert client.call("C_SignInit", other, client.mechanism(CKM.ECDSA), key) == CKR.KEY_HANDLE_INVALID
     assert slot.destroy(key) == CKR.OBJECT_HANDLE_INVALID
+    for token in (False, True):
+        gone = slot.create([*AES, (CKA.TOKEN, token)]) if token else client.create(other, AES)
+        client.ok("C_DestroyObject", client.open(slot.id), gone)
+        after = slot.create([*AES, (CKA.TOKEN, token)]) if token else client.create(other, AES)
+        assert after != gone
+        assert client.get(other, gone, CKA.CLASS) == [None], "also when there is a newer object"
     nss.end()
     slot = start(client).slot
     slot.login(PIN)
