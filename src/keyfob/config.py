@@ -157,6 +157,14 @@ class Config:
         """The folder where this machine remembers how far its tokens had come (store/witness.py)."""
         return os.path.join(os.path.dirname(self.log_file), "seen")
 
+    def witness_of(self, slot_id: int) -> str:
+        """The same for the removable tokens of a slot.
+
+        Anybody's stick can bear the serial number of a token of the user's, so what is noted of sticks is not believed
+        of others: ten wrong PINs there would lock the user's PIN.
+        """
+        return os.path.join(self.witness, f"slot-{slot_id}")
+
     def doubt(self) -> str:
         """Why the tokens in the folder may be somebody else's; empty for no reason.
 

@@ -129,7 +129,8 @@ class Library:
         known = self.tokens.get(slot_id)
         if isinstance(known, RemovableToken):
             path = known.registration.token_path
-            store: Store = SqliteStore.open(path, log=self._logger(slot_id), witness=self.config.witness)
+            witness = self.config.witness_of(slot_id)
+            store: Store = SqliteStore.open(path, log=self._logger(slot_id), witness=witness)
         else:
             store = self.shelf.open(slot_id, self._logger(slot_id))
         store.configure(self.config)
@@ -201,7 +202,7 @@ class Library:
                 empty_pin=empty_pin,
                 pepper=new_pepper,
                 log=self._logger(slot_id),
-                witness=self.config.witness,
+                witness=self.config.witness_of(slot_id),
             )
         else:
             made = self.shelf.create(

@@ -62,7 +62,7 @@ class PinFile:
             if store is None or info is None or not info.user_pin_set or not _is_to_be_opened(token):
                 return
             try:
-                pin = self._open(store)
+                pin = self._open(store, self._folder(token))
             except PKCS11Error as problem:
                 refused = problem
             else:
@@ -78,14 +78,17 @@ class PinFile:
             self.problem = refused.reason
             log.line("error", f"slot {self.slot_id}: the PIN file does not open the token: {refused.reason}")
 
-    def _open(self, store: Store) -> bytes:
+    def _folder(self, token: Token) -> str:
+        return self._config.witness_of(token.slot_id) if token.removable else self._config.witness
+
+    def _open(self, store: Store, folder: str) -> bytes:
         """The PIN, with which the store is open. CKR_PIN_INCORRECT: an attempt was made; others: none was counted."""
         state = (self._identity(), store.pin_generation("user"))
         if state == self._failed:
             raise PKCS11Error(CKR.PIN_INVALID, self.problem)
         pin = self._pin()
         wrong = f"the PIN in {self.location} is wrong; it is not tried again until it or the token's PIN is another one"
-        with Memory(self._config.witness, store.info().serial) as memory:
+        with Memory(folder, store.info().serial) as memory:
             if memory.mark and memory.mark == store.pin_mark("user", pin):
                 self._failed = state
                 raise PKCS11Error(CKR.PIN_INVALID, wrong)
