@@ -6,6 +6,7 @@ The victim is a program in C (kill.c) that announces and acknowledges each call 
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import time
@@ -264,11 +265,16 @@ def test_kills_while_the_so_takes_over_the_key_cost_no_pin(
             left.unlink()
 
 
+def new_serial() -> str:
+    """Each round's token is another one: one with the serial number of the last, and less written, is an older copy."""
+    return os.urandom(8).hex()
+
+
 def make_waiting(path: Path) -> None:
     """As C_InitToken with a real SO PIN leaves it."""
     hardening = Hardening(8192, 1)
     SqliteStore.create(
-        path, label="waiting", serial="1", kind="multipurpose", so_pin=SO_PIN, hardening=hardening
+        path, label="waiting", serial=new_serial(), kind="multipurpose", so_pin=SO_PIN, hardening=hardening
     ).close()
 
 
@@ -284,7 +290,7 @@ def make_general(path: Path, key_file: Path) -> None:
     SqliteStore.create(
         path,
         label="kiosk",
-        serial="1",
+        serial=new_serial(),
         kind="multipurpose",
         so_pin=SO_PIN,
         hardening=Hardening(8192, 1),
