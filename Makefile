@@ -8,7 +8,7 @@ NOTHING_CHOSEN := test $$? -eq 5
 # Hosts load one module into one process: tests share nothing, so two processes are as good as two cores.
 JOBS ?= 2
 # What is compiled or generated at build time. Python sources are live: the install is an editable one.
-COMPILED := $(wildcard src/keyfob/abi/*.[ch] src/keyfob/mechanisms/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/keyfob/abi/build.py src/keyfob/abi/cryptoki.py \
+COMPILED := $(wildcard src/keyfob/*.c src/keyfob/abi/*.[ch] src/keyfob/mechanisms/*.[ch] src/keyfob/nss/tracer/*.[ch]) src/keyfob/abi/build.py src/keyfob/abi/cryptoki.py \
 	setup.py pyproject.toml scripts/interpreter.py src/keyfob/__init__.py
 
 .DELETE_ON_ERROR:

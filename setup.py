@@ -1,7 +1,7 @@
 """Compiles what cannot be said in pyproject.toml.
 
-keyfob._abi (cffi), libkeyfob.so, which hosts open, libkeyfob-trace.so, which `keyfob trace` puts between them, and
-RSA's modular powers (keyfob.mechanisms._rsa).
+keyfob._abi (cffi), libkeyfob.so, which hosts open, libkeyfob-trace.so, which `keyfob trace` puts between them,
+RSA's modular powers (keyfob.mechanisms._rsa), and the place where secrets are held (keyfob._held).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import interpreter  # noqa: E402  scripts/ is no package
 LOADER = "keyfob.libkeyfob"
 TRACER = "keyfob.libkeyfob-trace"
 RSA = "keyfob.mechanisms._rsa"
+HELD = "keyfob._held"
 HARDENING = ["-O2", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
 # Errors by default since gcc 14 and clang 16: errors with every compiler, in generated sources too.
 STRICT = [
@@ -52,6 +53,10 @@ rsa = Extension(
     sources=[f"src/keyfob/mechanisms/{name}.c" for name in ("rsa_module", "rsa_power")],
     depends=["src/keyfob/mechanisms/rsa_power.h"],
     extra_compile_args=[*WARNINGS, "-std=gnu11", "-fvisibility=hidden", "-funroll-loops"],
+)
+
+held = Extension(
+    HELD, sources=["src/keyfob/held.c"], extra_compile_args=[*WARNINGS, "-std=gnu11", "-fvisibility=hidden"]
 )
 
 
@@ -89,6 +94,6 @@ class BuildExt(build_ext):
 
 setup(
     cffi_modules=["src/keyfob/abi/build.py:ffibuilder"],
-    ext_modules=[loader, tracer, rsa],
+    ext_modules=[loader, tracer, rsa, held],
     cmdclass={"build_ext": BuildExt},
 )

@@ -21,7 +21,8 @@ ROOMS = {
     "cli": {"spec", "mechanisms", "store", "token", "functions", "nss"},
 }
 # At the foot of the house, open to every room.
-FOUNDATION = {"log", "config", "aside", "dependencies", "descriptors", "environment", "files", "settled", "__init__"}
+FOUNDATION = {"log", "config", "aside", "dependencies", "descriptors", "environment", "files", "libraries", "settled"}
+FOUNDATION |= {"__init__"}
 
 
 def room_of(module: str) -> str | None:

@@ -14,6 +14,7 @@
 #include "host.h"
 
 #include <ctype.h>
+#include <sys/wait.h>
 
 #include "memory_scan.h"
 
@@ -217,15 +218,32 @@ static CK_ULONG stored(CK_ULONG session, const struct key *key)
     return handle;
 }
 
+static void scan_in_child(void)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        scan("child");
+        _exit(0);
+    }
+    if (waitpid(child, &status, 0) != child || status != 0)
+        check("fork", CKR_GENERAL_ERROR);
+}
+
 static void use(void)
 {
     CK_ULONG session = open_session();
+    char label[64];
     int i, again;
 
     scan("start");
     for (again = 0; again < 2; again++) {
         log_in(session, CKU_USER, user);
         scan("login");
+        for (i = 0; i < key_count; i++)
+            OK(read_text(session, stored(session, &keys[i]), CKA_LABEL, label, sizeof label));
+        scan("read");
         for (i = 0; i < key_count; i++)
             use_all(session, stored(session, &keys[i]), &keys[i]);
         scan("used");
@@ -235,6 +253,7 @@ static void use(void)
     log_in(session, CKU_USER, user);
     for (i = 0; i < key_count; i++)
         use_all(session, stored(session, &keys[i]), &keys[i]);
+    scan_in_child();
 }
 
 static void make_and_end(void)

@@ -9,6 +9,7 @@
 #define MASK 0xA5
 #define SHORTEST 8
 #define MOST_PATTERNS 1024
+#define MOST_MAPPINGS 4096
 #define CHUNK ((size_t)1 << 20)
 #define TABLE ((size_t)1 << 16)
 
@@ -16,10 +17,17 @@ struct pattern {
     char name[64];
     CK_BYTE masked[64];
     size_t length;
-    int found;
+    int found, dumped, unlocked; /* places; those that a core dump has; those that may be swapped out */
     int next; /* of those with the same two first bytes; -1: none */
 };
 
+struct mapping {
+    unsigned long from, to;
+    int is_readable, is_dumped, is_locked;
+    char line[256];
+};
+
+static struct mapping mappings[MOST_MAPPINGS];
 static struct pattern patterns[MOST_PATTERNS];
 static int pattern_count, table[TABLE];
 static CK_BYTE *chunk; /* a mapping of its own, which is left out */
@@ -56,7 +64,7 @@ static int is_at(const struct pattern *pattern, const CK_BYTE *place)
 }
 
 /* As far as a whole pattern can begin; WHERE in the environment names the places, for people. */
-static void look_through(size_t length, unsigned long address, const char *mapping)
+static void look_through(size_t length, unsigned long address, const struct mapping *mapping)
 {
     size_t i;
     int candidate;
@@ -65,50 +73,71 @@ static void look_through(size_t length, unsigned long address, const char *mappi
         for (candidate = table[slot_of(chunk + i)]; candidate >= 0; candidate = patterns[candidate].next)
             if (is_at(&patterns[candidate], chunk + i)) {
                 patterns[candidate].found++;
+                patterns[candidate].dumped += mapping->is_dumped;
+                patterns[candidate].unlocked += !mapping->is_locked;
                 if (getenv("WHERE") != NULL)
-                    fprintf(stderr, "%s at %lx in %s", patterns[candidate].name, address + i, mapping);
+                    fprintf(stderr, "%s at %lx in %s", patterns[candidate].name, address + i, mapping->line);
             }
 }
 
-static void scan_mapping(int memory, unsigned long from, unsigned long to, const char *mapping)
+static void scan_mapping(int memory, const struct mapping *mapping)
 {
-    size_t overlap = sizeof patterns->masked;
+    size_t overlap = sizeof patterns->masked, wanted;
+    unsigned long from;
     ssize_t got;
 
-    for (; from < to; from += CHUNK) {
+    for (from = mapping->from; from < mapping->to; from += CHUNK) {
+        wanted = mapping->to - from < CHUNK + overlap ? mapping->to - from : CHUNK + overlap;
         memset(chunk, 0, CHUNK + overlap);
-        got = pread(memory, chunk, to - from < CHUNK + overlap ? to - from : CHUNK + overlap, (off_t)from);
+        got = pread(memory, chunk, wanted, (off_t)from);
         if (got <= 0)
             return;
         look_through((size_t)got < CHUNK + overlap ? (size_t)got + overlap - 1 : CHUNK + overlap - 1, from, mapping);
     }
 }
 
-/* One line: the step and the names of what was found. */
-SHARED void scan(const char *step)
+static int read_mappings(void)
 {
-    int memory = open("/proc/self/mem", O_RDONLY), i;
-    FILE *maps = fopen("/proc/self/maps", "r");
+    FILE *maps = fopen("/proc/self/smaps", "r");
     char line[512], mode[8];
     unsigned long from, to;
+    struct mapping *mapping = mappings - 1;
+
+    if (maps == NULL)
+        check("read_mappings", CKR_GENERAL_ERROR);
+    while (fgets(line, sizeof line, maps) != NULL && mapping < mappings + MOST_MAPPINGS - 1)
+        if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) == 3) {
+            *++mapping = (struct mapping){from, to, mode[0] == 'r' && strstr(line, "[v") == NULL, 1, 0, ""};
+            snprintf(mapping->line, sizeof mapping->line, "%.255s", line);
+        } else if (strncmp(line, "VmFlags:", 8) == 0) {
+            mapping->is_dumped = strstr(line, " dd ") == NULL;
+            mapping->is_locked = strstr(line, " lo ") != NULL;
+        }
+    fclose(maps);
+    return (int)(mapping - mappings) + 1;
+}
+
+/* One line: the step and the names of what was found; with /dumped and /unlocked where some place is so. */
+SHARED void scan(const char *step)
+{
+    int memory = open("/proc/self/mem", O_RDONLY), i, count;
 
     if (chunk == NULL)
         chunk = mmap(NULL, CHUNK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory < 0 || maps == NULL || chunk == MAP_FAILED)
+    if (memory < 0 || chunk == MAP_FAILED)
         check("scan", CKR_GENERAL_ERROR);
     for (i = 0; i < pattern_count; i++)
-        patterns[i].found = 0;
-    while (fgets(line, sizeof line, maps) != NULL)
-        if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) == 3 && mode[0] == 'r' && strstr(line, "[v") == NULL &&
-            !((unsigned long)chunk >= from && (unsigned long)chunk < to))
-            scan_mapping(memory, from, to, line);
-    fclose(maps);
+        patterns[i].found = patterns[i].dumped = patterns[i].unlocked = 0;
+    count = read_mappings();
+    for (i = 0; i < count; i++)
+        if (mappings[i].is_readable && !((unsigned long)chunk >= mappings[i].from && (unsigned long)chunk < mappings[i].to))
+            scan_mapping(memory, &mappings[i]);
     close(memory);
     memset(chunk, 0, CHUNK + 4096);
     printf("%s", step);
     for (i = 0; i < pattern_count; i++)
         if (patterns[i].found > 0)
-            printf(" %s", patterns[i].name);
+            printf(" %s%s%s", patterns[i].name, patterns[i].dumped ? "/dumped" : "", patterns[i].unlocked ? "/unlocked" : "");
     printf("\n");
     fflush(stdout);
 }

@@ -7,6 +7,7 @@ not a walk through the host's memory.
 from __future__ import annotations
 
 from keyfob._abi import ffi, lib
+from keyfob._held import hold
 from keyfob.abi import arrays
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error, name_of
@@ -55,7 +56,7 @@ def take_or_none(pointer: Data, length: int) -> bytes | None:
         return None
     if length > MAX_PARAMETER:
         raise PKCS11Error(CKR.PIN_LEN_RANGE, "the PIN's length is out of range")
-    return take(pointer, length)
+    return hold(buffer(pointer, length)) if pointer and length else take(pointer, length)
 
 
 def room(pointer: Data, length: Data) -> int | None:

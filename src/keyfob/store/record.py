@@ -13,6 +13,9 @@ from __future__ import annotations
 from itertools import pairwise
 from struct import Struct
 
+from keyfob._held import Secret, hold
+from keyfob.spec.constants import CKA
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
 
 Attributes = dict[int, bytes]
 
+# What of a sealed object is held where secrets are (held.c).
+HELD = (
+    *(CKA.VALUE, CKA.SEED, CKA.PRIVATE_EXPONENT, CKA.PRIME_1, CKA.PRIME_2),
+    *(CKA.EXPONENT_1, CKA.EXPONENT_2, CKA.COEFFICIENT),
+)
 FORMAT = 0x01
 HEAD = Struct("<BH")
 PAIR = Struct("<II")
@@ -68,7 +76,12 @@ class Record:
         shape = self._shape
         if shape.values is None:
             shape.values = Struct("".join([f"{length}s" for length in shape.lengths]))
-        return dict(zip(shape.positions, shape.values.unpack_from(self._data, shape.start), strict=True))
+        found = dict(zip(shape.positions, shape.values.unpack_from(self._data, shape.start), strict=True))
+        if isinstance(self._data, Secret):
+            for attribute in HELD:
+                if attribute in found:
+                    found[attribute] = hold(found[attribute])
+        return found
 
 
 def decode(record: bytes) -> Attributes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 
+from keyfob._held import hold
 from keyfob.spec.constants import CK, CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
@@ -90,7 +91,7 @@ def check(row: Row, keys: Keys | None, adopted: int) -> Record:
         if private:
             if keys is None:
                 raise DamagedError("it is sealed")
-            record = keys.open(object_id, version, record)
+            record = hold(keys.open(object_id, version, record))
         found = Record(record)
     except ValueError as problem:
         raise DamagedError(str(problem)) from None

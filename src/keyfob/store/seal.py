@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from keyfob import libraries
+from keyfob._held import hold, wipe
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.hardening import Hardening, least
@@ -55,13 +56,13 @@ class Keys:
     __slots__ = ("_aead", "index", "key_id", "mac", "mac_meta", "master", "roster")
 
     def __init__(self, master: bytes) -> None:
-        self.master = bytearray(master)
-        self._aead = AESGCM(keyed(b"keyfob seal", self.master))
+        self.master = hold(master)
+        self._aead = AESGCM(hold(keyed(b"keyfob seal", self.master)))
         mac_key = keyed(b"keyfob mac", self.master)
         self.mac = Hasher(b"keyfob object", mac_key)
         self.mac_meta = Hasher(b"keyfob meta", mac_key)
         self.index = Hasher(b"keyfob index", keyed(b"keyfob index", self.master))
-        self.roster = keyed(b"keyfob roster", mac_key)
+        self.roster = hold(keyed(b"keyfob roster", mac_key))
         self.key_id = keyed(b"keyfob key id", self.master, 16)
 
     @classmethod
@@ -89,8 +90,9 @@ class Keys:
             raise ValueError("the sealed record does not open") from None
 
     def wipe(self) -> None:
-        """Overwrite what can be overwritten; the rest of Python's copies die with their references."""
-        self.master[:] = bytes(len(self.master))
+        """Overwrite what is held, whoever may still refer to it; the rest goes with its last reference."""
+        wipe(self.master)
+        wipe(self.roster)
 
 
 def harden(

@@ -309,10 +309,10 @@ class Library:
     def abandon(self) -> None:
         """In a forked child: forget everything without touching what the parent still uses (P39)."""
         for token in self.tokens.values():
-            if token.store is not None:
-                token.store.abandon()
+            token.abandon()
         self.tokens = {}
         SESSIONS.clear()
+        REMOVABLE.clear()
 
 
 def _complain(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from keyfob._held import hold
 from keyfob.mechanisms import key_class, load_key
 from keyfob.spec.constants import CKA, CKO
 
@@ -60,6 +61,13 @@ def hides(attributes: Mapping[int, bytes]) -> bool:
     return attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY) and (
         attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE
     )
+
+
+def held(attributes: dict[int, bytes]) -> dict[int, bytes]:
+    """The same, the values of a secret or private key where secrets are held."""
+    if attributes.get(CKA.CLASS) not in (PRIVATE_KEY, SECRET_KEY):
+        return attributes
+    return {a: hold(value) if a in SECRETS else value for a, value in attributes.items()}
 
 
 class Object:

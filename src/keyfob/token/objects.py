@@ -17,7 +17,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store.search import matches
 from keyfob.token import kinds, policy, templates
 from keyfob.token.certificate import other_serials
-from keyfob.token.object import CERTIFICATE, FALSE, SECRETS, TRUE, Object, prepare, ulong
+from keyfob.token.object import CERTIFICATE, FALSE, SECRETS, TRUE, Object, held, prepare, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
 from keyfob.token.session import is_open
@@ -235,7 +235,7 @@ class Objects:
         for attributes in objects:
             self.may_write(session, attributes)
         kept = [
-            Object(self.token, new_handle(), attributes, owner=session.handle)
+            Object(self.token, new_handle(), held(attributes), owner=session.handle)
             for attributes in objects
             if attributes[CKA.TOKEN] != TRUE
         ]
@@ -396,8 +396,9 @@ class Objects:
 
     def close(self) -> None:
         """Nothing is kept in memory, whoever may still know these objects."""
-        self._cache.clear()
-        self.states.forget(lambda _: True)
+        self._cache = {}
+        self.in_memory = SessionObjects(self.in_memory.most, self.in_memory.most_bytes)
+        self.states = SavedStates()
 
 
 def drop_oldest(table: dict[int, Object]) -> None:

@@ -302,6 +302,15 @@ class Token:
                 if kind == FIND or (operation.key is not None and operation.key.private):
                     session.end(kind)
 
+    def abandon(self) -> None:
+        """In a forked child: keep nothing in memory, touch nothing that the parent uses, wait for no lock."""
+        for session in self.sessions.values():
+            session.operations = {}
+        self.sessions = {}
+        self.objects.close()
+        if self.store is not None:
+            self.store.abandon()
+
     def close(self) -> None:
         with self.lock:
             self.closed = True
