@@ -223,6 +223,8 @@ def test_a_derived_key_is_what_the_derive_templates_of_both_bases_demand(fob: Fo
     assert rv == CKR.OK
     wanted = [TRUE, FALSE, CKK.AES.to_bytes(8, "little")]
     assert client.get(fob.session, key, CKA.SENSITIVE, CKA.EXTRACTABLE, CKA.KEY_TYPE) == wanted
+    both_together = [(CKA.KEY_TYPE, wanted[2]), (CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE)]
+    assert client.get_template(fob.session, key, CKA.DERIVE_TEMPLATE) == both_together
     for freer in ((CKA.SENSITIVE, False), (CKA.EXTRACTABLE, True), (CKA.KEY_TYPE, CKK.GENERIC_SECRET)):
         rv, _ = made(fob, "C_DeriveKey", both, one, template=[*asked, freer])
         assert rv == CKR.TEMPLATE_INCONSISTENT

@@ -279,6 +279,35 @@ def test_allowed_mechanisms_are_narrowed_and_never_loosened(fob: Fob, *, copying
     assert client.call("C_EncryptInit", fob.session, client.mechanism(CKM.AES_ECB), free) == CKR.MECHANISM_INVALID
 
 
+def test_a_copy_of_an_unmodifiable_key_may_do_no_more_than_it(fob: Fob) -> None:
+    fixed: Template = [*AES, (CKA.VALUE, VALUE), (CKA.MODIFIABLE, False), (CKA.DECRYPT, False), (CKA.SENSITIVE, False)]
+    key = fob.client.create(fob.session, fixed)
+    assert copied(fob, key, [(CKA.DECRYPT, True)]) == CKR.ATTRIBUTE_READ_ONLY
+    assert copied(fob, key, [(CKA.LABEL, "other")]) == CKR.ATTRIBUTE_READ_ONLY
+    assert copied(fob, key, [(CKA.TOKEN, True), (CKA.SENSITIVE, True), (CKA.DECRYPT, False)]) == CKR.OK
+
+
+def test_a_key_that_may_be_its_base_again_is_bound_as_it(fob: Fob) -> None:
+    """XOR with zeros is the base key: it would unwrap what its CKA_UNWRAP_TEMPLATE has it unwrap as sensitive."""
+    client = fob.client
+    allowed = mechanisms_of(CKM.XOR_BASE_AND_DATA, CKM.AES_KEY_WRAP, CKM.AES_CBC)
+    bound: Template = [(CKA.UNWRAP_TEMPLATE, [(CKA.SENSITIVE, True)]), (CKA.ALLOWED_MECHANISMS, allowed)]
+    base = client.create(fob.session, [*AES, (CKA.VALUE, VALUE), (CKA.DERIVE, True), *bound])
+    mechanism, *held = with_data(fob, CKM.XOR_BASE_AND_DATA, bytes(32))
+    for looser in (
+        (CKA.UNWRAP_TEMPLATE, [(CKA.SENSITIVE, False)]),
+        (CKA.ALLOWED_MECHANISMS, mechanisms_of(CKM.AES_GCM)),
+        (CKA.ALLOWED_MECHANISMS, b""),
+    ):
+        assert made(fob, "C_DeriveKey", mechanism, base, template=[*AES, looser])[0] == CKR.TEMPLATE_INCONSISTENT
+    for same, list_of_it in (([], allowed), ([(CKA.ALLOWED_MECHANISMS, allowed[:8])], allowed[:8])):
+        rv, key = made(fob, "C_DeriveKey", mechanism, base, template=[*AES, *same])
+        assert rv == CKR.OK
+        assert client.get_template(fob.session, key, CKA.UNWRAP_TEMPLATE) == [(CKA.SENSITIVE, b"\1")]
+        assert client.get(fob.session, key, CKA.ALLOWED_MECHANISMS) == [list_of_it]
+    del held
+
+
 # CKA_TRUSTED
 
 TRUSTED: Template = [(CKA.TOKEN, True), (CKA.PRIVATE, False), *HIDDEN]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token.nested import TEMPLATES, attributes_of
+from keyfob.token.nested import TEMPLATES, attributes_of, normal
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, hides, ulong
 
 TYPE_CHECKING = False
@@ -145,6 +145,8 @@ def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attribut
 
 def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
     """The template of a derived key, completed with what its base demands, or both of them."""
+    if mechanism in SHOWING_THEIR_KEY:
+        asked = bound_as(asked, bases)
     for base in bases:
         required = attributes_of(base.get(CKA.DERIVE_TEMPLATE))
         if required and asked.get(CKA.CLASS) != SECRET_KEY:
@@ -157,6 +159,22 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
         strict = ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE))
         required = {attribute: value for attribute, value in strict if origin.get(attribute) == value}
         return with_required(asked, required, "the base key")
+    return asked
+
+
+def bound_as(asked: Attributes, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
+    """With the templates and allowed mechanisms of the keys that the new one may be the same as."""
+    asked = dict(asked)
+    for each in TEMPLATES:
+        together: Attributes = {}
+        for base in bases:
+            together = with_required(together, attributes_of(base.get(each)), "the other key")
+        if together:
+            asked = with_required(asked, {each: normal(together.items())}, "the base key")
+    for base in bases:
+        allowed = base.get(CKA.ALLOWED_MECHANISMS)
+        if allowed and not narrows(allowed, asked.setdefault(CKA.ALLOWED_MECHANISMS, allowed)):
+            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALLOWED_MECHANISMS allows more than that of the base key")
     return asked
 
 
@@ -261,7 +279,10 @@ def _keeps_itself(attributes: Mapping[int, bytes]) -> bool:
 def check_change(
     attribute: int, value: bytes, attributes: Mapping[int, bytes], role: str | None, *, copying: bool, otherwise: bool
 ) -> None:
-    """Whether an attribute may get this value, another than now. `otherwise`: where no rule of power speaks."""
+    """Whether an attribute may get this value, another than now. `otherwise`: where no rule of power speaks.
+
+    A copy of what cannot be modified differs from it by where it is, and by being stricter.
+    """
     if attribute in ONE_WAY:
         allowed = value == ONE_WAY[attribute]
     elif attribute == CKA.TRUSTED:
@@ -275,7 +296,7 @@ def check_change(
     elif attribute in TEMPLATES:  # where there was none it demands more than before
         allowed = not attributes.get(attribute)
     else:
-        allowed = otherwise
+        allowed = otherwise and attributes.get(CKA.MODIFIABLE) != FALSE
     if not allowed:
         raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, f"{name_of('CKA', attribute)} cannot be changed to that value")
 
