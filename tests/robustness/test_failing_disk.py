@@ -45,4 +45,4 @@ def test_what_a_failing_disk_refuses_did_not_happen(home: Path, key: Path, libra
 @pytest.mark.long
 @pytest.mark.parametrize("call", CALLS)
 def test_whatever_fails_and_how_in_each_call(home: Path, key: Path, library: Path, call: str) -> None:
-    assert walk(home, library, (call,), (errno.EIO, errno.ENOSPC), (ONCE, FOREVER, SHORT)) > 60
+    assert walk(home, library, (call,), (errno.EIO, errno.ENOSPC), (ONCE, FOREVER, SHORT)) > 30

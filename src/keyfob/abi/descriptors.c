@@ -24,7 +24,6 @@ typedef struct {
 
 /* By number. A page is never given back, and only the thread that opens or closes a descriptor changes its entry. */
 static _Atomic(keyfob_descriptor *) keyfob_pages[KEYFOB_PAGES];
-static atomic_int keyfob_open_files[256]; /* descriptors by the last byte of their inode: 0 is certain */
 
 static keyfob_descriptor *keyfob_entry(int number, int make)
 {
@@ -70,6 +69,22 @@ static int keyfob_is_taken(int number)
     return entry != NULL && entry->taken;
 }
 
+/* A descriptor of SQLite's for this file that is still its own; -1 for none. */
+static int keyfob_find(const struct stat *status)
+{
+    int i, number;
+
+    for (i = 0; i < KEYFOB_PAGES; i++) {
+        keyfob_descriptor *page = atomic_load(&keyfob_pages[i]);
+
+        for (number = 0; page != NULL && number < KEYFOB_PAGE; number++)
+            if (page[number].taken && page[number].device == status->st_dev && page[number].inode == status->st_ino
+                && keyfob_is_ours(i * KEYFOB_PAGE + number))
+                return i * KEYFOB_PAGE + number;
+    }
+    return -1;
+}
+
 static int keyfob_open(const char *path, int flags, ...)
 {
     int number, moved, mode, alone;
@@ -83,17 +98,15 @@ static int keyfob_open(const char *path, int flags, ...)
     number = open(path, flags | O_CLOEXEC, mode);
     if (number < 0 || fstat(number, &status) != 0)
         return number;
-    alone = atomic_fetch_add(&keyfob_open_files[status.st_ino & 255], 1) == 0;
+    alone = keyfob_find(&status) < 0;
     while (keyfob_is_taken(number) || (alone && number < KEYFOB_LOWEST)) {
         moved = fcntl(number, F_DUPFD_CLOEXEC, number < KEYFOB_LOWEST ? KEYFOB_LOWEST : number + 1);
         if (moved < 0 && !keyfob_is_taken(number))
             break; /* no room above: RLIMIT_NOFILE */
         if (moved < 0 || alone)
             close(number);
-        if (moved < 0) {
-            atomic_fetch_sub(&keyfob_open_files[status.st_ino & 255], 1);
+        if (moved < 0)
             return -1;
-        }
         number = moved;
     }
     entry = keyfob_entry(number, 1);
@@ -110,10 +123,8 @@ static int keyfob_close(int number)
     keyfob_descriptor *entry = keyfob_entry(number, 0);
     int ours = keyfob_is_ours(number);
 
-    if (entry != NULL && entry->taken) {
+    if (entry != NULL)
         entry->taken = 0;
-        atomic_fetch_sub(&keyfob_open_files[entry->inode & 255], 1);
-    }
     return ours ? close(number) : 0;
 }
 
@@ -193,23 +204,11 @@ static CK_ULONG keyfob_system_call(const char *name)
     return 0;
 }
 
-/* A descriptor of SQLite's for this file that is still its own; -1 for none. */
 static int keyfob_descriptor_of(const char *path)
 {
     struct stat status;
-    int i, number;
 
-    if (stat(path, &status) != 0)
-        return -1;
-    for (i = 0; i < KEYFOB_PAGES; i++) {
-        keyfob_descriptor *page = atomic_load(&keyfob_pages[i]);
-
-        for (number = 0; page != NULL && number < KEYFOB_PAGE; number++)
-            if (page[number].taken && page[number].device == status.st_dev && page[number].inode == status.st_ino
-                && keyfob_is_ours(i * KEYFOB_PAGE + number))
-                return i * KEYFOB_PAGE + number;
-    }
-    return -1;
+    return stat(path, &status) == 0 ? keyfob_find(&status) : -1;
 }
 
 /* Whether these are all still SQLite's. */
