@@ -20,6 +20,9 @@ never an error; a faulty one is named in the log and its defaults hold.
     min_length = 4          # of PINs that are set from now on, in bytes (CK_TOKEN_INFO.ulMinPinLen)
     delay = true            # wrong PINs in a row are answered later and later
 
+    [policy]
+    strict = false          # true: keys that hide their value have one role for life (docs/policy.md)
+
     [pinentry]              # what asks for the PIN of a token with protected_path
     program = "pinentry"
     timeout = 60            # seconds
@@ -115,6 +118,7 @@ class Config:
         "pinentry",
         "pinentry_timeout",
         "store",
+        "strict",
         "tokens",
     )
 
@@ -134,6 +138,7 @@ class Config:
         self.min_pin = 4
         self.delay = True
         self.store = ""
+        self.strict = False
         self.patience = 10  # seconds
         self.max_age_ms = 0
         self.pinentry = "pinentry"
@@ -255,6 +260,8 @@ class _Reader:
             )
         config.min_pin = self.number(pin, "pin.min_length", config.min_pin, 4, 255)
         config.delay = self.truth(pin, "pin.delay", default=config.delay)
+        policy = self.table(self.data, "policy", ("strict",))
+        config.strict = self.truth(policy, "policy.strict", default=config.strict)
         pinentry = self.table(self.data, "pinentry", ("program", "timeout"))
         config.pinentry = self.text(pinentry, "pinentry.program", config.pinentry)
         config.pinentry_timeout = self.number(pinentry, "pinentry.timeout", config.pinentry_timeout, 1, 3600)

@@ -20,7 +20,7 @@ from keyfob.store import SqliteStore, open_shelf
 from keyfob.store.folder import PREFIX, Folder
 from keyfob.store.hardening import agree
 from keyfob.store.info import MAX_LABEL
-from keyfob.token import removable
+from keyfob.token import removable, strict
 from keyfob.token.removable import Registration, RemovableToken
 from keyfob.token.session import REMOVABLE, SESSIONS
 from keyfob.token.token import DEFAULT_LABEL, Token
@@ -40,6 +40,7 @@ class Library:
     def __init__(self, config: Config) -> None:
         self.config = config
         agree(config.hardening)
+        strict.MODE.on = config.strict
         self._shelf: Shelf | None = None
         self.lock = RLock()
         self.tokens: dict[int, Token] = {}

@@ -18,6 +18,7 @@ from __future__ import annotations
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.token import strict
 from keyfob.token.nested import TEMPLATES, attributes_of, normal
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, hides, ulong
 
@@ -93,6 +94,8 @@ def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int) -> None:
             raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, "a trusted secret key wraps and unwraps, nothing else")
         if mechanism not in TRUSTED_MECHANISMS:
             raise PKCS11Error(CKR.MECHANISM_INVALID, "a trusted secret key wraps with AES key wrap mechanisms only")
+    if strict.MODE.on:
+        strict.may_use(attributes, flag, mechanism, TRUSTED_MECHANISMS)
 
 
 def may_digest(attributes: Mapping[int, bytes]) -> None:
@@ -125,6 +128,7 @@ def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes]) -> None
         raise PKCS11Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
     if target.get(CKA.WRAP_WITH_TRUSTED) == TRUE and wrapping.get(CKA.TRUSTED) != TRUE:
         raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "the key leaves under trusted keys only")
+    strict.may_wrap(target, wrapping)
     for attribute, value in attributes_of(wrapping.get(CKA.WRAP_TEMPLATE)).items():
         if target.get(attribute) != value:
             raise PKCS11Error(
@@ -138,6 +142,7 @@ def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attribut
     What a trusted key unwraps may be a key that left because its CKA_WRAP_WITH_TRUSTED was trusted to hold.
     """
     asked = with_required(asked, attributes_of(unwrapping.get(CKA.UNWRAP_TEMPLATE)), "CKA_UNWRAP_TEMPLATE")
+    asked = with_required(asked, strict.required_of_unwrapped(unwrapping), "strict policy")
     if unwrapping.get(CKA.TRUSTED) == TRUE:
         return with_required(asked, {CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}, "the trusted unwrapping key")
     return asked
@@ -154,10 +159,11 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
                 CKR.TEMPLATE_INCONSISTENT, "CKA_DERIVE_TEMPLATE speaks of keys; data would show their value"
             )
         asked = with_required(asked, required, "CKA_DERIVE_TEMPLATE")
+    asked = with_required(asked, strict.required_of_derived(mechanism, bases, SHOWING_THEIR_KEY), "strict policy")
     origin = inherited(bases)
     if mechanism in SHOWING_THEIR_KEY:
-        strict = ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE))
-        required = {attribute: value for attribute, value in strict if origin.get(attribute) == value}
+        decisive = ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE))
+        required = {attribute: value for attribute, value in decisive if origin.get(attribute) == value}
         return with_required(asked, required, "the base key")
     return asked
 
@@ -205,9 +211,10 @@ def inherited(bases: Sequence[Mapping[int, bytes]]) -> Attributes:
 def check_derived(mechanism: int, bases: Sequence[Mapping[int, bytes]], length: int, data: int = 0) -> None:
     """Whether a derived key of `length` bytes keeps its bases' secrets. `data`: the bytes that the parameter brings.
 
-    Of a key that hides its value a derivation that shows it gives all bytes or none: a part could be found by trying,
-    and then the next. Other derivations give no part of their base, but of one another (most are cut from one longer
-    value), so that short ones would tell a longer one in the same way.
+    Of a key that hides its value a derivation that shows it gives all bytes: a part could be found by trying, and then
+    the next; and with none of them the caller would know the value of a key that is called always sensitive. Other
+    derivations give no part of their base, but of one another (most are cut from one longer value), so that short ones
+    would tell a longer one in the same way.
     """
     if not any(hides(base) for base in bases):
         return
@@ -218,7 +225,7 @@ def check_derived(mechanism: int, bases: Sequence[Mapping[int, bytes]], length: 
     start = data if mechanism == CKM.CONCATENATE_DATA_AND_BASE else 0
     for base in bases:
         end = start + len(base[CKA.VALUE])
-        if hides(base) and start < length < end:
+        if hides(base) and length < end:
             raise PKCS11Error(CKR.KEY_SIZE_RANGE, "of a key that hides its value no part is derived")
         start = end
 
@@ -260,6 +267,7 @@ def check_made(attributes: Mapping[int, bytes], role: str | None, before: Mappin
     """Whether an object may come to have these attributes, made by this role; `before`: what it had until now."""
     if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE and attributes.get(CKA.PRIVATE) != TRUE:
         raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALWAYS_AUTHENTICATE needs CKA_PRIVATE")
+    strict.check_made(attributes, before)
     if attributes.get(CKA.TRUSTED) != TRUE or (before is not None and before.get(CKA.TRUSTED) == TRUE):
         return
     if role != SO:

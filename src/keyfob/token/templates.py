@@ -17,7 +17,7 @@ from keyfob.mechanisms.hashes import sha1
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
 from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
-from keyfob.token import nested, policy
+from keyfob.token import nested, policy, strict
 from keyfob.token.certificate import attributes_of, normal_address
 from keyfob.token.comparison import check_template, is_computed
 from keyfob.token.object import (
@@ -320,6 +320,8 @@ def _defaults(given: Attributes, rows: Rows, *, private_default: bool) -> None:
 
 
 def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, base: Attributes | None) -> None:
+    if given[CKA.CLASS] != PUBLIC_KEY:
+        _protection(given, origin)
     assumed = ASSUMED.get(number(given[CKA.KEY_TYPE]), ASSUMED_OF_SECRETS)
     for usage in USAGES:
         if usage in rows:
@@ -332,10 +334,6 @@ def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, ba
     if given[CKA.CLASS] == PUBLIC_KEY:
         given.setdefault(CKA.TRUSTED, FALSE)
         return
-    stays = given[CKA.CLASS] == PRIVATE_KEY or given[CKA.TOKEN] == TRUE
-    given.setdefault(CKA.SENSITIVE, TRUE if stays else FALSE)
-    # A key made here stays here unless asked for; one that came from outside may leave again, wrapped (P15).
-    given.setdefault(CKA.EXTRACTABLE, FALSE if origin == GENERATE and stays else TRUE)
     given.setdefault(CKA.WRAP_WITH_TRUSTED, FALSE)
     if given[CKA.CLASS] == PRIVATE_KEY:
         given.setdefault(CKA.ALWAYS_AUTHENTICATE, FALSE)
@@ -343,6 +341,15 @@ def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, ba
         given.setdefault(CKA.TRUSTED, FALSE)
     generated = origin == GENERATE
     given[CKA.ALWAYS_SENSITIVE], given[CKA.NEVER_EXTRACTABLE] = policy.past(given, generated=generated, base=base)
+
+
+def _protection(given: Attributes, origin: str) -> None:
+    stays = given[CKA.CLASS] == PRIVATE_KEY or given[CKA.TOKEN] == TRUE
+    given.setdefault(CKA.SENSITIVE, TRUE if stays else FALSE)
+    # A key made here stays here unless asked for; one that came from outside may leave again, wrapped (P15).
+    extractable = FALSE if origin == GENERATE and stays else TRUE
+    strict.assume(given, extractable)
+    given.setdefault(CKA.EXTRACTABLE, extractable)
 
 
 def changed(

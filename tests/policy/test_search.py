@@ -1,0 +1,183 @@
+"""No way leads from a key's value on the token to the attacker, and the search finds the ways that were open.
+
+The holes are put back one by one, by taking a rule of the module away: the search must then give an attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from keyfob.spec.constants import CKA, CKK, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.token import policy, strict
+from keyfob.token.object import TRUE, ulong
+from tests.policy.model import (
+    ALL,
+    CIPHER,
+    DERIVATION,
+    MAC,
+    ROLE_NAMES,
+    ROLES,
+    WRAPPING,
+    Attributes,
+    Fact,
+    World,
+    secret,
+)
+from tests.policy.search import search, world_with
+
+Undo = Callable[[pytest.MonkeyPatch], None]
+
+NEVER_EXTRACTABLE = secret(*ALL, sensitive=True, extractable=False)
+EXTRACTABLE = secret(*ALL, sensitive=True, extractable=True)
+BOUND = secret(*ALL, sensitive=True, extractable=True, WRAP_WITH_TRUSTED=TRUE)
+
+
+@pytest.fixture
+def strictly() -> Iterator[None]:
+    strict.MODE.on = True
+    yield
+    strict.MODE.on = False
+
+
+def everything(world: World) -> Iterator[tuple[str, Fact]]:
+    """A target's value, or that of any key that the token calls always sensitive."""
+    yield from world.reached()
+    yield from world.certified()
+
+
+@pytest.mark.parametrize(("key_type", "imported"), [(CKK.AES, False), (CKK.AES, True), (CKK.GENERIC_SECRET, False)])
+def test_a_never_extractable_key_keeps_its_value(key_type: int, *, imported: bool) -> None:
+    """With every usage, generated here or imported as not extractable, in the default policy."""
+    result = search(world_with({**NEVER_EXTRACTABLE, CKA.KEY_TYPE: ulong(key_type)}, imported=imported))
+    assert not result.attack, "\n".join(result.attack)
+    assert result.calls > 1000, "the attacker tried something"
+
+
+@pytest.mark.long
+def test_a_key_under_trusted_keys_keeps_its_value() -> None:
+    """An extractable key with CKA_WRAP_WITH_TRUSTED beside a key that the SO trusts, in the default policy."""
+    result = search(world_with(BOUND, trusted=True))
+    assert not result.attack, "\n".join(result.attack)
+
+
+def test_the_standard_opens_extractable_keys() -> None:
+    """docs/policy.md lists the ways; the search finds one at once."""
+    assert search(world_with(EXTRACTABLE)).attack
+
+
+def _nobody_checks(patch: pytest.MonkeyPatch) -> Callable[..., None]:
+    patch.setattr(policy, "check_change", lambda *_, **__: None)
+    return lambda *_: None
+
+
+def _usage_only(attributes: Attributes, flag: int, mechanism: int) -> None:
+    if attributes.get(policy.USES[flag][0]) != TRUE:
+        raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED)
+
+
+def _free_copies(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "may_copy", lambda *_: None)
+
+
+# By their names: how a rule is taken away, and the target that is then reached.
+HOLES: dict[str, tuple[Undo, Attributes]] = {
+    "short and partial derived keys": (
+        lambda patch: patch.setattr(policy, "check_derived", lambda *_: None),
+        NEVER_EXTRACTABLE,
+    ),
+    "derived keys that are freer than their base": (
+        lambda patch: patch.setattr(policy, "derived_as", lambda asked, *_: asked),
+        NEVER_EXTRACTABLE,
+    ),
+    "wrapping what is not extractable": (
+        lambda patch: patch.setattr(policy, "may_wrap", lambda *_: None),
+        NEVER_EXTRACTABLE,
+    ),
+    "attributes that loosen again": (lambda patch: patch.setattr(policy, "ONE_WAY", {}), NEVER_EXTRACTABLE),
+    "trust for everybody": (lambda patch: patch.setattr(policy, "check_made", _nobody_checks(patch)), BOUND),
+    "a trusted key that decrypts": (lambda patch: patch.setattr(policy, "may_use", _usage_only), BOUND),
+    "a trusted key's copy that decrypts": (_free_copies, BOUND),
+    "what trusted keys unwrap is free": (
+        lambda patch: patch.setattr(policy, "unwrapped_as", lambda asked, _: asked),
+        BOUND,
+    ),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_a_hole_that_is_put_back_is_found(monkeypatch: pytest.MonkeyPatch, hole: str) -> None:
+    undo, target = HOLES[hole]
+    undo(monkeypatch)
+    result = search(world_with(target, trusted=target is BOUND))
+    print(f"\n{hole}:", *result.attack, sep="\n  ")
+    assert result.attack, hole
+
+
+# Strict
+
+
+@pytest.mark.usefixtures("strictly")
+@pytest.mark.parametrize("role", ROLES, ids=ROLE_NAMES.get)
+@pytest.mark.parametrize("extractable", [False, True])
+def test_strict_keeps_every_value_that_it_calls_always_sensitive(role: tuple[int, ...], *, extractable: bool) -> None:
+    """Under `[policy] strict`: of keys in each role, extractable or not, and of all that come from them."""
+    target = secret(*role, sensitive=True, extractable=extractable)
+    if extractable and role in (WRAPPING, DERIVATION):
+        with pytest.raises(PKCS11Error, match="not extractable"):
+            world_with(target, trusted=True)
+        return
+    result = search(world_with(target, trusted=True), everything)
+    assert not result.attack, "\n".join(result.attack)
+
+
+STRICT_HOLES: dict[str, tuple[Undo, tuple[int, ...], bool]] = {
+    "two roles, keys that come and go": (
+        lambda patch: patch.setattr(strict, "check_made", lambda *_: None),
+        DERIVATION,
+        False,
+    ),
+    "wrapping under any key": (lambda patch: patch.setattr(strict, "may_wrap", lambda *_: None), CIPHER, True),
+    "unwrapping as less sensitive": (
+        lambda patch: patch.setattr(strict, "required_of_unwrapped", lambda *_: {}),
+        MAC,
+        True,
+    ),
+    "a nonce of the caller's choice": (lambda patch: patch.setattr(strict, "may_use", lambda *_: None), CIPHER, True),
+    "derived keys that show themselves": (
+        lambda patch: patch.setattr(strict, "required_of_derived", lambda *_: {}),
+        DERIVATION,
+        False,
+    ),
+}
+
+
+@pytest.mark.usefixtures("strictly")
+@pytest.mark.parametrize("hole", STRICT_HOLES)
+def test_each_rule_of_strict_is_needed(monkeypatch: pytest.MonkeyPatch, hole: str) -> None:
+    undo, role, extractable = STRICT_HOLES[hole]
+    undo(monkeypatch)
+    target = secret(*role, sensitive=True, extractable=extractable)
+    result = search(world_with(target, trusted=True), everything)
+    print(f"\n{hole}:", *result.attack, sep="\n  ")
+    assert result.attack, hole
+
+
+@pytest.mark.usefixtures("strictly")
+def test_a_role_changed_after_the_wrapping_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delaune, Kremer and Steel: to unset one usage before setting the other is as good as both at once."""
+    original = strict.check_made
+    monkeypatch.setattr(strict, "check_made", lambda attributes, before: original(attributes, None))
+    result = search(world_with(secret(*CIPHER, sensitive=True, extractable=True), trusted=True), everything)
+    print(*result.attack, sep="\n  ")
+    assert any("C_SetAttributeValue" in line or "C_CopyObject" in line for line in result.attack)
+
+
+def test_an_attack_reads_as_a_list_of_calls() -> None:
+    """Each line follows from those before it."""
+    attack = search(world_with(secret(*MAC, sensitive=True, extractable=True))).attack
+    assert attack[0].startswith("1. ")
+    assert attack[-1] == "So he knows the target's value."
+    assert any("C_WrapKey of the target" in line for line in attack)
