@@ -286,8 +286,12 @@ def test_the_list_of_mechanisms_is_stable_and_has_information(nss: Nss) -> None:
 
 @pytest.mark.rule("S16", "P10")
 def test_an_uninitialised_token_has_its_mechanisms(fresh: Nss) -> None:
-    """Lists its mechanisms before the token is initialised too."""
+    """Lists its mechanisms before the token is initialised too, with the flags that they will have."""
     assert CKM.RSA_PKCS_KEY_PAIR_GEN in fresh.slot.mechanisms
+    before = {mechanism: fresh.slot.mechanism_flags(mechanism) for mechanism in fresh.slot.mechanisms}
+    assert all(before.values())
+    fresh.slot.init_pin(PIN)
+    assert {mechanism: fresh.slot.mechanism_flags(mechanism) for mechanism in fresh.slot.mechanisms} == before
 
 
 @pytest.mark.rule("S17")
