@@ -57,6 +57,9 @@ def test_certutil_generates_a_key(nss: Nss, kind: str) -> None:
             assert client.set(session, handle, [(CKA.ID, identity)]) == CKR.OK
     assert slot.read(private, CKA.LABEL, CKA.ID) == slot.read(public, CKA.LABEL, CKA.ID) == [b"", identity]
     assert slot.find(templates.of_id(identity, CKO.PRIVATE_KEY), 1) == [private]
+    for other in (b"an ID of its own", identity):
+        assert slot.set(private, [(CKA.ID, other)]) == CKR.OK
+        assert slot.read(private, CKA.ID) == [other], "whoever sets it, and however often"
     assert slot.set(private, [(CKA.LABEL, "later")]) == CKR.OK
     slot.logout()
     assert slot.find(templates.of_id(identity, CKO.PUBLIC_KEY), 1) == [public], "visible without login"

@@ -60,7 +60,7 @@ def test_a_changed_pin_counts_at_once(nss: Nss) -> None:
 
 @pytest.mark.rule("N6", "N7")
 def test_pins_are_set_in_read_write_sessions(nss: Nss) -> None:
-    """C_SetPIN works in a read-write session, logged in or not; it and C_InitPIN are CKR_SESSION_READ_ONLY in others."""
+    """C_SetPIN works in read-write sessions, logged in or not; in others it and C_InitPIN say CKR_SESSION_READ_ONLY."""
     slot, client = nss.slot, nss.client
     assert client.call("C_SetPIN", slot.session, PIN, len(PIN), NEW, len(NEW)) == CKR.SESSION_READ_ONLY
     assert client.call("C_InitPIN", slot.session, NEW, len(NEW)) == CKR.SESSION_READ_ONLY

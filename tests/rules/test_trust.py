@@ -121,6 +121,9 @@ def test_trust_without_the_pin(nss: Nss, form: str) -> None:
     """Writes, changes and destroys trust after the login only: CKR_USER_NOT_LOGGED_IN makes NSS ask for the PIN."""
     object_class, template, attribute, trusted, distrusted = FORMS[form]
     slot = nss.slot
+    with pytest.raises(RvError) as refusal:
+        slot.create(template(MINE, trusted))
+    assert refusal.value.rv == CKR.USER_NOT_LOGGED_IN
     slot.login(PIN)
     handle = slot.create(template(MINE, trusted))
     slot.logout()
