@@ -13,7 +13,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore, hardening, key_file, seal
 from keyfob.store.integrity import META_CHECKSUM, tag_of_meta
-from keyfob.store.meta import HARDENING, WRAPPING_OF
+from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
 from tests.store.samples import CHEAP, SERIAL, SO_PIN, USER_PIN, make, private_key, refused
 
 if TYPE_CHECKING:
@@ -184,6 +184,19 @@ def test_what_a_pin_is_raised_to_can_be_read_again(
     assert raised.work >= max(found.work, hardening.least().work)
     again = Hardening.stored(raised.memory_kib, raised.iterations, raised.lanes)
     assert again.raised_to(hardening.least()) is again
+
+
+def test_a_token_allows_no_more_wrong_pins_than_it_was_made_with(path: Path) -> None:
+    make(path).close()
+    put(path, "max_failures", NUMBER.pack(1_000_000))
+    store = SqliteStore.open(path)
+    for _ in range(10):
+        with refused(CKR.PIN_INCORRECT):
+            store.login("user", b"wrong")
+    with refused(CKR.PIN_LOCKED):
+        store.login("user", b"wrong")
+    assert store.info().max_failures == 10
+    store.close()
 
 
 @pytest.mark.parametrize("way", ["first PIN", "SO sets it", "new PIN", "C_InitToken", "pepper"])

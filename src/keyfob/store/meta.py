@@ -265,7 +265,9 @@ class Meta:
 
     @property
     def max_failures(self) -> int:
-        return self.number("max_failures") if "max_failures" in self._values else DEFAULT_MAX_FAILURES
+        """Never more than tokens are made with: whoever can write the file could otherwise allow himself any number."""
+        stated = self.number("max_failures") if "max_failures" in self._values else DEFAULT_MAX_FAILURES
+        return min(stated, DEFAULT_MAX_FAILURES)
 
     @property
     def hardening(self) -> Hardening:
@@ -306,7 +308,7 @@ class Meta:
             so_pin_set=bool(self.value("so_wrapping")),
             failed_user=failed["user"],
             failed_so=failed["so"],
-            max_failures=self.number("max_failures"),
+            max_failures=min(self.number("max_failures"), DEFAULT_MAX_FAILURES),
             settings=settings,
             empty_pin=general_access and settings.get(USER_PIN) == EMPTY,
         )
