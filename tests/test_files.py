@@ -10,6 +10,7 @@ import pytest
 
 from keyfob import config, environment, files, log
 from keyfob.spec.errors import PKCS11Error
+from keyfob.store import secret_file
 from keyfob.token import audit
 from keyfob.token.library import Library
 from keyfob.token.removable import Registration
@@ -266,6 +267,27 @@ def test_a_program_with_more_rights_than_its_caller_takes_no_orders_of_roots_fil
         assert files.stranger(status) == f"belongs to the user 0, not to {STRANGER}"
     finally:
         os.seteuid(0)
+
+
+@as_root
+def test_root_uses_what_belongs_to_a_services_user_and_nobody_else_does(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers start as root. An order is another thing: see above."""
+    settings = config.load({"KEYFOB_HOME": str(home)})
+    settings.make_folders()
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"1234")
+    secret.chmod(0o644)
+    for path in (secret, Path(settings.tokens)):
+        os.chown(path, STRANGER, -1)
+    assert settings.doubt() == ""
+    assert secret_file.read(str(secret), "", 8, print) == b"1234"
+    assert secret_file.read_own(str(secret), 8) == b"1234"
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER + 1)
+    assert settings.doubt().endswith(f"belongs to the user {STRANGER}, not to {STRANGER + 1}")
+    with pytest.raises(PKCS11Error, match=f"not believed: it belongs to the user {STRANGER}"):
+        secret_file.read(str(secret), "", 8, print)
 
 
 def test_a_folder_of_tokens_that_others_can_write_is_not_believed_until_it_is_mended(home: Path) -> None:

@@ -171,11 +171,8 @@ class Config:
         return os.path.join(self.witness, f"slot-{slot_id}")
 
     def doubt(self) -> str:
-        """Why the tokens in the folder may be somebody else's; empty for no reason.
-
-        Root's programs may use those of a service's user, who is root's subject. Nobody else may.
-        """
-        return files.doubt(self.tokens, strangers=os.geteuid() != 0 or environment.is_secure())
+        """Why the tokens in the folder may be somebody else's; empty for no reason."""
+        return files.doubt(self.tokens, strangers=not files.is_master())
 
     def make_folders(self) -> None:
         """The folders of tokens and log, 0700 where we make them."""

@@ -288,6 +288,11 @@ def stranger(status: os.stat_result, *, root: bool | None = None) -> str:
     return f"belongs to the user {uid}, not to {user}"
 
 
+def is_master() -> bool:
+    """Root's programs may use what belongs to a service's user: a server's, that starts as root. No orders, though."""
+    return os.geteuid() == 0 and not environment.is_secure()
+
+
 def writers(status: os.stat_result) -> str:
     """Who else can write something; empty for nobody. A group that is the user's alone does not count."""
     mode = status.st_mode

@@ -1,7 +1,7 @@
 """Files with a secret in them: a pepper, a PIN, the key of a token without PIN. Read when needed, all in one way.
 
-Each is a regular file of the user's or root's that nobody else can write; a FIFO in its place holds nobody up. Peppers
-and PINs are of somebody else's making, and never written or changed.
+Each is a regular file of the user's or root's (of anybody's, where root asks) that nobody else can write; a FIFO in its
+place holds nobody up. Peppers and PINs are of somebody else's making, and never written or changed.
 
 A location is a path, or `credential:NAME`: the file NAME in $CREDENTIALS_DIRECTORY, where systemd puts a service's
 credentials (systemd.exec, "CREDENTIALS") and a container may put its own.
@@ -64,6 +64,7 @@ def _read(path: str, most: int, *, follow: bool) -> tuple[bytes, int]:
         content, status = files.read(path, most, follow=follow)
     except OSError as problem:
         raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
-    if reason := files.stranger(status) or files.writers(status):
+    stranger = "" if files.is_master() else files.stranger(status)
+    if reason := stranger or files.writers(status):
         raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} is not believed: it {reason}")
     return content, S_IMODE(status.st_mode)
