@@ -284,7 +284,13 @@ def test_root_uses_what_belongs_to_a_services_user_and_nobody_else_does(
     assert settings.doubt() == ""
     assert secret_file.read(str(secret), "", 8, print) == b"1234"
     assert secret_file.read_own(str(secret), 8) == b"1234"
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    os.chown(seen, STRANGER, -1)
+    os.close(files.keep(str(seen / "token")))
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER + 1)
+    with pytest.raises(OSError, match=f"belongs to the user {STRANGER}"):
+        files.keep(str(seen / "token"))
     assert settings.doubt().endswith(f"belongs to the user {STRANGER}, not to {STRANGER + 1}")
     with pytest.raises(PKCS11Error, match=f"not believed: it belongs to the user {STRANGER}"):
         secret_file.read(str(secret), "", 8, print)

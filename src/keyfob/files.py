@@ -101,7 +101,7 @@ def append(path: str) -> int:
 def keep(path: str) -> int:
     """A descriptor for a file that is read, believed and written again; it is made, and its folder, if need be."""
     folder = os.path.dirname(path)
-    if doubted := doubt(folder):
+    if doubted := doubt(folder, strangers=not is_master()):
         raise OSError(EPERM, doubted, folder)
     try:
         return _checked(path, os.O_RDWR | os.O_CREAT)
