@@ -9,7 +9,7 @@ import pytest
 
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR, CKS, CKU
 from tests.client import READ_ONLY, READ_WRITE, RSA_2048, Client, RvError, Template, ffi
-from tests.conftest import CHEAP_PINS, PIN, Fob
+from tests.conftest import CHEAP_PINS, PIN, SO_PIN, Fob
 from tests.rules.nss_calls import Nss, make_token, start
 
 AES_KEY: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, bytes(range(16)))]
@@ -245,8 +245,14 @@ def test_a_key_keeps_its_handle_through_logout_and_login(nss: Nss) -> None:
 
 @pytest.mark.rule("SE14")
 def test_a_logout_without_a_login_does_no_harm(nss: Nss) -> None:
-    """Answers CKR_USER_NOT_LOGGED_IN to a needless C_Logout, and takes the PIN right afterwards."""
+    """Answers CKR_USER_NOT_LOGGED_IN to a needless C_Logout, ends nothing by it, and takes the PIN right afterwards."""
+    client = nss.client
+    other = client.open(nss.slot.id, READ_ONLY)
+    for session in (nss.slot.session, other):
+        client.ok("C_DigestInit", session, client.mechanism(CKM.SHA256))
     assert nss.slot.logout() == CKR.USER_NOT_LOGGED_IN
+    for session in (nss.slot.session, other):
+        assert client.output("C_Digest", session, b"abc", 3) == hashlib.sha256(b"abc").digest()
     assert nss.slot.check_password(PIN) == CKR.OK
     assert nss.slot.check_password(PIN) == CKR.OK
     assert nss.slot.is_logged_in()
@@ -261,3 +267,8 @@ def test_logging_out_of_one_token_leaves_the_others(nss: Nss) -> None:
     nss.named("test").login(PIN)
     assert client.call("C_Logout", nss.named("open").session) == CKR.USER_NOT_LOGGED_IN
     assert nss.named("test").is_logged_in()
+    make_token("other", "--pin", PIN.decode(), "--so-pin", SO_PIN.decode())
+    nss.update_slot_list()
+    nss.named("other").login(PIN)
+    assert nss.named("test").logout() == CKR.OK
+    assert (nss.named("test").is_logged_in(), nss.named("other").is_logged_in()) == (False, True)

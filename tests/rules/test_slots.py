@@ -93,6 +93,23 @@ def test_a_slot_stays_in_every_later_list(home: Path, nss: Nss, file_is: str) ->
             assert slot.slot_flags & CKF.TOKEN_PRESENT
 
 
+@pytest.mark.rule("P36")
+def test_a_slot_keeps_its_id_when_another_token_is_gone(home: Path, nss: Nss) -> None:
+    """A token is in the slot with the same ID and description in every run, whatever other tokens come and go."""
+    make_token("second")
+    (second,) = nss.update_slot_list()
+    description = bytes(ffi.buffer(nss.slots[second].slot_info().slotDescription))
+    nss.end()
+    (home / "tokens" / "slot-1.keyfob").rename(home / "away")
+    nss = start(nss.client)
+    assert list(nss.slots) == [second]
+    assert nss.named("second").id == second
+    assert bytes(ffi.buffer(nss.slots[second].slot_info().slotDescription)) == description
+    nss.end()
+    (home / "away").rename(home / "tokens" / "slot-1.keyfob")
+    assert list(start(nss.client).slots) == [1, second]
+
+
 @pytest.mark.rule("S3", "P36", "P40")
 def test_every_slot_describes_itself(nss: Nss) -> None:
     """Describes each slot by its number, blank padded, each differently; an unknown slot is CKR_SLOT_ID_INVALID."""
