@@ -32,11 +32,17 @@ SAFE_LINK = ["-Wl,-z,relro,-z,now"]
 loader = Extension(
     LOADER,
     sources=[f"src/keyfob/abi/{name}.c" for name in ("loader", "interpreter", "memory", "libraries", "folders")],
-    depends=["src/keyfob/abi/door.h", "src/keyfob/abi/memory.h", "scripts/interpreter.py", "setup.py"],
+    depends=[
+        "src/keyfob/abi/door.h",
+        "src/keyfob/abi/memory.h",
+        "src/keyfob/abi/process.h",
+        "scripts/interpreter.py",
+        "setup.py",
+    ],
     # -pthread and -ldl: part of the C library since glibc 2.34.
     extra_compile_args=[*HARDENING, *WARNINGS, "-std=gnu11", "-fvisibility=hidden", "-pthread"],
     # nodelete: hosts dlclose the module, and an interpreter cannot be unloaded. defs: nothing may need libpython.
-    extra_link_args=[*SAFE_LINK, "-Wl,-z,nodelete,-z,defs", "-pthread", "-ldl"],
+    extra_link_args=[*SAFE_LINK, "-Wl,-z,nodelete,-z,defs", "-pthread", "-ldl", "-lm"],
 )
 
 tracer = Extension(

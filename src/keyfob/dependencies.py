@@ -2,7 +2,7 @@
 
 An interpreter of our own imports what keyfob was installed with. One that the host shares with us imports what the host
 has: Debian 12's python3-cryptography, for one, is years too old, and would fail somewhere in the first login. So
-abi/start.py looks before it imports anything that needs them, and the loader says why the module does not start.
+abi/__init__.py looks before anything imports them, and the loader says why the module does not start.
 """
 
 from __future__ import annotations

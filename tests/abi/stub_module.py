@@ -74,7 +74,7 @@ def compile_loader(folder: Path, **changes: str) -> Path:
     library = folder / "libkeyfob.so"
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-pthread"]
     headers = [f"-I{folder}", f"-I{sysconfig.get_path('include')}"]
-    link = ["-Wl,-z,nodelete,-z,now,-z,defs", "-ldl"]
+    link = ["-Wl,-z,nodelete,-z,now,-z,defs", "-ldl", "-lm"]
     subprocess.run([compiler(), *flags, *headers, "-o", library, *SOURCES, *link], check=True)
     return library
 

@@ -37,7 +37,7 @@ def compile_host(name: str, folder: Path) -> Path:
     (folder / "fuzz_calls.h").write_text(fuzz_calls.header())
     program = folder / name
     flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{folder}", f"-I{HERE}"]
-    subprocess.run([compiler(), *flags, "-o", program, HERE / f"{name}.c", "-ldl", "-pthread"], check=True)
+    subprocess.run([compiler(), *flags, "-o", program, HERE / f"{name}.c", "-ldl", "-lm", "-pthread"], check=True)
     return program
 
 

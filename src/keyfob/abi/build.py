@@ -225,6 +225,15 @@ static void keyfob_call_python(struct _cffi_externpy_s *entry, char *arguments_a
 #undef _cffi_call_python
 #define _cffi_call_python keyfob_call_python
 """
+# Around what a call loads: imports.py.
+PROCESS = (
+    Path(__file__).with_name("process.h").read_text(encoding="utf-8")
+    + """
+static int keyfob_is_inside(void) { return keyfob_depth > 0; }
+static void *keyfob_note_process(void) { return process_note(); }
+static void keyfob_put_back_process(void *noted) { process_put_back(noted); }
+"""
+)
 # What marshal.py reads where a caller may mean an address or not: no wrong guess ends the host.
 PEEK = """
 static int keyfob_peek(CK_ULONG address, CK_ULONG *word)
@@ -280,6 +289,7 @@ ffibuilder.cdef(
     + PROTOTYPES
     + "}\nCK_ULONG keyfob_tables_address(void);\nchar *secure_getenv(const char *name);\nint keyfob_is_secure(void);\n"
     + "int keyfob_peek(CK_ULONG address, CK_ULONG *word);\n"
+    + "int keyfob_is_inside(void);\nvoid *keyfob_note_process(void);\nvoid keyfob_put_back_process(void *noted);\n"
     + GATE
     + DESCRIPTORS,
 )
@@ -292,12 +302,14 @@ ffibuilder.set_source(
     + "".join(f"static {line}\n" for line in PROTOTYPES.splitlines())
     + CALLS
     + PEEK
+    + PROCESS
     + SECURE
     + Path(__file__).with_name("descriptors.c").read_text(encoding="ascii")
     + OWN_PROTOTYPES
     + TABLES
     + INTERFACES,
     define_macros=[("_CFFI_NO_LIMITED_API", None)],
+    libraries=["m"],
 )
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
  * CKR_GENERAL_ERROR. Nothing but Python's own word makes it CKR_OK. The interpreter is never ended: hosts call
  * C_Finalize from exit handlers.
  */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "door.h"
+#include "process.h"
 
 #define CKR_GENERAL_ERROR 5UL
 #define EXPORTED __attribute__((visibility("default")))
@@ -49,11 +51,17 @@ int complain(const char *format, ...)
 
 static int start(void)
 {
+    struct process *noted;
+    int started;
+
     if (fork_handlers_missing)
         return complain("not enough memory to prepare for fork");
     if (cut_off_by_fork)
         return complain("this process was forked while its parent was starting the module, which cannot go on here");
-    return start_keyfob(&tables);
+    noted = process_note();
+    started = start_keyfob(&tables);
+    process_put_back(noted);
+    return started;
 }
 
 /* In a Python host the caller may hold the GIL (ctypes.PyDLL), which the thread that starts needs. */
