@@ -9,7 +9,9 @@ import pytest
 
 from keyfob.spec.constants import CKR
 from keyfob.store import SqliteStore
+from keyfob.store.counters import Counters
 from keyfob.store.state import FORK, LATER, MOST_MACHINES, OLDER, SAME, State, Trace
+from keyfob.store.witness import Witness
 from tests.store.forging import Forger, in_file, in_server
 from tests.store.samples import SO_PIN, USER_PIN, certificate, make, make_on, of_schema, private_key, refused
 
@@ -138,9 +140,9 @@ def test_an_older_copy_with_todays_counters_is_named_until_it_is_accepted(
         "PIN": lambda store: store.set_pin("user", b"another PIN"),
         "nothing but counters": lambda _: None,
     }
-    machine.use(None, changes[change])
-    put_back_with_todays_counters(path, copy)
     expected = change != "nothing but counters"  # then it is no other token
+    machine.use(None, *[add_key] * 2 * expected, changes[change])
+    put_back_with_todays_counters(path, copy)
     store = machine.open(login=False)
     assert machine.says(OLD_COPY) == expected  # nobody needs a PIN to notice
     assert any(line.startswith(OLD_COPY) for line in store.verify()) == expected
@@ -338,4 +340,42 @@ def test_an_old_pin_put_back_with_all_of_the_token_is_named(machine: Machine, pa
     with refused(CKR.PIN_INCORRECT):
         store.login("user", b"the new secret")
     assert machine.says(OLD_COPY)
+    store.close()
+
+
+def test_what_one_process_left_is_not_forgotten_for_what_another_one_left_before(tmp_path: Path) -> None:
+    """Whoever committed first may be the last to say so."""
+    said: list[str] = []
+    witness, counters = Witness(str(tmp_path / "seen"), said.append), Counters(7)
+    first = State.first(bytes(32)).successor(A, counters, None)
+    second = first.successor(A, Counters(8), None)
+    witness.note_state("1", Counters(8), second, pins=False)
+    witness.note_state("1", counters, first, pins=False)
+    seen = witness.read("1")
+    assert seen is not None
+    assert seen.trace is not None
+    assert (seen.version, seen.trace.identity, said) == (8, second.trace.identity, [])
+
+
+def test_a_reset_token_has_no_notices_and_misses_none(machine: Machine, path: Path) -> None:
+    store = machine.open(login=False)
+    store.insert([certificate(1)])
+    store.login("user", USER_PIN)
+    assert len(store.remarks()) == 1
+    store.logout()
+    store.reset("anew", SO_PIN)
+    store.login("so", SO_PIN)
+    store.set_pin("user", USER_PIN)
+    store.close()
+    store = machine.open()
+    assert (store.verify(), store.remarks(), machine.said) == ([], [], [])
+    store.close()
+
+
+def test_what_was_read_before_a_login_is_read_again_after_it(path: Path) -> None:
+    """On a token that cannot be written, too: rooms above remember objects as long as the counter stays."""
+    store = SqliteStore.open(path, read_only=True)
+    before = store.change_counter()
+    store.login("user", USER_PIN)
+    assert store.change_counter() != before
     store.close()

@@ -261,6 +261,22 @@ os.kill(os.getpid(), 9)
     store.close()
 
 
+def test_an_older_copy_does_not_pass_for_the_token_after_a_write_without_a_login(path: Path) -> None:
+    machine = Machine(path)
+    machine.guess(USER_PIN)
+    copy = path.read_bytes()
+    store = machine.open()
+    store.insert([certificate(1)])
+    store.insert([certificate(2)])
+    store.close()
+    path.write_bytes(copy)
+    store = machine.open()
+    store.insert([certificate(3)])
+    store.close()
+    machine.open().close()
+    assert machine.warned
+
+
 # Wrong PINs
 
 STRUCK = "wrong PINs (user) were struck from the token; they count on"
@@ -321,6 +337,20 @@ def test_a_pin_that_the_so_unlocks_on_another_machine_is_unlocked_here(path: Pat
     store.set_pin("user", b"the new secret")
     store.close()
     here.guess(b"the new secret")
+    assert here.said == []
+
+
+def test_an_attempt_between_the_sos_login_and_the_new_pin_does_not_void_the_pardon(path: Path) -> None:
+    here, elsewhere = Machine(path), Machine(path, "elsewhere")
+    for attempt in range(10):
+        here.guess(b"%d" % attempt * 6, CKR.PIN_INCORRECT)
+    store = elsewhere.open()
+    store.login("so", SO_PIN)
+    with refused(CKR.PIN_INCORRECT):
+        here.open().login("so", b"not the SO's")
+    store.set_pin("user", USER_PIN)
+    store.close()
+    here.guess(USER_PIN)
     assert here.said == []
 
 
