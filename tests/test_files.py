@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -255,6 +256,20 @@ def test_only_a_group_that_is_the_users_alone_may_write(home: Path) -> None:
     assert problems(home) == []
     os.chown(home / "config.toml", -1, 1)
     assert problems(home) == ["not read: it can be written by the group 1 (mode 0664)"]
+
+
+def test_a_group_is_private_that_has_the_users_name_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    import grp
+    import pwd
+
+    groups = {0: ("root", []), 7: ("me", ["me"]), 8: ("me", ["me", "you"]), 9: ("staff", [])}
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=groups[gid][0], gr_mem=groups[gid][1]))
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+    for primary in groups:
+        user = SimpleNamespace(pw_gid=primary, pw_name="me")
+        monkeypatch.setattr(pwd, "getpwuid", lambda _, user=user: user)
+        assert [gid for gid in groups if files._is_private(gid)] == ([0, 7] if primary == 7 else [0])
+    assert not files._is_private(10)
 
 
 @as_root

@@ -294,7 +294,7 @@ def is_master() -> bool:
 
 
 def writers(status: os.stat_result) -> str:
-    """Who else can write something; empty for nobody. A group that is the user's alone does not count."""
+    """Who else can write something; empty for nobody. A group that is root's or the user's alone does not count."""
     mode = status.st_mode
     if S_ISDIR(mode) and mode & S_ISVTX:  # as /tmp: everybody may add, nobody may replace
         return ""
@@ -332,15 +332,18 @@ def _way_to(path: str) -> list[str]:
 
 
 def _is_private(gid: int) -> bool:
-    """Whether a group is the user's own: of the user's name, without other members, as most distributions make it."""
+    """Whether a group is root's or the user's own: of that name, without other members, as distributions have it."""
     try:
         import grp
         import pwd
 
-        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+        group, members = grp.getgrgid(gid).gr_name, set(grp.getgrgid(gid).gr_mem)
+        if gid == 0:
+            return not members - {"root"}
+        user = pwd.getpwuid(os.geteuid())
     except (ImportError, KeyError):  # no descriptor is free for an import: nobody can tell
         return False
-    return user.pw_gid == gid and group.gr_name == user.pw_name and not set(group.gr_mem) - {user.pw_name}
+    return user.pw_gid == gid and group == user.pw_name and not members - {user.pw_name}
 
 
 def _is_unmapped(uid: int) -> bool:
