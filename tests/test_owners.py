@@ -142,7 +142,12 @@ def test_exceptions_are_still_needed() -> None:
         assert name in {*mentions(path), *(opened for opened, _ in opens(path))}, (file, name)
 
 
+# It notes what the environment is and puts it back: it believes nothing in there.
+KEEPER = "abi/process.h"
+
+
 @pytest.mark.parametrize("suffix", ["*.c", "*.h", "build.py"])
 def test_c_reads_the_environment_only_where_its_caller_may_choose_it(suffix: str) -> None:
     for path in SOURCE.rglob(suffix):
-        assert not re.findall(r"(?<!secure_)\bgetenv\b|\benviron\b", path.read_text(encoding="utf-8")), path
+        if relative(path) != KEEPER:
+            assert not re.findall(r"(?<!secure_)\bgetenv\b|\benviron\b", path.read_text(encoding="utf-8")), path
