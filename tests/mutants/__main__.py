@@ -14,6 +14,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,20 +85,23 @@ class Copy:
             "HYPOTHESIS_STORAGE_DIRECTORY": str(self.folder / "hypothesis"),
         }
         plugins = ["-p", "tests.mutants.guard", "-p", "no:cacheprovider"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "--tb=no", *plugins, "-m", marks, *options, *tests],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        )
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", "--tb=no", *plugins, "-m", marks, *options, *tests],
-                cwd=ROOT,
-                env={**os.environ, **variables},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=None if "-n" in options else LIMIT,
-                check=False,
-            )
+            said, _ = process.communicate(timeout=None if "-n" in options else LIMIT)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the programs that the tests have started, too
+            process.communicate()
             return FAILED, f"hangs for {LIMIT:.0f} s"
-        return done.returncode, done.stdout + done.stderr
+        return process.returncode, said
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,18 @@ def tests_of(rule: str) -> list[str]:
 def caught(copy: Copy, trial: Trial) -> str:
     """The test that failed, empty when none did."""
     tests = tests_of(trial.rule)
-    with copy.mutated(trial.mutant):
-        for marks in (HERE, ELSEWHERE):
+    code, said = PASSED, ""
+    for marks in (HERE, ELSEWHERE):
+        with copy.mutated(trial.mutant):
             code, said = copy.pytest(tests, marks, "-x")
-            if code not in (PASSED, NOTHING):
-                break
-        else:
-            return ""
+        if code not in (PASSED, NOTHING):
+            break
+    else:
+        return ""
     found = FAILURE.search(said)
+    # These were not among the tests that had to pass without a mutant.
+    if marks == ELSEWHERE and found and copy.pytest([found[1].partition("[")[0]], marks)[0] != PASSED:
+        raise RuntimeError(f"{trial.mutant.place}: {found[1]} fails without a mutant, too")
     if code == FAILED:
         return found[1] if found else said.strip().splitlines()[-1]
     if code < 0:
