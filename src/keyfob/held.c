@@ -2,11 +2,11 @@
  * keyfob._held: bytes that are secret and held for longer than a call, the master key and the values of keys.
  *
  * They are bytes objects of a type of their own, each as a whole in an arena that is locked into memory as far as the
- * process may lock any, left out of core dumps, and between pages that nobody may touch. What dies in there is overwritten.
- * In a host that is Python itself, whose allocators are its own matter, they are what is wiped.
+ * process may lock any, left out of core dumps, and between pages that nobody may touch. What dies in there is
+ * overwritten. In a host that is Python itself, whose allocators are its own matter, they are what is wiped.
  *
- * The arena is not for MADV_WIPEONFORK: what lies in it is objects, which a child drops, not bytes alone. What does not fit,
- * because of its size or because there is too much, lies where other objects lie. All this is under the GIL.
+ * The arena is not for MADV_WIPEONFORK: what lies in it is objects, which a child drops, not bytes alone. What does not
+ * fit, because of its size or because there is too much, lies where other objects lie. All this is under the GIL.
  */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
@@ -41,7 +41,8 @@ static int may_lock(size_t size)
 {
     struct rlimit limit;
 
-    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && (limit.rlim_cur == RLIM_INFINITY || locked + size <= limit.rlim_cur / 2);
+    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
+           (limit.rlim_cur == RLIM_INFINITY || locked + size <= limit.rlim_cur / 2);
 }
 
 static int add_chunk(void)
@@ -175,7 +176,11 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "keyfob._held", .m_doc = "Secrets that are held.", .m_size = -1, .m_methods = methods,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "keyfob._held",
+    .m_doc = "Secrets that are held.",
+    .m_size = -1,
+    .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit__held(void);

@@ -1,6 +1,6 @@
 /*
- * What of the secrets that pass through the module is left in the host's memory: `memory MODULE keep|use|session`. Reads from
- * stdin, everything secret as hex of its bytes, masked:
+ * What of the secrets that pass through the module is left in the host's memory:
+ * `memory MODULE keep|use|session|eject [FOLDER]`. Reads from stdin, everything secret as hex of its bytes, masked:
  *
  *     pattern NAME BYTES         what is looked for
  *     user|so|new PIN            the PINs
@@ -8,8 +8,9 @@
  *     attribute TYPE BYTES       of its template
  *     use HOW MECHANISM BYTES N  what is done with it: sign, encrypt or derive; the parameter; the length of the data
  *
- * Prints a line for each step, with the names of what was found. `keep` stores the keys on the token and changes the PIN to
- * and fro; `use` uses those that are stored, `session` makes them as session objects and ends those in all ways.
+ * Prints a line for each step, with the names of what was found. `keep` stores the keys on the token and changes the PIN
+ * to and fro; `use` uses those that are stored; `session` makes them as session objects and ends those in all ways;
+ * `eject` takes the token away, which is in FOLDER.
  */
 #include "host.h"
 
@@ -281,9 +282,28 @@ static void make_and_end(void)
     scan("logout");
 }
 
+/* The token is in this folder, which goes. */
+static void eject(const char *folder)
+{
+    CK_ULONG session = open_session(), slot = first_slot();
+    CK_SLOT_INFO info;
+    char elsewhere[4096];
+    int i;
+
+    log_in(session, CKU_USER, user);
+    for (i = 0; i < key_count; i++)
+        use_all(session, stored(session, &keys[i]), &keys[i]);
+    scan("used");
+    snprintf(elsewhere, sizeof elsewhere, "%s-elsewhere", folder);
+    if (rename(folder, elsewhere) != 0)
+        check("rename", CKR_GENERAL_ERROR);
+    OK(p11->C_GetSlotInfo(slot, &info));
+    scan("ejected");
+}
+
 int main(int count, char **arguments)
 {
-    if (count != 3)
+    if (count != 3 && count != 4)
         return 2;
     read_input();
     load(arguments[1]);
@@ -292,6 +312,8 @@ int main(int count, char **arguments)
         keep();
     else if (strcmp(arguments[2], "use") == 0)
         use();
+    else if (count == 4)
+        eject(arguments[3]);
     else
         make_and_end();
     OK(p11->C_Finalize(NULL));

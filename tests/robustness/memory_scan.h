@@ -100,14 +100,16 @@ static int read_mappings(void)
 {
     FILE *maps = fopen("/proc/self/smaps", "r");
     char line[512], mode[8];
-    unsigned long from, to;
+    unsigned long from, to, inode;
     struct mapping *mapping = mappings - 1;
 
     if (maps == NULL)
         check("read_mappings", CKR_GENERAL_ERROR);
     while (fgets(line, sizeof line, maps) != NULL && mapping < mappings + MOST_MAPPINGS - 1)
-        if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) == 3) {
-            *++mapping = (struct mapping){from, to, mode[0] == 'r' && strstr(line, "[v") == NULL, 1, 0, ""};
+        if (sscanf(line, "%lx-%lx %7s %*x %*s %lu", &from, &to, mode, &inode) == 4) {
+            *++mapping = (struct mapping){from, to, 0, 1, 0, ""};
+            /* What is a file's and cannot be written is code, and as it was. */
+            mapping->is_readable = mode[0] == 'r' && (mode[1] == 'w' || inode == 0) && strstr(line, "[v") == NULL;
             snprintf(mapping->line, sizeof mapping->line, "%.255s", line);
         } else if (strncmp(line, "VmFlags:", 8) == 0) {
             mapping->is_dumped = strstr(line, " dd ") == NULL;

@@ -18,6 +18,7 @@ from keyfob.mechanisms.der import OCTET_STRING, element
 from keyfob.spec.constants import CKA, CKK, CKM, CKO
 from keyfob.store import SqliteStore, seal
 from keyfob.store.integrity import keyed
+from keyfob.token.removable import Registration
 from tests.client import Value, encoded
 from tests.conftest import PIN, SO_PIN, module_path
 from tests.robustness.conftest import Programs
@@ -169,10 +170,10 @@ def script(keys: list[Key], secrets: dict[str, int | bytes]) -> str:
     return "\n".join([*lines, ""])
 
 
-def run(program: Path, mode: str, text: str) -> list[tuple[str, set[str]]]:
+def run(program: Path, text: str, *mode: str) -> list[tuple[str, set[str]]]:
     """What was found at each step."""
     done = subprocess.run(
-        [str(program), str(module_path()), mode],
+        [str(program), str(module_path()), *mode],
         input=text,
         env=environment(),
         capture_output=True,
@@ -219,12 +220,12 @@ def test_secrets_are_gone_from_memory_when_nobody_may_use_them(programs: Program
     keys: list[Key] = kinds()
     program = programs("memory")
     values = {name: value for *_, secrets in keys for name, value in secrets.items()}
-    for step, found in run(program, "keep", script(keys, PINS | values)):
+    for step, found in run(program, script(keys, PINS | values), "keep"):
         gone = found if step != "set-pin" else found & PINS.keys()
         assert gone == set(), f"after {step}"
     secrets = PINS | values | opened(token)
     seen = set()
-    for step, found in run(program, "use", script(keys, secrets)):
+    for step, found in run(program, script(keys, secrets), "use"):
         seen |= found
         if step == "read":
             check_where_they_are(found)
@@ -236,6 +237,20 @@ def test_secrets_are_gone_from_memory_when_nobody_may_use_them(programs: Program
         assert gone == set(), f"after {step}"
     assert {"aes-bytes", "master-bytes"} <= seen, "the search finds nothing"
     assert any("/dumped" in name for name in seen), "the search does not tell places apart"
-    for step, found in run(program, "session", script(keys, PINS | values)):
+    for step, found in run(program, script(keys, PINS | values), "session"):
         gone = found if step in ("destroyed", "closed", "logout", "end") else {n for n in found if n.startswith("pin")}
         assert gone == set(), f"after {step}"
+
+
+def test_secrets_are_gone_from_memory_when_the_token_is(programs: Programs, token: Path, tmp_path: Path) -> None:
+    keys = [some_keys()[0], ec_key(ec.SECP256R1())]
+    program = programs("memory")
+    values = {name: value for *_, secrets in keys for name, value in secrets.items()}
+    run(program, script(keys, values), "keep")
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    token.rename(stick / "token.keyfob")
+    Registration(str(token.with_name("slot-2.removable"))).write(str(stick), ejected=False)
+    steps = dict(run(program, script(keys, PINS | values | opened(stick / "token.keyfob")), "eject", str(stick)))
+    assert {name.partition("/")[0] for name in steps["used"]} >= {"aes-bytes", "master-bytes"}
+    assert steps["ejected"] == set()

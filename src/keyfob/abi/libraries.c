@@ -1,10 +1,10 @@
 /*
- * What the libraries free that work with keys for our interpreter: overwritten first, as Python's own memory is (memory.c).
+ * What the libraries free that work with keys for our interpreter is overwritten first, as Python's is (memory.c).
  *
  * OpenSSL and cryptography overwrite the keys that they hold, but not every copy that they make on the way: Argon2id's
- * parameters are freed with the PIN among them, a private key's encoding with the key, a shared secret as it is. They call
- * the C library for that through their tables of addresses, which the dynamic linker has filled in. The entries for free
- * and realloc get the addresses of ours, in the tables of these libraries and no others.
+ * parameters are freed with the PIN among them, a private key's encoding with the key, a shared secret as it is. They
+ * call the C library through their tables of addresses, which the dynamic linker has filled in. There the entries for
+ * free and realloc get the addresses of ours; those of other libraries stay as they are.
  *
  * Where the C library's allocator was replaced by one that does not tell a block's size, all stays as it is.
  */
@@ -70,7 +70,7 @@ static void *clean_realloc(void *block, size_t size)
     return other;
 }
 
-/* ---- The tables --------------------------------------------------------------------------------------------------- */
+/* ---- The tables ------------------------------------------------------------------------------------------------- */
 
 /* A loaded library, as far as its relocations and what is protected after them need it. */
 struct library {

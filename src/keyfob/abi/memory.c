@@ -1,8 +1,8 @@
 /*
  * The memory of an interpreter of our own. (A host that is Python itself keeps its allocators.)
  *
- *   freed      Every block is overwritten before it is freed. Python copies what it works with: a PIN, a key's value, an
- *              opened record pass through a dozen objects. To wipe them one by one is to miss the next one.
+ *   freed      Every block is overwritten before it is freed. Python copies what it works with: a PIN, a key's value,
+ *              an opened record pass through a dozen objects. To wipe them one by one is to miss the next one.
  *   dumped     Small blocks, so nearly all objects, are left out of core dumps.
  *   shortage   Python is told that there is no more memory while HEADROOM bytes are left. What does not survive having
  *              none (libraries in Rust end the process) still has these, and so has what must work all the same: calls
@@ -25,7 +25,7 @@ typedef uint64_t word __attribute__((may_alias));
 #define BEFORE (2 * sizeof(word)) /* the size, and what keeps the block aligned */
 
 static PyMemAllocatorEx memory, objects; /* what lies below ours */
-static int short_of_memory;              /* somebody was refused because of the headroom */
+static int short_of_memory;              /* an arena was refused because of the headroom */
 static struct call *(*present_call)(void);
 
 static int is_mappable(size_t size)
@@ -38,16 +38,20 @@ static int is_mappable(size_t size)
     return 1;
 }
 
-/* Whether a call gives memory back. */
-static int closes(const char *entry)
-{
-    static const char *const closing[] = {"_C_CloseSession", "_C_CloseAllSessions", "_C_DestroyObject", "_C_Finalize",
-                                          "_C_FindObjectsFinal", "_C_Logout", "_C_SessionCancel"};
-    const char *function = entry != NULL ? strstr(entry, "_C_") : NULL;
-    size_t i;
+/* Calls that give memory back, and calls that take some for good. */
+static const char *const closing[] = {"_C_CloseSession", "_C_CloseAllSessions", "_C_DestroyObject", "_C_Finalize",
+                                      "_C_FindObjectsFinal", "_C_Logout", "_C_SessionCancel", NULL};
+static const char *const keeping[] = {"_C_Initialize", "_C_OpenSession", "_C_CreateObject", "_C_CopyObject",
+                                      "_C_GenerateKey", "_C_GenerateKeyPair", "_C_UnwrapKey", "_C_DeriveKey",
+                                      "_C_UnwrapKeyAuthenticated", "_C_EncapsulateKey", "_C_DecapsulateKey",
+                                      "_C_GetOperationState", NULL};
 
-    for (i = 0; function != NULL && i < sizeof closing / sizeof *closing; i++)
-        if (strcmp(function, closing[i]) == 0)
+static int is_among(const char *const *functions, const char *entry)
+{
+    const char *function = entry != NULL ? strstr(entry, "_C_") : NULL;
+
+    for (; function != NULL && *functions != NULL; functions++)
+        if (strcmp(function, *functions) == 0)
             return 1;
     return 0;
 }
@@ -56,13 +60,12 @@ static int may_use_headroom(void)
 {
     struct call *call = present_call != NULL ? present_call() : NULL;
 
-    return call != NULL && (call->is_urgent || closes(call->entry));
+    return call != NULL && (call->is_urgent || is_among(closing, call->entry));
 }
 
 /* From now on the call that asked is about saying so. */
 static void *refused(void)
 {
-    short_of_memory = 1;
     if (present_call != NULL)
         present_call()->is_urgent = 1;
     return NULL;
@@ -118,11 +121,16 @@ static void *clean_malloc(void *below, size_t size)
     PyMemAllocatorEx *allocator = below;
     struct shelf *shelf = size <= SMALL ? shelf_of(size) : NULL;
     word *head;
+    size_t whole;
 
     if (shelf != NULL && (head = shelf->first) != NULL) {
         shelf->first = (word *)head[0];
         shelf->count--;
-    } else if (is_too_much(size) || (head = allocator->malloc(allocator->ctx, (size + STEP - 1) / STEP * STEP + BEFORE)) == NULL)
+    } else {
+        whole = (size + STEP - 1) / STEP * STEP + BEFORE;
+        head = is_too_much(size) ? NULL : allocator->malloc(allocator->ctx, whole);
+    }
+    if (head == NULL)
         return refused();
     *head = size;
     return (char *)head + BEFORE;
@@ -179,7 +187,7 @@ static void *clean_realloc(void *below, void *block, size_t size)
     return other;
 }
 
-/* ---- Arenas, where the small blocks lie --------------------------------------------------------------------------- */
+/* ---- Arenas, where the small blocks lie ------------------------------------------------------------------------- */
 
 static void *arena_alloc(void *unused, size_t size)
 {
@@ -190,8 +198,10 @@ static void *arena_alloc(void *unused, size_t size)
         munmap(arena + size, HEADROOM);
     else if (may_use_headroom())
         arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (arena == MAP_FAILED)
+    if (arena == MAP_FAILED) {
+        short_of_memory = 1;
         return refused();
+    }
     madvise(arena, size, MADV_DONTDUMP);
     return arena;
 }
@@ -202,7 +212,7 @@ static void arena_free(void *unused, void *arena, size_t size)
     munmap(arena, size);
 }
 
-/* ---- What interpreter.c calls ------------------------------------------------------------------------------------- */
+/* ---- What interpreter.c calls ----------------------------------------------------------------------------------- */
 
 void keep_memory_clean(const struct allocators *of)
 {
@@ -217,10 +227,10 @@ void keep_memory_clean(const struct allocators *of)
     of->set_arena(&arenas);
 }
 
-/* While there is a shortage: the headroom is kept for calls that give memory back. */
+/* While there is a shortage: what would be kept for good would use up the headroom bit by bit. */
 static int may_begin(const char *entry)
 {
-    if (closes(entry))
+    if (!is_among(keeping, entry))
         return 1;
     if (!is_mappable(2 * HEADROOM))
         return 0;
