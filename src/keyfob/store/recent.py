@@ -1,4 +1,4 @@
-"""A bounded memory of objects read lately."""
+"""A bounded memory of objects read lately: bounded in number, and in size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from keyfob.store.record import Attributes, Record
 
 CAPACITY = 8192
+LARGE = 4096  # bytes: what is larger counts for several, so that a generation has 32 MiB at most
 
 
 class Recent:
@@ -16,11 +17,12 @@ class Recent:
     search has met is there as its record, until somebody wants the attributes.
     """
 
-    __slots__ = ("_old", "young")
+    __slots__ = ("_old", "_room", "young")
 
     def __init__(self) -> None:
         self.young: dict[int, Attributes | Record] = {}
         self._old: dict[int, Attributes | Record] = {}
+        self._room = CAPACITY
 
     def get(self, object_id: int) -> Attributes | Record | None:
         found = self.young.get(object_id)
@@ -29,9 +31,12 @@ class Recent:
         return found
 
     def put(self, object_id: int, found: Attributes | Record) -> None:
-        if len(self.young) >= CAPACITY:
+        cost = 1 + _size_of(found) // LARGE
+        if self._room < cost:
             self._old = self.young
             self.young = {}
+            self._room = CAPACITY
+        self._room -= cost
         self.young[object_id] = found
 
     def drop(self, object_id: int) -> None:
@@ -41,3 +46,8 @@ class Recent:
     def clear(self) -> None:
         self.young = {}
         self._old = {}
+        self._room = CAPACITY
+
+
+def _size_of(found: Attributes | Record) -> int:
+    return sum(map(len, found.values())) if isinstance(found, dict) else found.size

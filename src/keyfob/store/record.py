@@ -67,6 +67,10 @@ class Record:
         self._shape = _shape_of(data)
         self._data = data
 
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
     def get(self, attribute: int) -> bytes | None:
         """The attribute's value, None if there is none; as a dict of the attributes has it."""
         place = self._shape.places.get(attribute) or self._shape.find(attribute)

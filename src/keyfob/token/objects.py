@@ -35,6 +35,7 @@ Template = list[tuple[int, bytes]]
 
 BASE_STEP = 1 << 32
 CACHED_OBJECTS = 4096
+LARGEST_CACHED = 1 << 14  # bytes of values
 MOST_ATTEMPTS = 100  # at a change that others get in the way of
 
 PROFILE = ulong(CKO.PROFILE)
@@ -138,12 +139,22 @@ class Objects:
             return None
         if cached is None or (cached.attributes is not attributes and cached.attributes != attributes):
             if cached is None:
-                if len(self._cache) >= CACHED_OBJECTS:
-                    drop_oldest(self._cache)
                 prepare(attributes)
-            cached = self._cache[stored] = Object(self.token, self.base + stored, attributes, stored=stored)
+            cached = Object(self.token, self.base + stored, attributes, stored=stored)
+            self._keep(cached)
         cached.checked_at = counter
         return cached
+
+    def _keep(self, found: Object) -> None:
+        """Remember a token object, unless it is large, or private and another thread has just logged out."""
+        if found.size > LARGEST_CACHED:
+            self._cache.pop(found.stored, None)
+            return
+        if len(self._cache) >= CACHED_OBJECTS and found.stored not in self._cache:
+            drop_oldest(self._cache)
+        self._cache[found.stored] = found
+        if found.private and not self.token.sees_private:
+            self._cache.pop(found.stored, None)
 
     def find(self, template: Template) -> list[int]:
         """Handles of every visible object that has all these attribute values."""
@@ -363,7 +374,7 @@ class Objects:
             self._be_ready_to_audit([new.attributes])
             if self.store is None or not self.store.update(old.stored, new.attributes, instead_of=old.attributes):
                 return False
-            self._cache[old.stored] = new
+            self._keep(new)
             return True
         return self.in_memory.put(old, new)
 
