@@ -251,6 +251,11 @@ class Experiment:
         trial.client.token_info(trial.slot)  # reads, with the disk working again
         return rv, count, states(trial, {"killed": killed, "cut": cut})
 
+    def end(self) -> None:
+        """The token as it was."""
+        shutil.rmtree(self.home)
+        self.template.rename(self.home)
+
     def judge(self, what: str, rv: int, found: dict[str, State], old: State, new: State) -> None:
         kind = {CKR.OK: "done", CKR.FUNCTION_FAILED: "not told"}.get(rv, "refused")
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -269,6 +274,7 @@ def main() -> None:
     experiment = Experiment(Client(module), Disk(library), home)
     for name in calls.split(","):
         experiment.run(name, [int(e) for e in errors.split(",")], [int(m) for m in modes.split(",")])
+    experiment.end()
     print(json.dumps({"counts": experiment.counts, "wrong": experiment.wrong}))
 
 

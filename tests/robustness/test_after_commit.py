@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
-from keyfob.spec.errors import PKCS11Error
+from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store.database import SqliteDatabase
 from keyfob.store.writing import Writing
 from tests.client import P256, Client, Template, ffi
@@ -214,3 +214,19 @@ def test_an_event_without_a_free_descriptor_is_told_later(home: Path, client: Cl
     assert "os.open" in faults.met or "__import__" in faults.met
     client.create(fob.session, LONG_KEY)
     assert audited(home).count("key-created") >= before + 1
+
+
+def test_an_error_is_told_by_its_number_where_no_descriptor_is_free(
+    client: Client, fob: Fob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of codes are imported when the first is told."""
+    real = builtins.__import__
+
+    def without_names(name: str, *rest: Any, **named: Any) -> Any:
+        if name == "keyfob.spec.names":
+            raise no_descriptor()
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without_names)
+    assert client.call("C_DestroyObject", fob.session, 12345) == CKR.OBJECT_HANDLE_INVALID
+    assert name_of("CKR", CKR.OBJECT_HANDLE_INVALID) == "CKR_0x00000082"

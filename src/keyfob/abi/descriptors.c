@@ -151,9 +151,17 @@ static ssize_t keyfob_read(int number, void *data, size_t size)
     return keyfob_is_lost(number) ? -1 : read(number, data, size);
 }
 
+/* A quota that is used up is a full disk; SQLite knows ENOSPC only. */
+static ssize_t keyfob_written(ssize_t size)
+{
+    if (size < 0 && errno == EDQUOT)
+        errno = ENOSPC;
+    return size;
+}
+
 static ssize_t keyfob_write(int number, const void *data, size_t size)
 {
-    return keyfob_is_lost(number) ? -1 : write(number, data, size);
+    return keyfob_is_lost(number) ? -1 : keyfob_written(write(number, data, size));
 }
 
 static ssize_t keyfob_pread(int number, void *data, size_t size, off_t place)
@@ -163,7 +171,7 @@ static ssize_t keyfob_pread(int number, void *data, size_t size, off_t place)
 
 static ssize_t keyfob_pwrite(int number, const void *data, size_t size, off_t place)
 {
-    return keyfob_is_lost(number) ? -1 : pwrite(number, data, size, place);
+    return keyfob_is_lost(number) ? -1 : keyfob_written(pwrite(number, data, size, place));
 }
 
 static int keyfob_fchmod(int number, mode_t mode) { return keyfob_is_lost(number) ? -1 : fchmod(number, mode); }

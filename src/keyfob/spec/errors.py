@@ -5,8 +5,10 @@ from __future__ import annotations
 
 def name_of(prefix: str, value: int) -> str:
     """The standard's name of a constant, e.g. ("CKR", 0xA0) -> "CKR_PIN_INCORRECT"; unknown numbers stay numbers."""
-    from keyfob.spec.names import NAMES
-
+    try:
+        from keyfob.spec.names import NAMES
+    except (ImportError, OSError):  # no descriptor is free to read it with, and an error must be told all the same
+        return f"{prefix}_0x{value:08X}"
     return NAMES[prefix].get(value) or f"{prefix}_0x{value:08X}"
 
 
