@@ -23,6 +23,8 @@ READABLE: Template = [(CKA.SENSITIVE, False), (CKA.EXTRACTABLE, True)]
 DES = (CKK.DES2, CKK.DES3)
 SIZES = {CKK.DES2: 16, CKK.DES3: 24, CKK.AES_XTS: 32}
 SECRETS = [key_type for object_class, key_type in KEY_INDEX if object_class == CKO.SECRET_KEY]
+# One of each class of keys (mechanisms/): the rest of the HMAC keys are generic secrets under other names.
+DIFFERENT_SECRETS = (*(CKK.AES, CKK.AES_XTS, CKK.DES2, CKK.DES3), *(CKK.GENERIC_SECRET, CKK.HKDF, CKK.SHA256_HMAC))
 WRAPPING_KEY = bytes(range(100, 116))
 
 
