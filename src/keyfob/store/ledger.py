@@ -300,7 +300,7 @@ class Ledger:
 
     def _tell_doubt(self, facts: Meta) -> list[Notice]:
         """What speaks against the token's being the one that was seen last; in words for the log, and as a notice."""
-        text = doubt(_trace(facts), self._past)
+        text = doubt(facts.trace, self._past)
         if text:
             self.tell(text)
         return [Notice(TAMPERED, text)] if text else []
@@ -337,7 +337,7 @@ class Ledger:
         if witness is None or serial is None:
             return ""
         text, seen = witness.catch_up(serial, facts.counters.copy()), witness.read(serial)
-        return text or doubt(_trace(facts), None if seen is None else seen.trace)
+        return text or doubt(facts.trace, None if seen is None else seen.trace)
 
     def doubts(self) -> list[str]:
         """Within the lock: what is wrong with the token as a whole."""
@@ -374,7 +374,7 @@ class Ledger:
         serial = facts.readable_serial
         if self._witness is None or serial is None:
             return False
-        return not self._witness.knows(serial, facts.counters, _trace(facts))
+        return not self._witness.knows(serial, facts.counters, facts.trace)
 
     def note(self) -> None:
         """After a commit that `settle_write` was part of."""
@@ -395,7 +395,3 @@ class Ledger:
                 witness.note_attempt(serial, facts.counters, facts.state)
             else:
                 witness.note_writes(serial, facts.counters)
-
-
-def _trace(facts: Meta) -> Trace | None:
-    return None if facts.state is None else facts.state.trace

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from keyfob.store.protocol import Database
     from keyfob.store.seal import Keys
+    from keyfob.store.state import Trace
 
 COUNTERS = "counters"
 WRAPPING_OF = {"user": "user_wrapping", "so": "so_wrapping", "file": "file_wrapping"}
@@ -159,6 +160,11 @@ class Meta:
     def has_roster(self) -> bool:
         """False for a token of an older schema whose user has not logged in since."""
         return self._values.get(ROSTER) != b""
+
+    @property
+    def trace(self) -> Trace | None:
+        """What tells which other states came before this one."""
+        return None if self.state is None else self.state.trace
 
     def total(self, keys: Keys) -> bytes:
         """The roster's sum; of the tags in clear where there is no state; SPOILT when nobody knows it."""
