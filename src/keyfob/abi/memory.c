@@ -191,13 +191,15 @@ static void *clean_realloc(void *below, void *block, size_t size)
 
 static void *arena_alloc(void *unused, size_t size)
 {
-    char *arena = mmap(NULL, size + HEADROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *arena = mmap(NULL, HEADROOM + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     (void)unused;
-    if (arena != MAP_FAILED)
-        munmap(arena + size, HEADROOM);
-    else if (may_use_headroom())
+    if (arena != MAP_FAILED) { /* its upper end, so that the next one lies beside it: fewer and larger pages */
+        munmap(arena, HEADROOM);
+        arena += HEADROOM;
+    } else if (may_use_headroom()) {
         arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }
     if (arena == MAP_FAILED) {
         short_of_memory = 1;
         return refused();
