@@ -27,7 +27,8 @@ m = ctypes.CDLL("libm.so.6")
 c.getenv.restype = ctypes.c_char_p
 
 def state():
-    lines = dict(line.split(":\\t") for line in open("/proc/self/status") if line.startswith(("Sig", "Umask")))
+    names = ("SigBlk", "SigIgn", "SigCgt", "Umask")
+    lines = dict(line.split(":\\t") for line in open("/proc/self/status") if line.startswith(names))
     stack = (ctypes.c_char * 24)()
     c.sigaltstack(None, stack)
     environment = [str(c.getenv(name)) for name in (b"RUDE", b"KEPT", b"GONE")]
