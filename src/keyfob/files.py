@@ -71,13 +71,19 @@ def reading(path: str) -> int:
     return _open(path, os.O_RDONLY | PLAIN)
 
 
-def require_plain(path: str) -> None:
-    """OSError unless a path leads to a regular file, and not through a symbolic link at its end."""
-    mode = os.lstat(path).st_mode
+def require_plain(path: str, *, alone: bool = False) -> None:
+    """OSError unless a path leads to a regular file, and not through a symbolic link at its end.
+
+    `alone`: it must be the file's only name.
+    """
+    status = os.lstat(path)
+    mode = status.st_mode
     if S_ISLNK(mode):
         raise OSError(ELOOP, "it is a symbolic link", path)
     if not S_ISREG(mode):
         raise OSError(EINVAL, "it is no file", path)
+    if alone and status.st_nlink > 1:
+        raise OSError(EPERM, "it has another name as well", path)
 
 
 def read_believed(path: str, most: int = ORDERS, *, follow: bool = False) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -474,3 +475,36 @@ def test_a_change_does_not_bring_a_destroyed_object_back(fob: Fob, monkeypatch: 
 
     monkeypatch.setattr(policy, "check_change", interrupted)
     assert client.set(fob.session, key, [(CKA.LABEL, "new")]) == CKR.OBJECT_HANDLE_INVALID
+
+
+@pytest.mark.parametrize("hidden", [(CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False)])
+def test_a_hidden_value_is_never_stored_in_the_clear(fob: Fob, home: Path, hidden: tuple[int, bool]) -> None:
+    """Also of a key that is not CKA_PRIVATE: without a login everybody sees it, and nobody has its value."""
+    value = bytes(range(32))
+    template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, value), (CKA.TOKEN, True)]
+    template += [(CKA.PRIVATE, False), (CKA.SENSITIVE, False), (CKA.LABEL, b"seen"), (CKA.COPYABLE, True)]
+    key = fob.client.create(fob.session, [*[row for row in template if row[0] != hidden[0]], hidden])
+    mechanism = fob.client.mechanism(CKM.AES_ECB)
+
+    def encrypted() -> bytes:
+        fob.client.ok("C_EncryptInit", fob.session, mechanism, key)
+        return fob.client.output("C_Encrypt", fob.session, bytes(16), 16)
+
+    right = encrypted()
+    fob.client.ok("C_Logout", fob.session)
+    files = [path.read_bytes() for path in (home / "tokens").iterdir() if path.is_file()]
+    assert files
+    assert not any(value in content for content in files)
+    assert fob.client.find(fob.session, [(CKA.LABEL, b"seen")]) == [key]
+    assert fob.client.get(fob.session, key, CKA.VALUE_LEN, CKA.CHECK_VALUE) == [(32).to_bytes(8, "little"), None]
+    assert fob.client.call("C_EncryptInit", fob.session, mechanism, key) == CKR.USER_NOT_LOGGED_IN
+    copy = ffi.new("CK_ULONG *")
+    session_copy, count, _kept = fob.client.template([(CKA.TOKEN, False)])
+    assert fob.client.call("C_CopyObject", fob.session, key, session_copy, count, copy) == CKR.USER_NOT_LOGGED_IN
+    with pytest.raises(RvError) as error:
+        fob.client.create(fob.session, [*[row for row in template if row[0] != hidden[0]], hidden])
+    assert error.value.rv == CKR.USER_NOT_LOGGED_IN
+    for role, pin in ((CKU.SO, SO_PIN), (CKU.USER, PIN)):
+        fob.client.login(fob.session, pin, role)
+        assert encrypted() == right
+        fob.client.ok("C_Logout", fob.session)

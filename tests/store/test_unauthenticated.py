@@ -14,6 +14,7 @@ from keyfob.spec.errors import PKCS11Error
 from keyfob.store import Hardening, SqliteStore, hardening, key_file, seal
 from keyfob.store.integrity import META_CHECKSUM, tag_of_meta
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
+from tests.client import Client
 from tests.store.samples import CHEAP, SERIAL, SO_PIN, USER_PIN, make, private_key, refused
 
 if TYPE_CHECKING:
@@ -94,6 +95,30 @@ def test_a_link_in_the_place_of_a_key_file_leads_nowhere(path: Path, tmp_path: P
     with pytest.raises(PKCS11Error, match="it is no file"):
         store.unlock_with_key_file()
     store.close()
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("what", ["link", "other name", "fifo"])
+def test_what_lies_beside_a_token_leads_to_no_other_file(
+    path: Path, tmp_path: Path, client: Client, end: str, what: str
+) -> None:
+    """Refused with a reason; and in the module SQLite itself, which looks again and again, neither waits nor writes."""
+    assert client.slots()  # its SQLite has the guarded calls of abi/descriptors.c
+    make(path).close()
+    victim, beside = tmp_path / "victim", Path(f"{path}{end}")
+    victim.write_bytes(b"mine" * 2000)
+    beside.unlink(missing_ok=True)
+    if what == "link":
+        beside.symlink_to(victim)
+    elif what == "other name":
+        beside.hardlink_to(victim)
+    else:
+        os.mkfifo(beside)
+    with pytest.RaisesExc(PKCS11Error, check=lambda problem: str(beside) in problem.reason):
+        SqliteStore.open(path)
+    with pytest.raises((apsw.CantOpenError, apsw.IOError, apsw.PermissionsError)):
+        apsw.Connection(str(path)).execute("UPDATE meta SET value = value")
+    assert victim.read_bytes() == b"mine" * 2000
 
 
 @pytest.mark.parametrize("what", ["link", "fifo", "folder"])

@@ -85,6 +85,29 @@ static int keyfob_find(const struct stat *status)
     return -1;
 }
 
+/* The files that SQLite makes beside a database, and finds there under names that anybody may have given. */
+static int keyfob_stands_beside(const char *path)
+{
+    static const char *const ends[] = {"-wal", "-shm", "-journal"};
+    size_t length = strlen(path), i;
+
+    for (i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        if (length > strlen(ends[i]) && strcmp(path + length - strlen(ends[i]), ends[i]) == 0)
+            return 1;
+    return 0;
+}
+
+/*
+ * Nothing is waited for (a FIFO), and nothing is written that is no file, or is somebody else's file under another name.
+ * What SQLite only reads may be a folder that it syncs, or /dev/urandom.
+ */
+static int keyfob_may_open(const char *path, int flags, const struct stat *status)
+{
+    if (S_ISREG(status->st_mode))
+        return status->st_nlink <= 1 || !keyfob_stands_beside(path);
+    return (flags & O_ACCMODE) == O_RDONLY && (S_ISDIR(status->st_mode) || S_ISCHR(status->st_mode));
+}
+
 static int keyfob_open(const char *path, int flags, ...)
 {
     int number, moved, mode, alone;
@@ -95,9 +118,15 @@ static int keyfob_open(const char *path, int flags, ...)
     va_start(more, flags);
     mode = va_arg(more, int);
     va_end(more);
-    number = open(path, flags | O_CLOEXEC, mode);
+    number = open(path, flags | O_CLOEXEC | O_NONBLOCK | (keyfob_stands_beside(path) ? O_NOFOLLOW : 0), mode);
     if (number < 0 || fstat(number, &status) != 0)
         return number;
+    if (!keyfob_may_open(path, flags, &status)) {
+        if (keyfob_find(&status) < 0) /* closing would drop the locks of the other descriptor */
+            close(number);
+        errno = EPERM;
+        return -1;
+    }
     alone = keyfob_find(&status) < 0;
     while (keyfob_is_taken(number) || (alone && number < KEYFOB_LOWEST)) {
         moved = fcntl(number, F_DUPFD_CLOEXEC, number < KEYFOB_LOWEST ? KEYFOB_LOWEST : number + 1);

@@ -11,7 +11,7 @@ from errno import EIO, EMFILE, ENFILE, ENOMEM
 from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store.sqlite import SqliteStore
+from keyfob.store.sqlite import SIDES, SqliteStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from keyfob.store.protocol import Database, Store
 
 PREFIX, SUFFIX = "slot-", ".keyfob"
-BESIDE = ("-wal", "-shm", "-journal")  # what SQLite may have beside a token's file
 MAX_SLOT = 10**9
 PASSING = (EMFILE, ENFILE, ENOMEM, EIO)
 
@@ -125,7 +124,7 @@ class Folder:
 
 def remove(path: str, *more: str) -> None:
     """Delete a token's file; before it SQLite's files beside it, lest a log be taken for another token's."""
-    for each in (*(path + end for end in BESIDE), path, *more):
+    for each in (*(path + end for end in SIDES), path, *more):
         try:
             os.unlink(each)
         except FileNotFoundError:

@@ -16,7 +16,7 @@ from keyfob._held import hold
 from keyfob.spec.constants import CK, CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
-from keyfob.store.record import Attributes, Record, encode
+from keyfob.store.record import HELD, Attributes, Record, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     LookUps = set[tuple[bytes, bytes]]
 
 TRUE, FALSE = b"\x01", b"\x00"
+KEYS_WITH_SECRETS = tuple(number.to_bytes(8, "little") for number in (CKO.PRIVATE_KEY, CKO.SECRET_KEY))
+# In the record of a key that everybody may see but whose value is hidden: its secret attributes, sealed. No CKA_*.
+VEILED = 0xFFFF_FF01
 # Whom all programs believe: never written, and after login never believed, without a MAC.
 GUARDED_CLASSES = tuple(number.to_bytes(8, "little") for number in (CKO.NSS_TRUST, CKO.TRUST))
 # What only the token itself, or its SO, can say of an object, and what holds of one that nobody vouches for.
@@ -51,6 +54,48 @@ def is_private(attributes: Mapping[int, bytes]) -> bool:
     if flag not in (TRUE, FALSE):
         raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "an object is stored with CKA_PRIVATE true or false")
     return flag == TRUE
+
+
+def hides_value(attributes: Mapping[int, bytes]) -> bool:
+    """Whether a key that is not CKA_PRIVATE keeps its value to itself (sensitive or not extractable)."""
+    return (
+        attributes.get(CKA.CLASS) in KEYS_WITH_SECRETS
+        and attributes.get(CKA.PRIVATE) == FALSE
+        and (attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE)
+    )
+
+
+def _opened(object_id: int, version: int, private: int, record: bytes, keys: Keys | None) -> Record:
+    """The record with all that these keys open."""
+    if not private:
+        return _unveil(object_id, version, Record(record), keys)
+    if keys is None:
+        raise DamagedError("it is sealed")
+    return Record(hold(keys.open(object_id, version, record)))
+
+
+def _veil(object_id: int, version: int, attributes: Attributes, keys: Keys | None) -> Attributes:
+    """The attributes as they may stand in the clear: no hidden value is readable in a copy of the token."""
+    if not hides_value(attributes):
+        return attributes
+    if keys is None:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "a key whose value is hidden is stored under a login only")
+    secrets = {each: value for each, value in attributes.items() if each in HELD}
+    shown = {each: value for each, value in attributes.items() if each not in HELD}
+    return {**shown, VEILED: keys.seal(object_id, version, encode(secrets))}
+
+
+def _unveil(object_id: int, version: int, record: Record, keys: Keys | None) -> Record:
+    """With the hidden value where it can be opened, else without."""
+    sealed = record.get(VEILED)
+    if sealed is None:
+        return record
+    attributes = record.attributes()
+    del attributes[VEILED]
+    if keys is None:
+        return Record(encode(attributes))
+    attributes.update(Record(hold(keys.open(object_id, version, sealed))).attributes())
+    return Record(hold(encode(attributes)))
 
 
 def select(database: Database, object_id: int) -> Row | None:
@@ -88,11 +133,7 @@ def check(row: Row, keys: Keys | None, adopted: int) -> Record:
         elif not same_digest(tag_of_object(keys.mac, object_id, version, private, record), mac):
             check_sum(row)  # tells an accident from an attack
             raise DamagedError("the MAC does not fit: it was tampered with")
-        if private:
-            if keys is None:
-                raise DamagedError("it is sealed")
-            record = hold(keys.open(object_id, version, record))
-        found = Record(record)
+        found = _opened(object_id, version, private, record, keys)
     except ValueError as problem:
         raise DamagedError(str(problem)) from None
     except (TypeError, OverflowError, struct.error):
@@ -127,7 +168,7 @@ def write(database: Database, object_id: int, version: int, attributes: Attribut
     if keys is None and attributes.get(CKA.CLASS) in GUARDED_CLASSES:
         raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "trust objects need the user's login")
     try:
-        record = encode(attributes)
+        record = encode(_veil(object_id, version, attributes, keys))
     except ValueError as problem:
         raise PKCS11Error(CKR.ATTRIBUTE_TYPE_INVALID, str(problem)) from None
     if private:

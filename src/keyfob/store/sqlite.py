@@ -20,18 +20,26 @@ if TYPE_CHECKING:
     from keyfob.store.pepper import Pepper
 
 
+# What SQLite makes beside a database, and takes up where it is there already.
+SIDES = ("-wal", "-shm", "-journal")
+
+
 def _silent(text: str) -> None:
     """No log was given."""
 
 
 def _require_plain(path: str) -> None:
-    """Whoever prepares a token must not lead us to another file; what is not there is for the database to name."""
-    try:
-        files.require_plain(path)
-    except FileNotFoundError:
-        return
-    except OSError as problem:
-        raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: {problem.strerror}") from None
+    """Whoever prepares a token must not lead us to another file; what is not there is for the database to name.
+
+    abi/descriptors.c looks again when SQLite opens them, also in the middle of a session.
+    """
+    for end in ("", *SIDES):
+        try:
+            files.require_plain(path + end, alone=bool(end))
+        except FileNotFoundError:
+            continue
+        except OSError as problem:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{path}{end} cannot be used: {problem.strerror}") from None
 
 
 class SqliteStore(SealedStore):

@@ -63,6 +63,11 @@ def hides(attributes: Mapping[int, bytes]) -> bool:
     )
 
 
+def is_veiled(attributes: dict[int, bytes]) -> bool:
+    """Whether it is a token's key that can be seen, and whose hidden value only a login opens (store/rows.py)."""
+    return hides(attributes) and SECRETS.isdisjoint(attributes)
+
+
 def held(attributes: dict[int, bytes]) -> dict[int, bytes]:
     """The same, the values of a secret or private key where secrets are held."""
     if attributes.get(CKA.CLASS) not in (PRIVATE_KEY, SECRET_KEY):
@@ -92,6 +97,7 @@ class Object:
         "stored",
         "token",
         "uses",
+        "veiled",
     )
 
     def __init__(
@@ -103,6 +109,7 @@ class Object:
         self.stored = stored
         self.attributes = attributes
         self.private = attributes.get(CKA.PRIVATE) == TRUE
+        self.veiled = stored != 0 and not self.private and is_veiled(attributes)
         self.always_authenticate = attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE
         self.checked_at = -1  # the store's change counter when the attributes were last known to hold
         self._key: Key | None = None

@@ -109,6 +109,7 @@ class Objects:
             or CKA.KEY_TYPE not in found.attributes
         ):
             raise PKCS11Error(CKR.KEY_HANDLE_INVALID, f"no key has the handle {handle}")
+        _require_value(found)
         return found
 
     def find_data(self, handle: int) -> Object | None:
@@ -130,7 +131,7 @@ class Objects:
             return None
         counter = store.change_counter()
         cached = self._cache.get(stored)
-        if cached is not None and cached.checked_at == counter:
+        if cached is not None and cached.checked_at == counter and not cached.veiled:
             return cached
         attributes = store.get(stored)
         if attributes is None:
@@ -153,7 +154,7 @@ class Objects:
         if len(self._cache) >= CACHED_OBJECTS and found.stored not in self._cache:
             drop_oldest(self._cache)
         self._cache[found.stored] = found
-        if found.private and not self.token.sees_private:
+        if (found.private or found.hides_secrets) and not self.token.sees_private:
             self._cache.pop(found.stored, None)
 
     def find(self, template: Template) -> list[int]:
@@ -335,6 +336,7 @@ class Objects:
     def copy(self, session: Session, source: Object, template: Template) -> int:
         """C_CopyObject; an empty template is legal (P2)."""
         role = self.token.role
+        _require_value(source)
         policy.may_copy(source.attributes, role)
         attributes = templates.changed(source.attributes, templates.read(template), copying=True, role=role)
         attributes[CKA.UNIQUE_ID] = templates.unique_id()
@@ -401,15 +403,20 @@ class Objects:
         """C_Logout: private session objects die, private token objects and saved states are no longer in memory."""
         self.in_memory.forget_private()
         for found in list(self._cache.values()):
-            if found.private:
+            if found.private or found.hides_secrets:
                 self._cache.pop(found.stored, None)
-        self.states.forget(lambda key: key.private)
+        self.states.forget(lambda key: key.private or (key.stored != 0 and key.hides_secrets))
 
     def close(self) -> None:
         """Nothing is kept in memory, whoever may still know these objects."""
         self._cache = {}
         self.in_memory = SessionObjects(self.in_memory.most, self.in_memory.most_bytes)
         self.states = SavedStates()
+
+
+def _require_value(found: Object) -> None:
+    if found.veiled:
+        raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "the key's value is sealed until a login")
 
 
 def drop_oldest(table: dict[int, Object]) -> None:

@@ -53,9 +53,9 @@ def value_of(found: Object, attribute: int) -> bytes | None:
     if value is not None:
         return value
     if attribute == CKA.CHECK_VALUE:
-        return check_value(attributes)
+        return None if found.veiled else check_value(attributes)
     is_key = CKA.KEY_TYPE in attributes
-    if is_key:
+    if is_key and not found.veiled:
         value = found.key.computed(attribute)
         if value is not None:
             return value
