@@ -481,8 +481,8 @@ def test_a_change_does_not_bring_a_destroyed_object_back(fob: Fob, monkeypatch: 
 def test_a_hidden_value_is_never_stored_in_the_clear(fob: Fob, home: Path, hidden: tuple[int, bool]) -> None:
     """Also of a key that is not CKA_PRIVATE: without a login everybody sees it, and nobody has its value."""
     value = bytes(range(32))
-    template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, value), (CKA.TOKEN, True)]
-    template += [(CKA.PRIVATE, False), (CKA.SENSITIVE, False), (CKA.LABEL, b"seen"), (CKA.COPYABLE, True)]
+    template: list[tuple[int, Any]] = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE, value)]
+    template += [(CKA.TOKEN, True), (CKA.PRIVATE, False), (CKA.SENSITIVE, False), (CKA.LABEL, b"seen")]
     key = fob.client.create(fob.session, [*[row for row in template if row[0] != hidden[0]], hidden])
     mechanism = fob.client.mechanism(CKM.AES_ECB)
 
