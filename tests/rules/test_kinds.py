@@ -161,7 +161,7 @@ def test_keys_from_elsewhere_sign_and_decrypt(module: Client, home: Path, kind: 
         slot.login(PIN)
 
 
-@pytest.mark.rule("K10", "K12")
+@pytest.mark.rule("K4", "K10", "K12")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_unwraps_a_session_key_with_rsa(module: Client, home: Path, kind: str) -> None:
     """C_UnwrapKey with CKM_RSA_PKCS, which table 1.2 has for all kinds, gives a session key; decrypting is apart."""
