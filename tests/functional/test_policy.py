@@ -508,3 +508,20 @@ def test_a_hidden_value_is_never_stored_in_the_clear(fob: Fob, home: Path, hidde
         fob.client.login(fob.session, pin, role)
         assert encrypted() == right
         fob.client.ok("C_Logout", fob.session)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_digest_of_a_private_keys_value_ends_with_the_login(fob: Fob, *, saved: bool) -> None:
+    """Its buffer holds the value, and its result would tell of it."""
+    template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.VALUE, bytes(range(40)))]
+    key = fob.client.create(fob.session, [*template, (CKA.PRIVATE, True)])
+    fob.client.ok("C_DigestInit", fob.session, fob.client.mechanism(CKM.SHA256))
+    fob.client.ok("C_DigestKey", fob.session, key)
+    state = fob.client.output("C_GetOperationState", fob.session) if saved else b""
+    fob.client.ok("C_Logout", fob.session)
+    size = ffi.new("CK_ULONG *", 32)
+    out = ffi.new("CK_BYTE[32]")
+    assert fob.client.call("C_DigestFinal", fob.session, out, size) == CKR.OPERATION_NOT_INITIALIZED
+    if saved:
+        rv = fob.client.call("C_SetOperationState", fob.session, state, len(state), 0, 0)
+        assert rv == CKR.SAVED_STATE_INVALID

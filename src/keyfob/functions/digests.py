@@ -45,6 +45,8 @@ def C_DigestKey(session: Session, handle: int) -> None:
     policy.may_digest(found.attributes)
     operation.started = True
     operation.run.update(found.attributes[CKA.VALUE])
+    if found.ends_with_login:
+        operation.key = found
 
 
 def C_DigestFinal(session: Session, room: int | None) -> bytes | int:

@@ -138,6 +138,11 @@ class Object:
     def hides_secrets(self) -> bool:
         return hides(self.attributes)
 
+    @property
+    def ends_with_login(self) -> bool:
+        """After C_Logout it is invisible, or a token's key whose value is sealed: nothing goes on with it."""
+        return self.private or (self.stored != 0 and self.hides_secrets)
+
 
 def prepare(attributes: dict[int, bytes]) -> None:
     """Root's programs read their keys, then many give up their rights: what a key needs is imported while it can be.

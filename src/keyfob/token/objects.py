@@ -154,7 +154,7 @@ class Objects:
         if len(self._cache) >= CACHED_OBJECTS and found.stored not in self._cache:
             drop_oldest(self._cache)
         self._cache[found.stored] = found
-        if (found.private or found.hides_secrets) and not self.token.sees_private:
+        if found.ends_with_login and not self.token.sees_private:
             self._cache.pop(found.stored, None)
 
     def find(self, template: Template) -> list[int]:
@@ -403,9 +403,9 @@ class Objects:
         """C_Logout: private session objects die, private token objects and saved states are no longer in memory."""
         self.in_memory.forget_private()
         for found in list(self._cache.values()):
-            if found.private or found.hides_secrets:
+            if found.ends_with_login:
                 self._cache.pop(found.stored, None)
-        self.states.forget(lambda key: key.private or (key.stored != 0 and key.hides_secrets))
+        self.states.forget(lambda key: key.ends_with_login)
 
     def close(self) -> None:
         """Nothing is kept in memory, whoever may still know these objects."""

@@ -48,6 +48,7 @@ _handles = count(1)
 class Operation:
     """An active operation: what the mechanism made (`run`), the key it uses, and how far it has come.
 
+    `key`: also of a digest, where it has taken the value of one that a logout puts out of reach.
     `needs_login`: the key has CKA_ALWAYS_AUTHENTICATE and no CKU_CONTEXT_SPECIFIC login came yet.
     `ready`: a finished result that the caller's buffer was too small for, with the input it belongs to.
     `saved`: C_GetOperationState gave out its state (or it was restored from one), and it has not moved since.

@@ -299,7 +299,7 @@ class Token:
         self.objects.forget_private()
         for session in self.sessions.values():
             for kind, operation in list(session.operations.items()):
-                if kind == FIND or (operation.key is not None and operation.key.private):
+                if kind == FIND or (operation.key is not None and operation.key.ends_with_login):
                     session.end(kind)
 
     def abandon(self) -> None:
