@@ -513,8 +513,9 @@ def test_a_hidden_value_is_never_stored_in_the_clear(fob: Fob, home: Path, hidde
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_digest_of_a_private_keys_value_ends_with_the_login(fob: Fob, *, saved: bool) -> None:
     """Its buffer holds the value, and its result would tell of it."""
-    template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.VALUE, bytes(range(40)))]
-    key = fob.client.create(fob.session, [*template, (CKA.PRIVATE, True)])
+    value = bytes(range(40))
+    template: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.GENERIC_SECRET), (CKA.PRIVATE, True)]
+    key = fob.client.create(fob.session, [*template, (CKA.VALUE, value)])
     fob.client.ok("C_DigestInit", fob.session, fob.client.mechanism(CKM.SHA256))
     fob.client.ok("C_DigestKey", fob.session, key)
     state = fob.client.output("C_GetOperationState", fob.session) if saved else b""
