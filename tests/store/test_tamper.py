@@ -401,6 +401,19 @@ def test_a_sequence_put_back_gives_no_number_twice(path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("last", [2**32 - 2, 2**40, 2**63 - 2])
+def test_an_object_gets_no_number_that_no_handle_finds(path: Path, last: int) -> None:
+    tamper(path, "UPDATE sqlite_sequence SET seq = ?", last)
+    store = SqliteStore.open(path)
+    store.login("user", USER_PIN)
+    before = store.find([])
+    with refused(CKR.DEVICE_ERROR):
+        store.insert([certificate(8), certificate(9)])
+    assert store.find([]) == before
+    assert any("is no number of an object" in problem for problem in store.verify())
+    store.close()
+
+
 def test_something_slipped_into_the_schema_is_refused(path: Path) -> None:
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TRIGGER evil AFTER INSERT ON object BEGIN DELETE FROM object; END").fetchall()

@@ -37,6 +37,8 @@ __all__ = [
     "values_of",
 ]
 
+# Objects are numbered from 1 to below this: a handle holds the number in its lower 32 bits (token/objects.py).
+NUMBERS = 1 << 32
 # What searches can start from, the most telling first. CKA_VALUE only of certificates: the others keep it secret.
 # CKA_ALWAYS_AUTHENTICATE only where it is true: few keys have it, and NSS's every signature asks whether any has (P5).
 INDEXED = (

@@ -188,8 +188,8 @@ class Roster:
         self._database.run("DELETE FROM roster")
         self._database.run("DELETE FROM pending")
         total = bytes(TAG)
-        highest = self._database.number("SELECT max(id) FROM object")
-        for number in range(highest // PER_BLOCK + 1):
+        blocks = list(self._database.rows("SELECT DISTINCT id / ? FROM object", (PER_BLOCK,)))
+        for (number,) in blocks:
             total = self._write(number, self._vouched_for(number, keys, 0), b"", total, keys)
         self.is_whole = True
         return total

@@ -24,7 +24,7 @@ one transaction, so an interrupted migration is no migration. A store of a newer
 
 from __future__ import annotations
 
-from keyfob.store.integrity import META_CHECKSUM, tag_of_meta
+from keyfob.store.integrity import META_CHECKSUM, NUMBERS, tag_of_meta
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,12 @@ def integrity(database: Database) -> list[str]:
 
 
 def numbering(database: Database) -> list[str]:
-    """Whether numbers of objects could be used twice."""
+    """Whether numbers of objects could be used twice, or are none that an object can have."""
     last = database.number("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
     highest = database.number("SELECT max(id) FROM object")
-    return [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
+    found = [f"sqlite_sequence: {last} is below the object {highest}"] if last < highest else []
+    return [*found, *beyond(max(last, highest))]
+
+
+def beyond(number: int) -> list[str]:
+    return [f"objects: {number} is no number of an object: nothing can be added"] if number >= NUMBERS - 1 else []

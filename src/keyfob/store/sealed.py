@@ -18,6 +18,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import adoption, fork, meta, rows
 from keyfob.store.info import check_label
+from keyfob.store.integrity import NUMBERS
 from keyfob.store.recent import Recent
 from keyfob.store.record import Record
 from keyfob.store.reserve import using
@@ -142,8 +143,7 @@ class SealedStore:
             try:
                 with self._database.writing():
                     self._remove(replacing)
-                    first = self._database.take_numbers(len(objects))
-                    numbers = list(range(first, first + len(objects)))
+                    numbers = self._new_numbers(len(objects))
                     for object_id, attributes in zip(numbers, objects, strict=True):
                         self._write(object_id, attributes, old=set())
                     self._vault.settle_write()
@@ -154,6 +154,14 @@ class SealedStore:
                 self._recent.drop(object_id)
             self._vault.note()
             return numbers
+
+    def _new_numbers(self, count: int) -> list[int]:
+        """Whoever writes the file can say that more were given: an object that no handle finds would be lost."""
+        first = self._database.take_numbers(count)
+        if not 0 < first <= NUMBERS - count:
+            reason = f"the token says that its objects are numbered up to {first - 1}: it is damaged (keyfob verify)"
+            raise PKCS11Error(CKR.DEVICE_ERROR, reason)
+        return list(range(first, first + count))
 
     def update(self, object_id: int, attributes: Attributes, *, instead_of: Attributes | None = None) -> bool:
         with self._lock:

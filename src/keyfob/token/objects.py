@@ -14,6 +14,7 @@ from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
+from keyfob.store.integrity import NUMBERS
 from keyfob.store.search import matches
 from keyfob.token import kinds, policy, templates
 from keyfob.token.certificate import other_serials
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Attributes = dict[int, bytes]
 Template = list[tuple[int, bytes]]
 
-BASE_STEP = 1 << 32
+BASE_STEP = NUMBERS
 CACHED_OBJECTS = 4096
 LARGEST_CACHED = 1 << 14  # bytes of values
 MOST_ATTEMPTS = 100  # at a change that others get in the way of
@@ -203,7 +204,7 @@ class Objects:
                 if found is not None and not (asks_secrets and found.hides_secrets) and has(found, rest)
             ]
         base = self.base
-        return [base + i for i in stored], go_on
+        return [base + i for i in stored if i < BASE_STEP], go_on
 
     def matching_in_memory(self, values: Attributes) -> list[int]:
         """The handles of session objects and of the built-in ones."""

@@ -198,6 +198,7 @@ class PostgresDatabase:
     def problems(self) -> list[str]:
         last, highest = self.numbered, self.number("SELECT max(id) FROM object")
         found = [f"state: {last} is below the object {highest}"] if last < highest else []
+        found += schema.beyond(max(last, highest))
         states = self.number("SELECT count(*) FROM state")
         return found if states == 1 else [*found, f"state: {states} rows instead of one"]
 
