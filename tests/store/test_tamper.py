@@ -410,7 +410,7 @@ def test_an_object_gets_no_number_that_no_handle_finds(path: Path, last: int) ->
     with refused(CKR.DEVICE_ERROR):
         store.insert([certificate(8), certificate(9)])
     assert store.find([]) == before
-    assert any("is no number of an object" in problem for problem in store.verify())
+    assert any("is no number of an object" in problem for problem in store.verify()) == (last > 2**32)
     store.close()
 
 
