@@ -228,6 +228,34 @@ def test_a_saved_state_does_not_outlive_what_its_key_allows(fob: Fob, stricter: 
     assert client.call("C_SetOperationState", session, state, len(state), 0, key) == CKR.KEY_CHANGED
 
 
+@pytest.mark.parametrize("room", [1, 256], ids=["too small again", "large"])
+def test_one_pin_is_for_one_ciphertext(fob: Fob, room: int) -> None:
+    """A buffer that is too small leaves the operation active: for the same data, and not to ask how long others are."""
+    client, session = fob.client, fob.session
+    public, private = careful_rsa(fob)
+    mechanism = client.mechanism(CKM.RSA_PKCS)
+    blobs = []
+    for size in (10, 11):
+        client.ok("C_EncryptInit", session, mechanism, public)
+        blobs.append(client.output("C_Encrypt", session, VALUE, size))
+    output, length = ffi.new("char[]", 256), ffi.new("CK_ULONG *")
+
+    def decrypt(blob: bytes, room: int) -> tuple[int, int]:
+        length[0] = room
+        return client.call("C_Decrypt", session, blob, len(blob), output, length), int(length[0])
+
+    for again in (True, False):
+        client.ok("C_DecryptInit", session, mechanism, private)
+        client.login(session, PIN, CKU.CONTEXT_SPECIFIC)
+        assert decrypt(blobs[0], 1) == (CKR.BUFFER_TOO_SMALL, 10)
+        if again:
+            assert decrypt(blobs[0], 1) == (CKR.BUFFER_TOO_SMALL, 10)
+            assert decrypt(blobs[0], 10) == (CKR.OK, 10)
+        else:
+            assert decrypt(blobs[1], room)[0] == CKR.OPERATION_NOT_INITIALIZED
+            assert decrypt(blobs[0], 256)[0] == CKR.OPERATION_NOT_INITIALIZED
+
+
 def test_one_pin_is_for_the_operation_that_was_begun_last(fob: Fob) -> None:
     client, session = fob.client, fob.session
     _, private = careful_rsa(fob)
@@ -324,7 +352,7 @@ def trusted_key(fob: Fob) -> int:
 def test_only_the_so_makes_a_key_trusted_by_any_way(fob: Fob) -> None:
     client, session = fob.client, fob.session
     trusted: Template = [*TRUSTED, (CKA.TRUSTED, True)]
-    wrapping = client.create(session, [*AES, (CKA.VALUE, bytes(32)), (CKA.DERIVE, True)])
+    wrapping = client.create(session, [*AES, (CKA.VALUE, bytes(32)), (CKA.DERIVE, True), (CKA.PRIVATE, False)])
     key = client.create(session, [*AES, *TRUSTED, (CKA.VALUE, VALUE)])
     blob = wrapped(fob, client.mechanism(KEY_WRAP), wrapping, client.create(session, [*AES, (CKA.VALUE, VALUE)]))
     generate = client.mechanism(CKM.AES_KEY_GEN)
@@ -378,7 +406,7 @@ def test_what_leaves_under_trusted_keys_comes_back_so(fob: Fob) -> None:
     guarded: Template = [(CKA.SENSITIVE, True), (CKA.EXTRACTABLE, True), (CKA.WRAP_WITH_TRUSTED, True)]
     key = client.create(session, [*AES, *guarded, (CKA.VALUE, VALUE)])
     blob = wrapped(fob, mechanism, wrapping, key)
-    for asked in ((CKA.SENSITIVE, False), (CKA.WRAP_WITH_TRUSTED, False)):
+    for asked in ((CKA.SENSITIVE, False), (CKA.WRAP_WITH_TRUSTED, False), (CKA.PRIVATE, False)):
         assert unwrapped(fob, mechanism, wrapping, blob, [*AES, asked])[0] == CKR.TEMPLATE_INCONSISTENT
     rv, back = unwrapped(fob, mechanism, wrapping, blob, AES)
     assert rv == CKR.OK

@@ -10,6 +10,7 @@ Nothing is ever lost to him: each state of a key stays beside what he turns it i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 from keyfob.config import Config
@@ -102,6 +103,9 @@ class World:
         self.generated: set[bytes] = set()
         self.wrapped: set[tuple[int, bytes, bytes]] = set()  # (mechanism, value of the wrapping key, wrapped value)
         self.targets: dict[bytes, str] = {}
+        self.owned: dict[bytes, Attributes] = {}  # by a target's value: what its owner made it
+        self.doubled: dict[bytes, Fact] = {}  # by a key's value: that there is a second object with it
+        self.in_parts: set[bytes] = set()  # DES keys with bytes of a target and bytes that he knows
         self.calls = 0
 
     # Asking the module
@@ -191,13 +195,31 @@ class World:
         """The targets whose value he knows, and every key of which the token says that its value was always secret."""
         for value, name in self.targets.items():
             if value in self.known:
-                yield name, self.known[value]
+                yield f"knows {name}", self.known[value]
 
     def certified(self) -> Iterator[tuple[str, Fact]]:
         """Keys that are CKA_ALWAYS_SENSITIVE and whose value he knows."""
         for key in self.keys.values():
             if key.is_secret and key.attributes[CKA.ALWAYS_SENSITIVE] == TRUE and key.value in self.known:
-                yield f"the value of {key.fact.name}, which is CKA_ALWAYS_SENSITIVE", self.known[key.value]
+                yield f"knows the value of {key.fact.name}, which is CKA_ALWAYS_SENSITIVE", self.known[key.value]
+
+    def freed(self) -> Iterator[tuple[str, Fact]]:
+        """Keys with a target's value that may do what its owner ruled out for good; and DES keys made of its bytes."""
+        for value, made in self.owned.items():
+            if made[CKA.COPYABLE] == FALSE and value in self.doubled:
+                yield "has a copy of the target", self.doubled[value]
+        for key in filter(attrgetter("is_secret"), self.keys.values()):
+            target = self.owned.get(key.value)
+            if target is not None:
+                if target[CKA.PRIVATE] == TRUE and key.attributes[CKA.PRIVATE] != TRUE:
+                    yield f"has {key.fact.name}, which is the target for all without a login", key.fact
+                if target[CKA.MODIFIABLE] == FALSE:
+                    if key.attributes[CKA.MODIFIABLE] != FALSE:
+                        yield f"has {key.fact.name}, which is the target and can be modified", key.fact
+                    if any(key.attributes.get(usage) == TRUE and target.get(usage) != TRUE for usage in ALL):
+                        yield f"has {key.fact.name}, which is the target with another usage", key.fact
+            if key.attributes.get(CKA.KEY_TYPE) == ulong(CKK.DES3) and key.value in self.in_parts:
+                yield f"has {key.fact.name}, whose parts are found one by one", key.fact
 
 
 def secret(*usages: int, sensitive: bool, extractable: bool, kind: int = CKK.AES, **more: bytes) -> Attributes:
@@ -242,6 +264,8 @@ def described(attributes: Attributes) -> str:
             (CKA.SENSITIVE, "SENSITIVE"),
             (CKA.EXTRACTABLE, "EXTRACTABLE"),
             (CKA.WRAP_WITH_TRUSTED, "WRAP_WITH_TRUSTED"),
+            (CKA.PRIVATE, "PRIVATE"),
+            (CKA.MODIFIABLE, "MODIFIABLE"),
         )
         if attribute in attributes
     ]

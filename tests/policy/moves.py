@@ -13,7 +13,7 @@ from hashlib import sha256
 from keyfob.functions import digests, keys, objects, signing
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO
 from keyfob.spec.parameters import GcmParams, HkdfParams, KeyDerivationStringDataParams, RsaPkcsOaepParams
-from keyfob.token.object import FALSE, TRUE, ulong
+from keyfob.token.object import FALSE, TRUE, hides, ulong
 from tests.policy.model import (
     ALL,
     CBC,
@@ -213,7 +213,8 @@ def copy_and_set(world: World, tried: Tried) -> None:
             how = f"of {key.fact.name} with {described(changes)}"
             handle = world.attempt(partial(objects.C_CopyObject, world.session, key.handle, template))
             if handle is not None:
-                world.gain_key(handle, f"the copy c{len(world.keys)}", f"C_CopyObject {how}", (key.fact,))
+                made = world.gain_key(handle, f"the copy c{len(world.keys)}", f"C_CopyObject {how}", (key.fact,))
+                world.doubled.setdefault(key.value, Fact(made.fact.name, f"C_CopyObject {how}", (key.fact,)))
             twin = world.twin(key)
 
             def change(twin: int = twin, template: list[tuple[int, bytes]] = template) -> int:
@@ -276,6 +277,10 @@ def _derive(
     )
     made = world.gain_key(handle, f"the derived key d{len(world.keys)}", how, facts)
     value = made.value
+    if value == base.value:
+        world.doubled.setdefault(value, Fact(made.fact.name, how, facts))
+    if template.get(CKA.KEY_TYPE) == ulong(CKK.DES3) and base.value in world.depth and hides(base.attributes):
+        world.in_parts.add(value)
     related = [world.depth[key.value] for key in (base, *others) if key.value in world.depth]
     if related:
         world.depth.setdefault(value, max(related) + 1)
@@ -418,6 +423,7 @@ DEPTH = 1
 # What a rule of wrapping, unwrapping and deriving may ask of a key, beside the usage that the call needs.
 PROTECTION = (
     *(CKA.CLASS, CKA.KEY_TYPE, CKA.VALUE, CKA.MODULUS, CKA.TRUSTED, CKA.SENSITIVE, CKA.EXTRACTABLE),
+    *(CKA.PRIVATE, CKA.MODIFIABLE, CKA.COPYABLE),
     *(CKA.WRAP_WITH_TRUSTED, CKA.LOCAL, CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE, CKA.ALLOWED_MECHANISMS),
 )
 
@@ -439,14 +445,18 @@ def _derived(mechanism: int) -> list[Attributes]:
     strict = secret(*MAC, sensitive=True, extractable=False, kind=CKK.GENERIC_SECRET)
     loose = secret(*MAC, sensitive=False, extractable=True, kind=CKK.GENERIC_SECRET)
     short = [{**form, CKA.VALUE_LEN: ulong(size)} for form in (strict, loose) for size in (1, 17)]
+    # The base again as everybody's, or as what can be modified; and as a DES key of which he knows a part.
+    again = secret(sensitive=True, extractable=False, PRIVATE=FALSE), secret(sensitive=True, extractable=False)
+    same = [*({**form, CKA.VALUE_LEN: ulong(SIZE)} for form in again)]
     if mechanism == CKM.EXTRACT_KEY_FROM_KEY:
-        return [*whole[:2], *short[::2]]
-    return [*whole, *short, strict]
+        return [*whole[:2], *short[::2], *same]
+    return [*whole, *short, strict, *same, secret(*ALL, sensitive=True, extractable=False, kind=CKK.DES3)]
 
 
 DERIVED = {mechanism: _derived(mechanism) for mechanism in NAMES}
 UNWRAPPED = [
     *PALETTE,
+    secret(*ALL, sensitive=True, extractable=True, PRIVATE=FALSE),
     {**secret(*MAC, sensitive=False, extractable=True, kind=CKK.GENERIC_SECRET), CKA.VALUE_LEN: ulong(1)},
     {**secret(*MAC, sensitive=True, extractable=True, kind=CKK.GENERIC_SECRET), CKA.VALUE_LEN: ulong(1)},
 ]
@@ -464,6 +474,8 @@ CHANGES: list[Attributes] = [
     {CKA.EXTRACTABLE: FALSE},
     {CKA.WRAP_WITH_TRUSTED: FALSE},
     {CKA.TRUSTED: TRUE},
+    {CKA.PRIVATE: FALSE},
+    {CKA.MODIFIABLE: TRUE},
     dict.fromkeys(ALL, TRUE),
     *({**NO_USAGE, **dict.fromkeys(role, TRUE)} for role in (CIPHER, MAC, WRAPPING, DERIVATION)),
 ]

@@ -43,7 +43,7 @@ def lines(goal: str, fact: Fact) -> list[str]:
             found.append(line)
 
     walk(fact)
-    return [*(f"{i}. {line}" for i, line in enumerate(found, 1)), f"So he knows {goal}."]
+    return [*(f"{i}. {line}" for i, line in enumerate(found, 1)), f"So he {goal}."]
 
 
 def world_with(target: Attributes, *, imported: bool = False, trusted: bool = False) -> World:
@@ -75,6 +75,7 @@ def world_with(target: Attributes, *, imported: bool = False, trusted: bool = Fa
         handle = keys.C_GenerateKey(world.session, (generator, None), list(asked.items()))
     key = world.gain_key(handle, "the target", "made by its owner", ())
     world.targets[key.value] = "the target's value"
+    world.owned[key.value] = key.attributes
     world.depth[key.value] = 0
     world.learn(OWN, "a value of his own", "chosen", ())
     world.learn(bytes(16), "zeros", "chosen", ())

@@ -12,7 +12,7 @@ import pytest
 from keyfob.spec.constants import CKA, CKK, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import policy, strict
-from keyfob.token.object import TRUE, ulong
+from keyfob.token.object import FALSE, TRUE, ulong
 from tests.policy.model import (
     ALL,
     CIPHER,
@@ -33,6 +33,8 @@ Undo = Callable[[pytest.MonkeyPatch], None]
 NEVER_EXTRACTABLE = secret(*ALL, sensitive=True, extractable=False)
 EXTRACTABLE = secret(*ALL, sensitive=True, extractable=True)
 BOUND = secret(*ALL, sensitive=True, extractable=True, WRAP_WITH_TRUSTED=TRUE)
+FIXED = secret(CKA.ENCRYPT, CKA.DERIVE, sensitive=True, extractable=False, MODIFIABLE=FALSE)
+SINGLE = secret(*ALL, sensitive=True, extractable=False, COPYABLE=FALSE)
 
 
 @pytest.fixture
@@ -48,10 +50,16 @@ def everything(world: World) -> Iterator[tuple[str, Fact]]:
     yield from world.certified()
 
 
+def anything(world: World) -> Iterator[tuple[str, Fact]]:
+    """A target's value, or the target itself freer than its owner made it."""
+    yield from world.reached()
+    yield from world.freed()
+
+
 @pytest.mark.parametrize(("key_type", "imported"), [(CKK.AES, False), (CKK.AES, True), (CKK.GENERIC_SECRET, False)])
 def test_a_never_extractable_key_keeps_its_value(key_type: int, *, imported: bool) -> None:
     """With every usage, generated here or imported as not extractable, in the default policy."""
-    result = search(world_with({**NEVER_EXTRACTABLE, CKA.KEY_TYPE: ulong(key_type)}, imported=imported))
+    result = search(world_with({**NEVER_EXTRACTABLE, CKA.KEY_TYPE: ulong(key_type)}, imported=imported), anything)
     assert not result.attack, "\n".join(result.attack)
     assert result.calls > 1000, "the attacker tried something"
 
@@ -59,7 +67,14 @@ def test_a_never_extractable_key_keeps_its_value(key_type: int, *, imported: boo
 @pytest.mark.long
 def test_a_key_under_trusted_keys_keeps_its_value() -> None:
     """An extractable key with CKA_WRAP_WITH_TRUSTED beside a key that the SO trusts, in the default policy."""
-    result = search(world_with(BOUND, trusted=True))
+    result = search(world_with(BOUND, trusted=True), anything)
+    assert not result.attack, "\n".join(result.attack)
+
+
+@pytest.mark.parametrize("target", [FIXED, SINGLE], ids=["not modifiable", "not copyable"])
+def test_what_the_owner_of_a_key_ruled_out_stays_so(target: Attributes) -> None:
+    """A key that is never modified gets no usage by any way, and one that is never copied has no second object."""
+    result = search(world_with(target), anything)
     assert not result.attack, "\n".join(result.attack)
 
 
@@ -80,6 +95,11 @@ def _usage_only(attributes: Attributes, flag: int, mechanism: int) -> None:
 
 def _free_copies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(policy, "may_copy", lambda *_: None)
+
+
+def _shown_without(attribute: int) -> Undo:
+    kept = tuple(pair for pair in policy.KEPT_BY_WHAT_SHOWS if pair[0] != attribute)
+    return lambda patch: patch.setattr(policy, "KEPT_BY_WHAT_SHOWS", kept)
 
 
 # By their names: how a rule is taken away, and the target that is then reached.
@@ -105,6 +125,24 @@ HOLES: dict[str, tuple[Undo, Attributes]] = {
         BOUND,
     ),
 }
+# The same for what a key's owner ruled out.
+FREEING: dict[str, tuple[Undo, Attributes]] = {
+    "the base again as a public object": (_shown_without(CKA.PRIVATE), NEVER_EXTRACTABLE),
+    "the base again as modifiable": (_shown_without(CKA.MODIFIABLE), FIXED),
+    "the base again with other usages": (lambda patch: patch.setattr(policy, "USAGES_OF_SECRETS", ()), FIXED),
+    "copies of what is not copyable": (_free_copies, SINGLE),
+    "the base again though it is not copyable": (
+        lambda patch: patch.setattr(policy, "bound_as", lambda asked, _: asked),
+        SINGLE,
+    ),
+    "DES keys of known bytes": (lambda patch: patch.setattr(policy, "KEYS_IN_PARTS", ()), NEVER_EXTRACTABLE),
+    "what trusted keys unwrap is public": (
+        lambda patch: patch.setattr(
+            policy, "unwrapped_as", lambda asked, _: {**asked, CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}
+        ),
+        BOUND,
+    ),
+}
 
 
 @pytest.mark.parametrize("hole", HOLES)
@@ -112,6 +150,15 @@ def test_a_hole_that_is_put_back_is_found(monkeypatch: pytest.MonkeyPatch, hole:
     undo, target = HOLES[hole]
     undo(monkeypatch)
     result = search(world_with(target, trusted=target is BOUND))
+    print(f"\n{hole}:", *result.attack, sep="\n  ")
+    assert result.attack, hole
+
+
+@pytest.mark.parametrize("hole", FREEING)
+def test_what_frees_a_key_is_found(monkeypatch: pytest.MonkeyPatch, hole: str) -> None:
+    undo, target = FREEING[hole]
+    undo(monkeypatch)
+    result = search(world_with(target, trusted=target is BOUND), World.freed)
     print(f"\n{hole}:", *result.attack, sep="\n  ")
     assert result.attack, hole
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from keyfob.functions.begin import begin
-from keyfob.spec.constants import CKF
+from keyfob.spec.constants import CKF, CKR
+from keyfob.spec.errors import PKCS11Error
 from keyfob.token.session import DECRYPT, ENCRYPT
 
 TYPE_CHECKING = False
@@ -48,13 +49,17 @@ def _whole(session: Session, kind: str, data: bytes, room: int | None) -> bytes 
     """Single part.
 
     Where the output's length is known beforehand a short buffer costs nothing; where not (padding), the result is kept
-    until the caller comes back with a buffer that is large enough.
+    until the caller comes back with a buffer that is large enough. Other data would be another use: a key that asks for
+    the PIN at each use does not take it.
     """
     operation = session.single(kind)
     run = operation.run
     largest: int = run.size(len(data))
     if room is None:
         return largest
+    key = operation.key
+    if operation.ready is not None and operation.ready[0] != data and key is not None and key.always_authenticate:
+        raise PKCS11Error(CKR.OPERATION_NOT_INITIALIZED, "the PIN was given for the data of the first call")
     if room < largest:
         if run.exact:
             return largest

@@ -16,7 +16,7 @@ What is refused is said with PKCS11Error; what is decided beyond the standard, a
 from __future__ import annotations
 
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
-from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.token import strict
 from keyfob.token.nested import TEMPLATES, attributes_of, normal
@@ -65,6 +65,19 @@ SHOWING_THEIR_KEY = (
     CKM.XOR_BASE_AND_DATA,
     CKM.EXTRACT_KEY_FROM_KEY,
 )
+
+# What its result has too, of each base.
+KEPT_BY_WHAT_SHOWS = (
+    (CKA.SENSITIVE, TRUE),
+    (CKA.EXTRACTABLE, FALSE),
+    (CKA.WRAP_WITH_TRUSTED, TRUE),
+    (CKA.PRIVATE, TRUE),
+    (CKA.MODIFIABLE, FALSE),
+)
+# Keys of parts that can be found one after the other, 56 bits at a time, once bytes of the key are known (double DES is
+# met in the middle) or another key is known to differ from it in one part only (XOR).
+KEYS_IN_PARTS = (ulong(CKK.DES), ulong(CKK.DES2), ulong(CKK.DES3))
+USAGES_OF_SECRETS = tuple(usage for usage, classes in USES.values() if SECRET_KEY in classes)
 
 # Attributes that only ever become stricter: the value that they may be given.
 ONE_WAY = {
@@ -144,13 +157,17 @@ def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attribut
     asked = with_required(asked, attributes_of(unwrapping.get(CKA.UNWRAP_TEMPLATE)), "CKA_UNWRAP_TEMPLATE")
     asked = with_required(asked, strict.required_of_unwrapped(unwrapping), "strict policy")
     if unwrapping.get(CKA.TRUSTED) == TRUE:
-        return with_required(asked, {CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}, "the trusted unwrapping key")
+        required = {CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}
+        if asked.get(CKA.TRUSTED) != TRUE:  # trusted again: the SO's alone (`check_made`), who makes public keys only
+            required[CKA.PRIVATE] = TRUE
+        asked = with_required(asked, required, "the trusted unwrapping key")
     return asked
 
 
 def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
     """The template of a derived key, completed with what its base demands, or both of them."""
-    if mechanism in SHOWING_THEIR_KEY:
+    shows = mechanism in SHOWING_THEIR_KEY
+    if shows:
         asked = bound_as(asked, bases)
     for base in bases:
         required = attributes_of(base.get(CKA.DERIVE_TEMPLATE))
@@ -160,17 +177,26 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
             )
         asked = with_required(asked, required, "CKA_DERIVE_TEMPLATE")
     asked = with_required(asked, strict.required_of_derived(mechanism, bases, SHOWING_THEIR_KEY), "strict policy")
-    origin = inherited(bases)
-    if mechanism in SHOWING_THEIR_KEY:
-        decisive = ((CKA.SENSITIVE, TRUE), (CKA.EXTRACTABLE, FALSE), (CKA.WRAP_WITH_TRUSTED, TRUE))
-        required = {attribute: value for attribute, value in decisive if origin.get(attribute) == value}
-        return with_required(asked, required, "the base key")
+    if asked.get(CKA.TOKEN) == TRUE and any(base.get(CKA.PRIVATE) == TRUE for base in bases):
+        asked = with_required(asked, {CKA.PRIVATE: TRUE}, "the private base key")
+    if shows and asked.get(CKA.KEY_TYPE) in KEYS_IN_PARTS and any(hides(base) for base in bases):
+        raise PKCS11Error(
+            CKR.TEMPLATE_INCONSISTENT, "a DES key of known bytes, or of known difference, would show its base in parts"
+        )
     return asked
 
 
 def bound_as(asked: Attributes, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
-    """With the templates and allowed mechanisms of the keys that the new one may be the same as."""
-    asked = dict(asked)
+    """As a copy would be of the keys that the new one may be the same as: no freer, and none where none may be."""
+    if any(base.get(CKA.COPYABLE) == FALSE for base in bases):
+        raise PKCS11Error(
+            CKR.KEY_FUNCTION_NOT_PERMITTED, "the base key is not copyable, and the result could be a copy"
+        )
+    for base in bases:
+        required = {attribute: value for attribute, value in KEPT_BY_WHAT_SHOWS if base.get(attribute) == value}
+        if base.get(CKA.MODIFIABLE) == FALSE:
+            required.update({usage: FALSE for usage in USAGES_OF_SECRETS if base.get(usage) != TRUE})
+        asked = with_required(asked, required, "the base key")
     for each in TEMPLATES:
         together: Attributes = {}
         for base in bases:

@@ -1,0 +1,84 @@
+"""What a derived key may not be, because its base key was bound (token/policy.py, docs/policy.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
+from tests.client import Template
+from tests.conftest import Fob
+from tests.functional.test_policy import AES, GENERIC, HIDDEN, READABLE, VALUE, made, with_data
+
+SHOWING = (CKM.XOR_BASE_AND_DATA, CKM.CONCATENATE_BASE_AND_DATA, CKM.CONCATENATE_DATA_AND_BASE)
+
+
+@pytest.mark.parametrize("kind", SHOWING)
+@pytest.mark.parametrize("on_token", [True, False])
+def test_what_shows_a_private_key_is_private(fob: Fob, kind: int, *, on_token: bool) -> None:
+    """C_CopyObject makes no public object of it; nor does XOR with zeros."""
+    base = fob.client.create(fob.session, [*AES, *HIDDEN, (CKA.VALUE, VALUE), (CKA.DERIVE, True)])
+    mechanism, *held = with_data(fob, kind, bytes(32))
+    asked: Template = [*GENERIC, (CKA.TOKEN, on_token)]
+    rv, _ = made(fob, "C_DeriveKey", mechanism, base, template=[*asked, (CKA.PRIVATE, False)])
+    assert rv == CKR.TEMPLATE_INCONSISTENT
+    rv, key = made(fob, "C_DeriveKey", mechanism, base, template=asked)
+    assert (rv, fob.client.get(fob.session, key, CKA.PRIVATE)) == (CKR.OK, [b"\1"])
+    del held
+
+
+@pytest.mark.parametrize("base_is_private", [True, False])
+@pytest.mark.parametrize("on_token", [True, False])
+def test_what_is_derived_from_a_private_key_is_not_public_on_the_token(
+    fob: Fob, *, base_is_private: bool, on_token: bool
+) -> None:
+    """A session key may be public, as NSS makes them before a login; and what comes of a public key as well."""
+    private = (CKA.PRIVATE, base_is_private)
+    base = fob.client.create(fob.session, [*AES, (CKA.VALUE, VALUE), (CKA.DERIVE, True), private])
+    mechanism, *held = with_data(fob, CKM.AES_ECB_ENCRYPT_DATA, bytes(16))
+    asked: Template = [*AES, (CKA.TOKEN, on_token), (CKA.VALUE_LEN, 16), (CKA.PRIVATE, False)]
+    rv, _ = made(fob, "C_DeriveKey", mechanism, base, template=asked)
+    assert rv == (CKR.TEMPLATE_INCONSISTENT if base_is_private and on_token else CKR.OK)
+    del held
+
+
+@pytest.mark.parametrize("kind", SHOWING)
+def test_what_shows_an_unmodifiable_key_may_do_no_more_than_it(fob: Fob, kind: int) -> None:
+    usages = (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP, CKA.DERIVE)
+    only: Template = [(usage, usage in (CKA.ENCRYPT, CKA.DERIVE)) for usage in usages]
+    base = fob.client.create(fob.session, [*AES, (CKA.VALUE, VALUE), (CKA.MODIFIABLE, False), *only])
+    mechanism, *held = with_data(fob, kind, bytes(32))
+    for freer in ((CKA.DECRYPT, True), (CKA.MODIFIABLE, True), (CKA.SIGN, True)):
+        assert made(fob, "C_DeriveKey", mechanism, base, template=[*GENERIC, freer])[0] == CKR.TEMPLATE_INCONSISTENT
+    rv, key = made(fob, "C_DeriveKey", mechanism, base, template=GENERIC)
+    assert rv == CKR.OK
+    assert fob.client.get(fob.session, key, CKA.MODIFIABLE, *usages[:-1]) == [b"\0", b"\1", *[b"\0"] * 5]
+    del held
+
+
+def test_no_derivation_shows_what_is_not_copyable(fob: Fob) -> None:
+    client = fob.client
+    asked: Template = [*GENERIC, (CKA.VALUE, VALUE), (CKA.DERIVE, True)]
+    base = client.create(fob.session, [*asked, (CKA.COPYABLE, False)])
+    other = client.create(fob.session, asked)
+    ways = [with_data(fob, kind, bytes(32)) for kind in SHOWING]
+    ways += [(client.mechanism(CKM.CONCATENATE_BASE_AND_KEY, other.to_bytes(8, "little")),)]
+    for mechanism, *_ in ways:
+        assert made(fob, "C_DeriveKey", mechanism, base, template=GENERIC)[0] == CKR.KEY_FUNCTION_NOT_PERMITTED
+    second = client.mechanism(CKM.CONCATENATE_BASE_AND_KEY, base.to_bytes(8, "little"))
+    assert made(fob, "C_DeriveKey", second, other, template=GENERIC)[0] == CKR.KEY_FUNCTION_NOT_PERMITTED
+    hashed = with_data(fob, CKM.XOR_BASE_AND_DATA, bytes(32))
+    assert made(fob, "C_DeriveKey", hashed[0], other, template=GENERIC)[0] == CKR.OK
+
+
+@pytest.mark.parametrize("key_type", [CKK.AES, CKK.GENERIC_SECRET, CKK.DES2, CKK.DES3])
+def test_no_des_key_shows_a_hidden_key(fob: Fob, key_type: int) -> None:
+    """With a known third key two of single DES are met in the middle; with a known difference the first is found."""
+    client = fob.client
+    value = {CKK.DES3: VALUE[:24], CKK.DES2: VALUE[:16]}.get(key_type, VALUE[:16])
+    kind: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, key_type), (CKA.DERIVE, True)]
+    des3: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.DES3)]
+    ways = [with_data(fob, CKM.CONCATENATE_BASE_AND_DATA, bytes(8)), with_data(fob, CKM.XOR_BASE_AND_DATA, bytes(24))]
+    for hidden, expected in (HIDDEN, CKR.TEMPLATE_INCONSISTENT), (READABLE, CKR.OK):
+        base = client.create(fob.session, [*kind, *hidden, (CKA.VALUE, value)])
+        way = ways[1] if key_type == CKK.DES3 else ways[0]
+        assert made(fob, "C_DeriveKey", way[0], base, template=des3)[0] == expected
