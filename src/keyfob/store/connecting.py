@@ -8,7 +8,7 @@ import apsw
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store import schema
+from keyfob.store import budget, schema
 from keyfob.store.patience import Patience
 from keyfob.store.watch import FileStatus, SharedHeader, Unknown
 
@@ -42,6 +42,8 @@ def answer(problem: Exception, path: str) -> PKCS11Error:
         return PKCS11Error(CKR.DEVICE_MEMORY, f"{name}: no space left on the device")
     if extended == apsw.SQLITE_READONLY_DBMOVED:
         return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: the file was moved or deleted while it was open")
+    if isinstance(problem, apsw.InterruptError):
+        return PKCS11Error(CKR.DEVICE_ERROR, f"{name}: damaged: {budget.EXCEEDED}")
     rv = next((rv for kind, rv in ANSWERS if isinstance(problem, kind)), CKR.DEVICE_ERROR)
     return PKCS11Error(rv, f"{name}: {problem}")
 
@@ -66,6 +68,7 @@ def is_full(problem: apsw.Error, path: str) -> bool:
 
 def configure(connection: apsw.Connection) -> Patience:
     """Durable commits, no leftovers, and nothing in a prepared file that runs by itself; who waits for its locks."""
+    budget.limit_opening(connection)
     patience = Patience()
     connection.set_busy_handler(patience)
     # No checkpoint by chance: not in a child that inherited the connection, nor on a store that we are about to refuse.
@@ -92,8 +95,21 @@ def recognise(connection: apsw.Connection, path: str) -> None:
         raise PKCS11Error(CKR.TOKEN_NOT_RECOGNIZED, text)
 
 
+def _refuse_journal(path: str) -> None:
+    """A token never has a rollback journal: it is made as one that has a write-ahead log.
+
+    Whoever prepares a journal has SQLite write into the token what stands there, and some versions of SQLite also
+    delete the file that it names as the journal of several databases: any file of the user's.
+    """
+    journal = path + "-journal"
+    if size(journal) > 0:
+        text = f"{path} has a rollback journal, which no token has: look who has put {os.path.basename(journal)} there"
+        raise PKCS11Error(CKR.DEVICE_ERROR, text)
+
+
 def connect(path: str, *, read_only: bool) -> Connected:
     """Also where only SQLite's own files beside it can be written."""
+    _refuse_journal(path)
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
     connection = apsw.Connection(path, flags=flags)
     try:

@@ -46,7 +46,7 @@ def fingerprint(database: Database) -> tuple[int, bytes]:
         for row in _rows(database, table):
             hasher.update(repr(row).encode())
     hasher.update(repr(database.numbered).encode())
-    return database.number("SELECT count(*) FROM object"), hasher.digest()
+    return database.number("SELECT count(id) FROM object"), hasher.digest()
 
 
 def _facts(database: Database) -> list[Row]:

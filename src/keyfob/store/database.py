@@ -17,6 +17,7 @@ from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import schema
+from keyfob.store.budget import EXCEEDED, Budget
 from keyfob.store.connecting import answer, connect, connect_immutable, is_full, reconnect_immutable
 from keyfob.store.reserve import Reserve
 from keyfob.store.watch import FileStatus, Unknown
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 FEW = 300  # rows; above what a part of a search asks for
 FILES = ("-shm", "-wal", "")  # what a connection keeps open; reading begins with a lock on the first
+MOST_FACTS = 100  # rows of the meta table; there are 17
+FACTS = f"SELECT CAST(name AS BLOB), value, checksum, mac FROM meta LIMIT {MOST_FACTS + 1}"  # noqa: S608 - a constant
 TRUSTED = 0.1  # seconds for which what is in memory is taken for current without a look at the descriptors
 
 # Connections that were at work at a fork: kept for ever in the child, because dropping one would close it, and the
@@ -52,6 +55,7 @@ class SqliteDatabase:
     """
 
     __slots__ = (
+        "_budget",
         "_changed",
         "_connection",
         "_cursor",
@@ -89,6 +93,7 @@ class SqliteDatabase:
         self.is_full = False
         self._looked_at = 0.0
         self._is_lost = False
+        self._budget = Budget(None)
 
     @classmethod
     def in_memory(cls, path: str) -> SqliteDatabase:
@@ -134,6 +139,8 @@ class SqliteDatabase:
         try:
             database = cls(connection, path, read_only=refuses_writing, watcher=watcher)
             database.is_full = full
+            database._budget = Budget(path)
+            database._budget.limit(connection)
             database._accept_schema()
         except BaseException:
             connection.close(True)
@@ -190,6 +197,7 @@ class SqliteDatabase:
 
     def _go_on_with(self, fresh: SqliteDatabase) -> apsw.Connection:
         found = fresh.connection
+        self._budget = fresh._budget
         self._connection, self._cursor, self.kept, self.watcher = found, None, fresh.kept, fresh.watcher
         self.read_only, self.is_full = fresh.read_only, fresh.is_full
         self._version, self._seen = found.data_version(), None
@@ -212,6 +220,7 @@ class SqliteDatabase:
         """A few rows at once, which takes 1 us less; the rest row by row, so that they need not fit into memory."""
         connection = self.connection
         cursor, self._cursor = self._cursor or connection.cursor(), None
+        self._budget.spent = 0
         try:
             found = list(islice(cursor.execute(sql, values), FEW))
         except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
@@ -225,8 +234,13 @@ class SqliteDatabase:
         return found
 
     def _rest(self, cursor: apsw.Cursor) -> Iterator[Row]:
+        count = FEW
         try:
-            yield from cursor
+            for row in cursor:
+                count += 1
+                if not count % FEW and not self._budget.has(count):
+                    raise PKCS11Error(CKR.DEVICE_ERROR, f"{os.path.basename(self.path)}: damaged: {EXCEEDED}")
+                yield row
         except (apsw.Error, UnicodeDecodeError, OverflowError) as problem:
             raise answer(problem, self.path) from None
 
@@ -242,12 +256,15 @@ class SqliteDatabase:
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> int:
         """A statement without an answer; the number of rows it changed."""
         try:
-            self.connection.execute(sql, values).fetchall()
+            connection = self.connection
+            self._budget.spent = 0
+            connection.execute(sql, values).fetchall()
             return self.connection.changes()
         except (apsw.Error, OverflowError) as problem:
             raise answer(problem, self.path) from None
 
     def run_each(self, sql: str, values: list[tuple[Any, ...]]) -> None:
+        self._budget.begin(len(values))
         try:
             self.connection.executemany(sql, values).fetchall()
         except (apsw.Error, OverflowError) as problem:
@@ -255,7 +272,10 @@ class SqliteDatabase:
 
     def facts(self) -> Iterable[tuple[object, object, object, object]]:
         """The meta table. As BLOB, because damage can turn a name into NULL or a number."""
-        return self.rows("SELECT CAST(name AS BLOB), value, checksum, mac FROM meta")
+        found = list(self.rows(FACTS))
+        if len(found) > MOST_FACTS:
+            raise PKCS11Error(CKR.DEVICE_ERROR, f"{os.path.basename(self.path)}: damaged: meta has too many rows")
+        return found
 
     @property
     def numbered(self) -> int:
@@ -337,6 +357,7 @@ class SqliteDatabase:
             self._connection = self._cursor = None
             try:
                 self._connection = reconnect_immutable(self.path)
+                self._budget.limit(self._connection)
             except apsw.Error as problem:
                 raise answer(problem, self.path) from None
             self.counter += 1
