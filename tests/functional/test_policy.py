@@ -417,13 +417,14 @@ def test_what_leaves_under_trusted_keys_comes_back_so(fob: Fob) -> None:
     assert refused.value.rv == CKR.KEY_NOT_WRAPPABLE
 
 
-def test_the_user_neither_copies_a_trusted_secret_key_nor_ends_the_trust(fob: Fob) -> None:
-    """A copy that is not trusted could decrypt what the key has wrapped."""
+def test_the_user_neither_copies_a_trusted_secret_key_nor_changes_it(fob: Fob) -> None:
+    """A copy that is not trusted could decrypt what the key has wrapped; one that the SO made to wrap only stays so."""
     key = trusted_key(fob)
     assert copied(fob, key, [(CKA.TOKEN, False)]) == CKR.ACTION_PROHIBITED
-    assert fob.client.set(fob.session, key, [(CKA.TRUSTED, False)]) == CKR.ATTRIBUTE_READ_ONLY
-    assert fob.client.set(fob.session, key, [(CKA.LABEL, "mine")]) == CKR.OK
+    for change in ((CKA.TRUSTED, False), (CKA.UNWRAP, False), (CKA.LABEL, "mine"), (CKA.DESTROYABLE, False)):
+        assert fob.client.set(fob.session, key, [change]) == CKR.ATTRIBUTE_READ_ONLY
     with the_so(fob):
+        assert fob.client.set(fob.session, key, [(CKA.UNWRAP, False)]) == CKR.OK
         assert fob.client.set(fob.session, key, [(CKA.TRUSTED, False)]) == CKR.OK
 
 

@@ -315,9 +315,12 @@ def check_change(
 ) -> None:
     """Whether an attribute may get this value, another than now. `otherwise`: where no rule of power speaks.
 
-    A copy of what cannot be modified differs from it by where it is, and by being stricter.
+    A copy of what cannot be modified differs from it by where it is, and by being stricter. What the SO has made of a
+    trusted secret key (its usages, its templates) only the SO changes.
     """
-    if attribute in ONE_WAY:
+    if role != SO and attributes.get(CKA.TRUSTED) == TRUE and attributes[CKA.CLASS] == SECRET_KEY:
+        allowed = False
+    elif attribute in ONE_WAY:
         allowed = value == ONE_WAY[attribute]
     elif attribute == CKA.TRUSTED:
         allowed = role == SO or (value == FALSE and attributes[CKA.CLASS] != SECRET_KEY)
