@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
+from keyfob.spec.errors import PKCS11Error
+from keyfob.token import policy, strict
+from keyfob.token.object import SECRET_KEY, ulong
 from tests.client import Client, RvError, Template, Value, ffi
 from tests.conftest import CHEAP_PINS, PIN, Fob, module_path
+from tests.functional.ways import from_password
 from tests.rules import nss_templates as templates
 
 TRUE, FALSE = b"\x01", b"\x00"
@@ -80,6 +84,34 @@ def test_only_keys_that_were_made_here_wrap_unwrap_and_derive(fob: Fob) -> None:
         with pytest.raises(RvError) as refusal:
             fob.client.create(fob.session, [*head, (CKA.SENSITIVE, True), (usage, True)])
         assert refusal.value.rv == CKR.TEMPLATE_INCONSISTENT
+
+
+@pytest.mark.parametrize("usage", [CKA.WRAP, CKA.UNWRAP, CKA.DERIVE])
+def test_a_key_from_a_password_wraps_unwraps_and_derives_nothing(fob: Fob, usage: int) -> None:
+    rv, _ = from_password(fob, [(CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False), (usage, True)])
+    assert rv == CKR.TEMPLATE_INCONSISTENT
+    rv, key = from_password(fob, [(CKA.SENSITIVE, True), (CKA.EXTRACTABLE, False)])
+    assert rv == CKR.OK
+    assert usages(fob, key) == {"cipher"}
+
+
+def test_one_from_before_wraps_unwraps_and_derives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is in tokens of the time when it was called always sensitive."""
+    monkeypatch.setattr(strict.MODE, "on", True)
+    attributes = dict.fromkeys(
+        (CKA.LOCAL, CKA.SENSITIVE, CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE, CKA.WRAP, CKA.UNWRAP), TRUE
+    )
+    attributes |= {CKA.CLASS: SECRET_KEY, CKA.EXTRACTABLE: FALSE, CKA.KEY_GEN_MECHANISM: ulong(CKM.AES_KEY_GEN)}
+    target = {CKA.CLASS: SECRET_KEY, CKA.SENSITIVE: TRUE, CKA.EXTRACTABLE: TRUE}
+    for flag in (CKF.WRAP, CKF.UNWRAP):
+        policy.may_use(attributes, flag, CKM.AES_KEY_WRAP)
+    strict.may_wrap(target, attributes)
+    attributes[CKA.KEY_GEN_MECHANISM] = ulong(CKM.PKCS5_PBKD2)
+    for flag in (CKF.WRAP, CKF.UNWRAP):
+        with pytest.raises(PKCS11Error, match="elsewhere"):
+            policy.may_use(attributes, flag, CKM.AES_KEY_WRAP)
+    with pytest.raises(PKCS11Error, match="never left"):
+        strict.may_wrap(target, attributes)
 
 
 def test_keys_go_from_one_token_to_another_and_stay_sensitive(fob: Fob) -> None:

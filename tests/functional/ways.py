@@ -7,8 +7,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from keyfob.mechanisms.index import KEY_INDEX
-from keyfob.spec.constants import CKA, CKC, CKK, CKM, CKO
+from keyfob.spec.constants import CKA, CKC, CKK, CKM, CKO, CKP
 from tests.client import P256, Client, Template, Value, but, ffi
+from tests.conftest import Fob
 from tests.rules.certificates import make_certificate
 from tests.rules.nss_templates import components, point, scalar
 from tests.rules.software_keys import ec_key, rsa_key
@@ -195,3 +196,17 @@ def ways() -> list[Way]:
         if object_class == CKO.SECRET_KEY:
             found.append(_derived(f"derive {key_type:#x}", key_type, SIZES.get(key_type, 16)))
     return found
+
+
+def from_password(fob: Fob, template: Template) -> tuple[int, int]:
+    """The answer of C_GenerateKey with CKM_PKCS5_PBKD2 for an AES key, and the handle."""
+    parameter = ffi.new("CK_PKCS5_PBKD2_PARAMS2 *")
+    salt, password = ffi.new("CK_BYTE[]", b"salt"), ffi.new("CK_BYTE[]", b"password")
+    parameter.saltSource, parameter.pSaltSourceData, parameter.ulSaltSourceDataLen = 1, salt, 4
+    parameter.iterations, parameter.prf = 1, CKP.PKCS5_PBKD2_HMAC_SHA256
+    parameter.pPassword, parameter.ulPasswordLen = password, 8
+    mechanism = fob.client.mechanism(CKM.PKCS5_PBKD2, parameter)
+    asked: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES), (CKA.VALUE_LEN, 32), *template]
+    array, count, _kept = fob.client.template(asked)
+    handle = ffi.new("CK_ULONG *")
+    return fob.client.call("C_GenerateKey", fob.session, mechanism, array, count, handle), int(handle[0])

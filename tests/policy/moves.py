@@ -11,8 +11,14 @@ from functools import partial
 from hashlib import sha256
 
 from keyfob.functions import digests, keys, objects, signing
-from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO
-from keyfob.spec.parameters import GcmParams, HkdfParams, KeyDerivationStringDataParams, RsaPkcsOaepParams
+from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKP, CKZ
+from keyfob.spec.parameters import (
+    GcmParams,
+    HkdfParams,
+    KeyDerivationStringDataParams,
+    Pkcs5Pbkd2Params,
+    RsaPkcsOaepParams,
+)
 from keyfob.token.object import FALSE, TRUE, hides, ulong
 from tests.policy.model import (
     ALL,
@@ -117,6 +123,18 @@ def generate(world: World, tried: Tried) -> None:
                 world.generated.add(made.value)
 
 
+def generate_from_password(world: World, tried: Tried) -> None:
+    """C_GenerateKey with CKM_PKCS5_PBKD2 and a password of his own: he can compute the value himself."""
+    for i, template in enumerate(FROM_PASSWORD):
+        if tried.first("password", i):
+            asked = given(template, VALUE_LEN=ulong(SIZE))
+            handle = world.attempt(partial(keys.C_GenerateKey, world.session, (CKM.PKCS5_PBKD2, PASSWORD), asked))
+            if handle is not None:
+                how = f"C_GenerateKey with CKM_PKCS5_PBKD2 and a password of his own {described(template)}"
+                made = world.gain_key(handle, f"the key p{i} from a password", how, ())
+                world.learn(made.value, f"the value of {made.fact.name}", "PBKDF2, computed by himself", ())
+
+
 def wrap(world: World, tried: Tried) -> None:
     """C_WrapKey of everything under everything."""
     found = list(world.keys.values())
@@ -171,6 +189,33 @@ def unwrap(world: World, tried: Tried) -> None:
                 made = world.gain_key(handle, f"the unwrapped key u{len(world.keys)}", how, (key.fact, blob.fact))
                 if made.value != blob.plain:
                     world.link(Link(made.fact, (blob.plain,), made.value, ((blob.plain, 0, made.value),)))
+
+
+def confuse(world: World, tried: Tried) -> None:
+    """C_UnwrapKey with another mechanism than wrapped it: where that succeeds it tells what the last byte is.
+
+    For the other bytes he turns the key round (CKM_EXTRACT_KEY_FROM_KEY) and does the same again.
+    """
+    template = list(secret(*MAC, sensitive=True, extractable=True, kind=CKK.GENERIC_SECRET).items())
+    for key in secrets(world):
+        if key.attributes.get(CKA.UNWRAP) != TRUE:
+            continue
+        for blob in list(world.blobs.values()):
+            if (
+                blob.mechanism != KEY_WRAP
+                or blob.key_value != key.value
+                or blob.plain in world.known
+                or not tried.first("confuse", protection(key), blob.plain)
+            ):
+                continue
+            for mechanism in (CKM.AES_KEY_WRAP_PKCS7, CKM.AES_KEY_WRAP_PAD, CKM.AES_KEY_WRAP_KWP):
+                chosen = mechanism, None
+                handle = world.attempt(
+                    partial(keys.C_UnwrapKey, world.session, chosen, key.handle, blob.data, template)
+                )
+                if handle is not None:
+                    how = f"C_UnwrapKey of that with {key.fact.name} and another mechanism tells its last byte"
+                    world.learn(blob.plain, f"what was in it ({world.name(blob.plain)})", how, (key.fact, blob.fact))
 
 
 def encrypt(world: World, tried: Tried) -> None:
@@ -303,6 +348,8 @@ def derivations(value: bytes) -> Iterable[tuple[int, object, tuple[tuple[bytes, 
     yield CKM.CONCATENATE_DATA_AND_BASE, KeyDerivationStringDataParams(ZEROS[:15]), ((value, 15, 0, whole),)
     for size in (1, SIZE):
         yield CKM.XOR_BASE_AND_DATA, KeyDerivationStringDataParams(bytes(size)), ((value, 0, 0, min(size, whole)),)
+    padded = bytes(whole - 1) + bytes([value[-1] ^ 1])  # so that the result ends as padding does: he tries all 256
+    yield CKM.XOR_BASE_AND_DATA, KeyDerivationStringDataParams(padded), ((value, 0, 0, whole),)
     for at in range(whole):
         yield CKM.EXTRACT_KEY_FROM_KEY, ulong(8 * at), ((value, 0, at, whole - at),)
     yield CKM.AES_ECB_ENCRYPT_DATA, data, ()
@@ -465,6 +512,8 @@ GENERATED = [
     secret(*WRAPPING, sensitive=True, extractable=True),
     secret(*WRAPPING, sensitive=True, extractable=False),
 ]
+FROM_PASSWORD = [secret(*role, sensitive=True, extractable=False) for role in (WRAPPING, DERIVATION)]
+PASSWORD = Pkcs5Pbkd2Params(CKZ.SALT_SPECIFIED, b"salt", 1, CKP.PKCS5_PBKD2_HMAC_SHA256, b"", b"password")
 NO_USAGE = dict.fromkeys(ALL, FALSE)
 CHANGES: list[Attributes] = [
     {},
@@ -482,8 +531,8 @@ CHANGES: list[Attributes] = [
 
 Move = Callable[[World, Tried], None]
 MOVES: tuple[Move, ...] = (
-    *(create, generate, read, decrypt, encrypt, mac, guess, wrap, compute),
-    *(unwrap, read, compute, copy_and_set, derive, guess, compute),
+    *(create, generate, generate_from_password, read, decrypt, encrypt, mac, guess, wrap, compute),
+    *(unwrap, confuse, read, compute, copy_and_set, derive, guess, compute),
 )
 
 

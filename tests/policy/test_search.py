@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKK, CKR
+from keyfob.spec.constants import CKA, CKK, CKM, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import policy, strict
-from keyfob.token.object import FALSE, TRUE, ulong
+from keyfob.token.object import FALSE, SECRET_KEY, TRUE, ulong
 from tests.policy.model import (
     ALL,
     CIPHER,
@@ -64,7 +64,6 @@ def test_a_never_extractable_key_keeps_its_value(key_type: int, *, imported: boo
     assert result.calls > 1000, "the attacker tried something"
 
 
-@pytest.mark.long
 def test_a_key_under_trusted_keys_keeps_its_value() -> None:
     """An extractable key with CKA_WRAP_WITH_TRUSTED beside a key that the SO trusts, in the default policy."""
     result = search(world_with(BOUND, trusted=True), anything)
@@ -102,6 +101,12 @@ def _shown_without(attribute: int) -> Undo:
     return lambda patch: patch.setattr(policy, "KEPT_BY_WHAT_SHOWS", kept)
 
 
+def _two_forms(patch: pytest.MonkeyPatch) -> None:
+    """Key wrap, and key wrap over PKCS #7 padding, which begins with the same constant; and keys to compare."""
+    patch.setattr(policy, "WRAPPED_BY", {**policy.WRAPPED_BY, CKM.AES_KEY_WRAP_PKCS7: SECRET_KEY})
+    patch.setattr(policy, "check_shown", lambda *_: None)
+
+
 # By their names: how a rule is taken away, and the target that is then reached.
 HOLES: dict[str, tuple[Undo, Attributes]] = {
     "short and partial derived keys": (
@@ -121,9 +126,10 @@ HOLES: dict[str, tuple[Undo, Attributes]] = {
     "a trusted key that decrypts": (lambda patch: patch.setattr(policy, "may_use", _usage_only), BOUND),
     "a trusted key's copy that decrypts": (_free_copies, BOUND),
     "what trusted keys unwrap is free": (
-        lambda patch: patch.setattr(policy, "unwrapped_as", lambda asked, _: asked),
+        lambda patch: patch.setattr(policy, "unwrapped_as", lambda asked, *_: asked),
         BOUND,
     ),
+    "two mechanisms that take each other's blobs": (_two_forms, BOUND),
 }
 # The same for what a key's owner ruled out.
 FREEING: dict[str, tuple[Undo, Attributes]] = {
@@ -138,7 +144,7 @@ FREEING: dict[str, tuple[Undo, Attributes]] = {
     "DES keys of known bytes": (lambda patch: patch.setattr(policy, "KEYS_IN_PARTS", ()), NEVER_EXTRACTABLE),
     "what trusted keys unwrap is public": (
         lambda patch: patch.setattr(
-            policy, "unwrapped_as", lambda asked, _: {**asked, CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}
+            policy, "unwrapped_as", lambda asked, *_: {**asked, CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}
         ),
         BOUND,
     ),
@@ -180,6 +186,11 @@ def test_strict_keeps_every_value_that_it_calls_always_sensitive(role: tuple[int
     assert not result.attack, "\n".join(result.attack)
 
 
+def _any_form(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(strict, "may_use", lambda *_: None)
+    patch.setattr(policy, "check_form", lambda *_: None)
+
+
 STRICT_HOLES: dict[str, tuple[Undo, tuple[int, ...], bool]] = {
     "two roles, keys that come and go": (
         lambda patch: patch.setattr(strict, "check_made", lambda *_: None),
@@ -187,12 +198,17 @@ STRICT_HOLES: dict[str, tuple[Undo, tuple[int, ...], bool]] = {
         False,
     ),
     "wrapping under any key": (lambda patch: patch.setattr(strict, "may_wrap", lambda *_: None), CIPHER, True),
+    "keys from passwords that count as generated": (
+        lambda patch: patch.setattr(strict, "FROM_CALLERS_SECRETS", ()),
+        CIPHER,
+        True,
+    ),
     "unwrapping as less sensitive": (
         lambda patch: patch.setattr(strict, "required_of_unwrapped", lambda *_: {}),
         MAC,
         True,
     ),
-    "a nonce of the caller's choice": (lambda patch: patch.setattr(strict, "may_use", lambda *_: None), CIPHER, True),
+    "a nonce of the caller's choice": (_any_form, CIPHER, True),
     "derived keys that show themselves": (
         lambda patch: patch.setattr(strict, "required_of_derived", lambda *_: {}),
         DERIVATION,

@@ -124,7 +124,7 @@ def C_WrapKey(
     row, make = offered(session, number_, CKF.WRAP)
     wrapping = _wrapping_key(session, wrapping_key, row, CKF.WRAP)
     target = session.token.objects.key(key)
-    policy.may_wrap(target.attributes, wrapping.attributes)
+    policy.may_wrap(target.attributes, wrapping.attributes, number_, parameter)
     plain = _plain(target.attributes)
     wrapper = make(wrapping.key, parameter)
     size: int = wrapper.size(len(plain))
@@ -162,7 +162,7 @@ def C_UnwrapKey(
     number_, parameter = chosen(mechanism)
     row, make = offered(session, number_, CKF.UNWRAP)
     unwrapping = _wrapping_key(session, unwrapping_key, row, CKF.UNWRAP)
-    asked = policy.unwrapped_as(templates.read(template), unwrapping.attributes)
+    asked = policy.unwrapped_as(templates.read(template), unwrapping.attributes, number_, parameter)
     if CKA.CLASS not in asked:
         raise PKCS11Error(CKR.TEMPLATE_INCOMPLETE, "CKA_CLASS is missing")
     objects = session.token.objects

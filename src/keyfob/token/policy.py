@@ -44,18 +44,17 @@ USES: dict[int, tuple[int, tuple[bytes, ...]]] = {
     CKF.DERIVE: (CKA.DERIVE, (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)),
 }
 
-# The only mechanisms of a secret key that is CKA_TRUSTED: each result tells of tampering, and no two are made with a
-# nonce of the caller's choice. Under any other, what the key wrapped could be decrypted piece by piece.
-TRUSTED_MECHANISMS = frozenset(
-    (
-        CKM.AES_KEY_WRAP,
-        CKM.AES_KEY_WRAP_PAD,
-        CKM.AES_KEY_WRAP_KWP,
-        CKM.AES_KEY_WRAP_PKCS7,
-        CKM.NSS_AES_KEY_WRAP,
-        CKM.NSS_AES_KEY_WRAP_PAD,
-    )
-)
+# The only mechanisms of a secret key that is CKA_TRUSTED (or strict), and the class that each wraps. A blob tells of
+# tampering, and of the mechanism that made it: KW and KWP begin with different constants, as long as the caller gives
+# none, so a private key cannot come back as a secret key, nor one key as part of itself. Were the same blob taken by
+# two mechanisms (PKCS #7 padding has KW's constant), the one would tell, byte by byte, what the other wrapped.
+WRAPPED_BY = {
+    CKM.AES_KEY_WRAP: SECRET_KEY,
+    CKM.NSS_AES_KEY_WRAP: SECRET_KEY,
+    CKM.AES_KEY_WRAP_KWP: PRIVATE_KEY,
+}
+# Types that an AES key must not come back as: two DES keys are found at the price of one (met in the middle).
+WEAKER_TYPES = (ulong(CKK.DES), ulong(CKK.DES2))
 
 # Derivations whose result shows their base key's bytes (XOR with zeros is the key itself): it is no freer than the key.
 SHOWING_THEIR_KEY = (
@@ -105,10 +104,10 @@ def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int) -> None:
     if attributes.get(CKA.TRUSTED) == TRUE and attributes[CKA.CLASS] == SECRET_KEY:
         if flag not in (CKF.WRAP, CKF.UNWRAP):
             raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, "a trusted secret key wraps and unwraps, nothing else")
-        if mechanism not in TRUSTED_MECHANISMS:
-            raise PKCS11Error(CKR.MECHANISM_INVALID, "a trusted secret key wraps with AES key wrap mechanisms only")
+        if mechanism not in WRAPPED_BY:
+            raise PKCS11Error(CKR.MECHANISM_INVALID, "a trusted secret key wraps with CKM_AES_KEY_WRAP and _KWP only")
     if strict.MODE.on:
-        strict.may_use(attributes, flag, mechanism, TRUSTED_MECHANISMS)
+        strict.may_use(attributes, flag, mechanism, WRAPPED_BY)
 
 
 def may_digest(attributes: Mapping[int, bytes]) -> None:
@@ -133,10 +132,16 @@ def listed(allowed: bytes) -> set[bytes]:
 # Making keys out of keys
 
 
-def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes]) -> None:
-    """Whether the one key leaves under the other. The wrapping key has passed `may_use`."""
+def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes], mechanism: int, parameter: object) -> None:
+    """Whether the one key leaves under the other. The wrapping key has passed `may_use`.
+
+    A trusted secret key stays: it would come back without the mark, and decrypt what it has wrapped.
+    """
     if target[CKA.CLASS] not in (PRIVATE_KEY, SECRET_KEY):
         raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "only private and secret keys are wrapped")
+    if target[CKA.CLASS] == SECRET_KEY and target.get(CKA.TRUSTED) == TRUE:
+        raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "a trusted secret key does not leave")
+    check_form(target, wrapping, mechanism, parameter)
     if target.get(CKA.EXTRACTABLE) != TRUE:
         raise PKCS11Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
     if target.get(CKA.WRAP_WITH_TRUSTED) == TRUE and wrapping.get(CKA.TRUSTED) != TRUE:
@@ -149,12 +154,28 @@ def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes]) -> None
             )
 
 
-def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes]) -> Attributes:
+def check_form(key: Mapping[int, bytes], wrapping: Mapping[int, bytes], mechanism: int, parameter: object) -> None:
+    """Whether `key` is, or may come back as, what a blob of this trusted (or strict) secret key stands for."""
+    if wrapping[CKA.CLASS] != SECRET_KEY or not (wrapping.get(CKA.TRUSTED) == TRUE or strict.applies(wrapping)):
+        return
+    if parameter not in (None, b""):
+        raise PKCS11Error(CKR.MECHANISM_PARAM_INVALID, "this key wraps and unwraps with the standard's initial value")
+    object_class = key.get(CKA.CLASS)
+    if object_class is not None and object_class != WRAPPED_BY.get(mechanism, object_class):
+        raise PKCS11Error(
+            CKR.MECHANISM_INVALID, "under this key secret keys go with CKM_AES_KEY_WRAP, private keys with _KWP"
+        )
+    if key.get(CKA.KEY_TYPE) in WEAKER_TYPES:
+        raise PKCS11Error(CKR.MECHANISM_INVALID, "under this key go no keys of one or two DES keys")
+
+
+def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes], mechanism: int, parameter: object) -> Attributes:
     """The template of an unwrapped key, completed with what its unwrapping key demands.
 
     What a trusted key unwraps may be a key that left because its CKA_WRAP_WITH_TRUSTED was trusted to hold.
     """
     asked = with_required(asked, attributes_of(unwrapping.get(CKA.UNWRAP_TEMPLATE)), "CKA_UNWRAP_TEMPLATE")
+    check_form(asked, unwrapping, mechanism, parameter)
     asked = with_required(asked, strict.required_of_unwrapped(unwrapping), "strict policy")
     if unwrapping.get(CKA.TRUSTED) == TRUE:
         required = {CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}
@@ -168,6 +189,7 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
     """The template of a derived key, completed with what its base demands, or both of them."""
     shows = mechanism in SHOWING_THEIR_KEY
     if shows:
+        check_shown(bases)
         asked = bound_as(asked, bases)
     for base in bases:
         required = attributes_of(base.get(CKA.DERIVE_TEMPLATE))
@@ -184,6 +206,14 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
             CKR.TEMPLATE_INCONSISTENT, "a DES key of known bytes, or of known difference, would show its base in parts"
         )
     return asked
+
+
+def check_shown(bases: Sequence[Mapping[int, bytes]]) -> None:
+    """A key that is bound to trusted keys leaves as it is: keys made of its bytes would be wrapped and compared."""
+    if any(base.get(CKA.WRAP_WITH_TRUSTED) == TRUE for base in bases):
+        raise PKCS11Error(
+            CKR.KEY_FUNCTION_NOT_PERMITTED, "no key is made of the bytes of one that leaves under trusted keys only"
+        )
 
 
 def bound_as(asked: Attributes, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
@@ -257,8 +287,11 @@ def check_derived(mechanism: int, bases: Sequence[Mapping[int, bytes]], length: 
 
 
 def past(given: Mapping[int, bytes], *, generated: bool, base: Mapping[int, bytes] | None) -> tuple[bytes, bytes]:
-    """(CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE) of a new key: generated, derived from `base`, or from outside."""
-    made_here = generated or base is not None
+    """(CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE) of a new key: generated, derived from `base`, or from outside.
+
+    A key that was generated from the caller's password is from outside; CKA_LOCAL is TRUE as the standard says.
+    """
+    made_here = base is not None or (generated and not strict.from_callers_secret(given))
     before = base or {CKA.ALWAYS_SENSITIVE: TRUE, CKA.NEVER_EXTRACTABLE: TRUE}
     always = made_here and given[CKA.SENSITIVE] == TRUE and before.get(CKA.ALWAYS_SENSITIVE) == TRUE
     never = made_here and given[CKA.EXTRACTABLE] == FALSE and before.get(CKA.NEVER_EXTRACTABLE) == TRUE

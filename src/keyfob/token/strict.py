@@ -5,10 +5,10 @@ protects nothing, and NSS's session keys are of that kind. policy.py asks here i
 rules suffice is what tests/policy/ searches for.
 
 1. One role for life: a key encrypts and decrypts, or signs and verifies, or wraps and unwraps, or derives.
-2. What wraps, unwraps or derives was generated here and never leaves: a copy of it elsewhere, or one that comes back,
-   could have another role.
-3. Keys that hide their value are wrapped under such keys, by mechanisms that notice changed data and take no nonce
-   from the caller, or under what the SO has marked CKA_TRUSTED.
+2. What wraps, unwraps or derives was generated here, at random and not from a password, and never leaves: a copy of it
+   elsewhere, or one that comes back, could have another role.
+3. Keys that hide their value are wrapped under such keys, by mechanisms that notice changed data, take no nonce from
+   the caller and do not take each other's blobs (policy.WRAPPED_BY), or under what the SO has marked CKA_TRUSTED.
 4. What a secret key unwraps, or what is derived from one, hides its value, too; no derivation gives the base's own
    bytes (CKM_CONCATENATE_*, CKM_XOR_BASE_AND_DATA, CKM_EXTRACT_KEY_FROM_KEY) or data.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import FALSE, PRIVATE_KEY, SECRET_KEY, TRUE, hides, number
+from keyfob.token.object import FALSE, PRIVATE_KEY, SECRET_KEY, TRUE, hides, number, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ CIPHER, MAC, WRAPPING, DERIVATION = (
 ROLES = (CIPHER, MAC, WRAPPING, DERIVATION)
 CIPHER_KEYS = (CKK.AES, CKK.AES_XTS, CKK.DES2, CKK.DES3)
 MADE_HERE = (CKA.LOCAL, CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE)
+# C_GenerateKey with these computes the value from what the caller gives: he can compute it, too.
+FROM_CALLERS_SECRETS = (ulong(CKM.PKCS5_PBKD2),)
 
 
 def applies(attributes: Mapping[int, bytes]) -> bool:
@@ -56,6 +58,15 @@ def applies(attributes: Mapping[int, bytes]) -> bool:
         and attributes.get(CKA.TRUSTED) != TRUE
         and hides(attributes)
     )
+
+
+def from_callers_secret(attributes: Mapping[int, bytes]) -> bool:
+    return attributes.get(CKA.KEY_GEN_MECHANISM) in FROM_CALLERS_SECRETS
+
+
+def generated_here(attributes: Mapping[int, bytes]) -> bool:
+    """CKA_LOCAL alone is TRUE of keys from passwords, too."""
+    return attributes.get(CKA.LOCAL) == TRUE and not from_callers_secret(attributes)
 
 
 def roles_of(attributes: Mapping[int, bytes]) -> list[tuple[int, ...]]:
@@ -92,7 +103,7 @@ def check_made(attributes: Mapping[int, bytes], before: Mapping[int, bytes] | No
     ):
         raise PKCS11Error(CKR.ATTRIBUTE_READ_ONLY, "strict policy: a key that hides its value gets no new usage")
     if roles and roles[0] in (WRAPPING, DERIVATION):
-        if attributes.get(CKA.LOCAL) != TRUE:
+        if not generated_here(attributes):
             raise PKCS11Error(
                 CKR.TEMPLATE_INCONSISTENT, "strict policy: only keys that were generated here wrap, unwrap or derive"
             )
@@ -102,13 +113,13 @@ def check_made(attributes: Mapping[int, bytes], before: Mapping[int, bytes] | No
             )
 
 
-def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int, wrapping_mechanisms: frozenset[int]) -> None:
+def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int, wrapping_mechanisms: Container[int]) -> None:
     """The half of rule 3 that is about mechanisms; and rules 1 and 2 for keys that were made before the policy was."""
     if flag not in (CKF.WRAP, CKF.UNWRAP, CKF.DERIVE) or not applies(attributes):
         return
     if flag != CKF.DERIVE and mechanism not in wrapping_mechanisms:
-        raise PKCS11Error(CKR.MECHANISM_INVALID, "strict policy: secret keys wrap with AES key wrap mechanisms only")
-    if len(roles_of(attributes)) > 1 or attributes.get(CKA.LOCAL) != TRUE or attributes.get(CKA.EXTRACTABLE) == TRUE:
+        raise PKCS11Error(CKR.MECHANISM_INVALID, "strict policy: secret keys wrap with CKM_AES_KEY_WRAP and _KWP only")
+    if len(roles_of(attributes)) > 1 or not generated_here(attributes) or attributes.get(CKA.EXTRACTABLE) == TRUE:
         raise PKCS11Error(
             CKR.KEY_FUNCTION_NOT_PERMITTED, "strict policy: the key has other roles, or was elsewhere, or may leave"
         )
@@ -118,7 +129,8 @@ def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes]) -> None
     """Rule 3."""
     if not MODE.on or not hides(target) or wrapping.get(CKA.TRUSTED) == TRUE:
         return
-    if wrapping[CKA.CLASS] != SECRET_KEY or any(wrapping.get(attribute) != TRUE for attribute in MADE_HERE):
+    always = all(wrapping.get(attribute) == TRUE for attribute in MADE_HERE)
+    if wrapping[CKA.CLASS] != SECRET_KEY or not always or from_callers_secret(wrapping):
         raise PKCS11Error(
             CKR.KEY_NOT_WRAPPABLE, "strict policy: a key that hides its value leaves under keys that never left"
         )
