@@ -50,8 +50,11 @@ class Forger:
         checksum = tag_of_meta(META_CHECKSUM, name, value)
         self.do("UPDATE meta SET value = ?, checksum = ? WHERE name = ?", value, checksum, name)
 
+    def fact(self, name: str) -> bytes:
+        return bytes(self.one("SELECT value FROM meta WHERE name = ?", name))
+
     def counters(self) -> bytes:
-        return bytes(self.one("SELECT value FROM meta WHERE name = 'counters'"))
+        return self.fact(COUNTERS)
 
     def strike_wrong_pins(self) -> None:
         value = bytearray(self.counters())

@@ -66,9 +66,12 @@ class Counters:
     def next_try(self) -> None:
         self.tries = min(self.tries + 1, MOST_VERSIONS)
 
-    def refuse_if_locked(self, role: str, max_failures: int, failed_here: int = 0) -> None:
-        """CKR_PIN_LOCKED after too many wrong PINs. `failed_here`: those that could not be written down."""
-        failed = self.failed[role] + failed_here
+    def refuse_if_locked(self, role: str, max_failures: int, failed_here: int = 0, least: int = 0) -> None:
+        """CKR_PIN_LOCKED after too many wrong PINs. `failed_here`: those that could not be written down.
+
+        `least`: those that this machine has counted, whatever the token says (guesses.py).
+        """
+        failed = max(self.failed[role] + failed_here, least)
         if failed >= max_failures:
             raise PKCS11Error(CKR.PIN_LOCKED, f"the {role} PIN is locked after {failed} wrong ones")
 

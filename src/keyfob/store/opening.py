@@ -5,7 +5,8 @@ what was true before it is checked again after it.
 
 An attempt at a PIN is counted, and settled, in the one transaction that comes before its answer: who kills the process
 before that has learnt nothing, who kills it afterwards gets no guess back, and no attempt is ever half counted. Of many
-at the same moment each asks in its transaction whether the PIN is locked by now.
+at the same moment each asks in its transaction whether the PIN is locked by now. A wrong one is counted a second time
+before all that, where nobody who can write the token can change it (guesses.py).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import meta, pepper
 from keyfob.store.counters import ROLES
+from keyfob.store.guesses import Guesses
 from keyfob.store.integrity import META_CHECKSUM
 from keyfob.store.ledger import STAND_IN, Ledger
 from keyfob.store.meta import WRAPPING_OF, Meta
 from keyfob.store.reserve import using
+from keyfob.store.witness import NO_PUBLIC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyfob.config import Config
+    from keyfob.store.counters import Counters
     from keyfob.store.hardening import Hardening
     from keyfob.store.pepper import Pepper
     from keyfob.store.protocol import Database
@@ -36,22 +40,24 @@ class Attempt:
     """At a PIN, looked at and not answered: `keys` are None where it was wrong.
 
     `durable`: it must outlast a power failure. One that is right and finds nothing to set back need not: each durable
-    commit waits for the disk, and hundreds of programs may start at once.
+    commit waits for the disk, and hundreds of programs may start at once. `guessed`: wrong PINs with this one, once it
+    is counted.
     """
 
-    __slots__ = ("durable", "keys", "role", "wrapping")
+    __slots__ = ("durable", "guessed", "keys", "role", "wrapping")
 
     def __init__(self, role: str, wrapping: bytes, keys: Keys | None, *, durable: bool) -> None:
         self.role = role
         self.wrapping = wrapping
         self.keys = keys
         self.durable = durable or keys is None
+        self.guessed = 0
 
 
 class Opening(Ledger):
     """A ledger with its ways in."""
 
-    __slots__ = ("_peppers", "_turns")
+    __slots__ = ("_guesses", "_peppers", "_turns")
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class Opening(Ledger):
         witness: str | None = None,
     ) -> None:
         super().__init__(database, lock, log, forget_objects, witness)
+        self._guesses = None if witness is None else Guesses(witness, self.mention)
         self._turns = witness  # the folder where turns are taken
         self._peppers = pepper.Peppers(None, self.mention)
 
@@ -188,7 +195,8 @@ class Opening(Ledger):
             wrapping = wrapping_of(facts, role)
             durable = bool(self._catch_up(facts)) or facts.counters.failed[role] > 0 or self._is_news(facts)
             durable = durable or self._awaits_adoption or any(self._failed_here.values())
-            self._refuse_if_locked(facts, role)
+            durable = durable or self._guesses_are_news(facts, wrapping)
+            self._refuse_if_locked(facts, role, self._guessed(facts, role, wrapping)[0])
         try:
             used = self._pepper(seal.pepper_identity(wrapping))
             with Turn(self._turns):
@@ -233,11 +241,16 @@ class Opening(Ledger):
             facts = Meta.load(self._database)
             doubt = self._catch_up(facts)
             self._read_elsewhere(facts)
-            self._refuse_if_locked(facts, role)
+            guessed, known = self._guessed(facts, role, attempt.wrapping)
+            guessed -= bool(attempt.guessed)  # it was counted, and what came then failed
+            self._refuse_if_locked(facts, role, guessed)
             facts.counters.add(self._failed_here)
+            if guessed > facts.counters.failed[role]:
+                self.mention(f"this machine has counted more wrong PINs ({role}) than the token; they count on")
+                facts.counters.failed[role] = guessed
             facts.counters.next_try()
             if keys is None:
-                facts.counters.fail(role)
+                facts.counters.failed[role] = self._count_guess(facts, attempt, facts.counters)
                 meta.write_counters(self._database, facts.counters)
             else:
                 self._authenticate(facts, attempt, keys)
@@ -253,7 +266,42 @@ class Opening(Ledger):
         with SETTLED:
             self._forget_elsewhere(facts)
         if attempt.durable:
+            if keys is not None:
+                self._note_opened(facts, attempt.wrapping, known)
             self._note(facts, keys)
+
+    # Guesses at a wrapping, whatever the token says of them (guesses.py)
+
+    def _guessed(self, facts: Meta, role: str, wrapping: bytes) -> tuple[int, int]:
+        """How many wrong PINs count whatever the token says, and how many this machine knows of, forgiven or not."""
+        found = None if self._guesses is None else self._guesses.read(wrapping)
+        if found is None:
+            return 0, 0
+        return found.least(role, facts.readable_serial or "", facts.counters), found.failed
+
+    def _guesses_are_news(self, facts: Meta, wrapping: bytes) -> bool:
+        """Whether a right PIN changes what is known of guesses at this wrapping."""
+        if self._guesses is None:
+            return False
+        found = self._guesses.read(wrapping)
+        return found is None or found.failed > 0 or found.is_ageing or found.public != _public(facts)
+
+    def _count_guess(self, facts: Meta, attempt: Attempt, counters: Counters) -> int:
+        """Once for each attempt: how many wrong PINs there are with it. CKR_PIN_LOCKED where others were faster."""
+        role, failed = attempt.role, counters.failed[attempt.role] + 1
+        if not attempt.guessed:
+            attempt.guessed = failed
+            if self._guesses is not None:
+                serial, public = facts.readable_serial or "", _public(facts)
+                attempt.guessed = self._guesses.count(attempt.wrapping, role, serial, counters, public)
+        counters.refuse_if_locked(role, facts.max_failures, least=attempt.guessed - 1)
+        return max(attempt.guessed, failed)
+
+    def _note_opened(self, facts: Meta, wrapping: bytes, forgiven: int = 0) -> None:
+        """After a commit: the right PIN was given, or set. `forgiven`: wrong ones that were known before that."""
+        with SETTLED:
+            if self._guesses is not None:
+                self._guesses.opened(wrapping, facts.counters.tries, _public(facts), forgiven)
 
     def _forget_elsewhere(self, facts: Meta) -> None:
         """What could not be counted in the token is counted there now."""
@@ -276,9 +324,14 @@ class Opening(Ledger):
         role, keys = attempt.role, attempt.keys
         facts = Meta.load(self._database)
         self._read_elsewhere(facts)
-        self._refuse_if_locked(facts, role)
+        guessed, forgiven = self._guessed(facts, role, attempt.wrapping)
+        self._refuse_if_locked(facts, role, guessed)
         if keys is not None:
             self._authenticate(facts, attempt, keys)
+        else:
+            known = facts.counters.copy()
+            known.add(self._failed_here)
+            self._count_guess(facts, attempt, known)
         if keys is None or self._failed_here[role] or self._database.is_full:
             self._count_elsewhere(facts, role, wrong=keys is None)
         if keys is None:  # of many at the same moment only so many are answered
@@ -286,6 +339,8 @@ class Opening(Ledger):
             return
         self._look_back_with_keys(facts, "")
         self._check_total(facts, keys)
+        if attempt.durable:
+            self._note_opened(facts, attempt.wrapping, forgiven)
 
     def _count_elsewhere(self, facts: Meta, role: str, *, wrong: bool) -> None:
         try:
@@ -302,8 +357,13 @@ class Opening(Ledger):
         if wrapping_of(facts, attempt.role) != attempt.wrapping:
             raise PKCS11Error(CKR.PIN_INCORRECT, f"the {attempt.role} PIN was changed at this moment")
 
-    def _refuse_if_locked(self, facts: Meta, role: str) -> None:
-        facts.counters.refuse_if_locked(role, facts.max_failures, self._failed_here[role])
+    def _refuse_if_locked(self, facts: Meta, role: str, guessed: int) -> None:
+        facts.counters.refuse_if_locked(role, facts.max_failures, self._failed_here[role], guessed)
+
+
+def _public(facts: Meta) -> bytes:
+    """What pardons are verified with, by the token's word."""
+    return NO_PUBLIC if facts.state is None else facts.state.public
 
 
 def wrapping_of(facts: Meta, role: str) -> bytes:

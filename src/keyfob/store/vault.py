@@ -110,6 +110,7 @@ class Vault(Opening):
                 self._write(facts, values, new_keys, total)
                 meta.write_counters(self._database, facts.counters)
             self._note(facts, new_keys)
+            self._note_opened(facts, wrapping)
             if role == "user" and self.role == "file":
                 self.role = "user"
             if new_keys is not keys and self.role is not None:
@@ -214,6 +215,8 @@ class Vault(Opening):
                 self.forget_facts()
                 self._write(facts, wrapped | {"settings": settings}, keys)
             self._note(facts, keys, pins=False)
+            for each in wrapped.values():
+                self._note_opened(facts, each)
             self._database.checkpoint()
 
     def _open_to_wrap_anew(self, role: str, pin: bytes) -> bytes:
@@ -247,6 +250,7 @@ class Vault(Opening):
                 self._write(facts, values | so_facts, keys, total)
                 meta.write_counters(self._database, facts.counters)
             self._note(facts, keys)
+            self._note_opened(facts, so_facts[WRAPPING_OF["so"]])
             self.forget_keys()
             self._database.checkpoint()
             self._drop_key_file(keys)

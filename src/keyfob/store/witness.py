@@ -11,8 +11,8 @@ A token whose counters are behind these, or whose state does not follow from tha
 copy: by somebody who restored a backup, or who wants another ten PIN guesses. The guesses do not come back.
 
 The witness is written after each durable commit and never waited for: where a crash loses its last words it knows less,
-which raises no false alarm. It knows one token by its serial number, holds nothing secret, and whoever can write to
-both places can put back both.
+which raises no false alarm. It knows one token by its serial number, which a writer of the token can change: wrong PINs
+are counted in guesses.py as well. It holds nothing secret, and whoever can write to both places can put back both.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ class Witness:
         found = pardon.read(counters.pardon, serial, seen.public) if counters.pardon else None
         if found is None or found.tries <= seen.counted:
             return seen.failed
+        counters.tries = max(counters.tries, found.tries)  # so that it is not used twice
         return {role: min(seen.failed[role], found.failed[role]) for role in ROLES}
 
     def knows(self, serial: str, counters: Counters, trace: Trace | None) -> bool:
