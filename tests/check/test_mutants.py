@@ -74,7 +74,7 @@ SESSIONS = {
     "handle_zero_crashes": caught("P37", "X1"),
     "handle_zero_hangs": caught("P37", "X2"),
     "read_only_writes": caught("N5"),
-    "no_session_objects_read_only": caught("N8", "O4", may="O3 P15 N4"),  # PKCS #12 and TLS 1.3 bring keys so
+    "no_session_objects_read_only": caught("N8", "O4", may="O3 P15"),  # PKCS #12 brings its keys so
     "session_objects_of_one_session": caught("N19"),
     "state_is_not_restored": caught("SE5"),
     "states_are_shared": caught("SE5"),
@@ -252,10 +252,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_mutants(tmp_path_factory.mktemp("mutants"))
 
 
+# A token that NSS uses for everything does everything: what breaks another rule may break this one, too.
+ACCELERATOR = {"N4"}
+
+
 def expect_caught(name: str, report: Report) -> None:
     expected, found = MUTANTS[name], broken(report)
     assert expected.must <= found.keys(), f"{name} is not caught by {sorted(expected.must - found.keys())}: {found}"
-    unrelated = found.keys() - expected.must - expected.may
+    unrelated = found.keys() - expected.must - expected.may - ACCELERATOR
     assert not unrelated, f"{name} is held against {sorted(unrelated)}: {found}"
 
 
