@@ -15,6 +15,7 @@ from bench.modules import Module, installed
 from experiments.__main__ import catalogue
 from experiments.outcome import Outcome
 from experiments.subjects import SO_PIN, Subject, compiled, prepare
+from tests.experiments.mutants import MUTANTS
 
 QUICK, LONG = 4, 20
 pytestmark = pytest.mark.long
@@ -73,29 +74,22 @@ def test_an_experiment_finds_the_defect(defect: str, name: str, template: Subjec
     assert found.bad > 0, found.cell()
 
 
-def mutant(subject: Subject, folder: Path, source: str, text: str, mutated: str) -> Subject:
+def mutant(subject: Subject, folder: Path, name: str) -> Subject:
     """The same token, used through a copy of keyfob with a defect in a source of its."""
     package = folder / "code" / "keyfob"
     shutil.copytree(Path(keyfob.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    file = package / source
-    original = file.read_text()
-    assert text in original
-    file.write_text(original.replace(text, mutated))
+    MUTANTS[name].apply(package)
     return replace(subject, path=package / "libkeyfob.so")
 
 
 def test_a_store_without_macs_is_found_by_damage(template: Subject, tmp_path: Path) -> None:
-    line = "from _operator import _compare_digest as same_digest\n"
-    subject = mutant(template, tmp_path, "store/integrity.py", line, "same_digest = lambda one, other: True\n")
-    found = run("damage", subject, tmp_path / "work", 2 * LONG)
+    found = run("damage", mutant(template, tmp_path, "without MACs"), tmp_path / "work", 2 * LONG)
     assert found.bad > 0, found.cell()
     assert any("flags: wrong in silence" in line for line in found.details), found.details
 
 
 def test_a_store_without_a_witness_is_found_by_damage_of_the_log(template: Subject, tmp_path: Path) -> None:
-    line = "return self.version > counters.version or self.tries > counters.tries"
-    subject = mutant(template, tmp_path, "store/witness.py", line, "return False")
-    found = run("damage-log", subject, tmp_path / "work", LONG)
+    found = run("damage-log", mutant(template, tmp_path, "without a witness"), tmp_path / "work", LONG)
     assert found.bad > 0, found.cell()
 
 
