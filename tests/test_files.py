@@ -82,7 +82,7 @@ def test_what_is_replaced_is_whole_and_a_device_is_not_replaced(tmp_path: Path) 
         with pytest.raises(OSError, match="it is no file"):
             files.replace(str(place), b"three")
         with pytest.raises(OSError, match="it is no file"):
-            files.anew(str(place))
+            files.fresh(str(place))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "file"]
 
 

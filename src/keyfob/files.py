@@ -121,7 +121,7 @@ def new(path: str, mode: int = SECRET) -> int:
     return _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, mode)
 
 
-def anew(path: str) -> int:
+def fresh(path: str) -> int:
     """A descriptor for an empty file, 0600, in place of one that may be there; OSError."""
     part = _part(path)
     descriptor = new(part)
@@ -134,6 +134,19 @@ def anew(path: str) -> int:
     return descriptor
 
 
+def name_for(serial: str) -> str:
+    """The name of a file about the token of this serial number, whatever that is made of."""
+    return serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
+
+
+def write_durably(descriptor: int, content: bytes) -> None:
+    """All of it, and on the disk when this returns; OSError."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)
+
+
 def replace(path: str, content: bytes, mode: int = SECRET, *, exactly: bool = True) -> None:
     """A file as a whole, durable, in place of one that may be there; OSError. `exactly`: whatever the umask is."""
     part = _part(path)
@@ -142,10 +155,7 @@ def replace(path: str, content: bytes, mode: int = SECRET, *, exactly: bool = Tr
         try:
             if exactly:
                 os.fchmod(descriptor, mode)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            write_durably(descriptor, content)
         finally:
             os.close(descriptor)
         os.replace(part, path)

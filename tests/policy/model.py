@@ -17,7 +17,8 @@ from keyfob.config import Config
 from keyfob.functions import encryption, objects
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import FALSE, TRUE, Object, hides, ulong
+from keyfob.spec.traits import hides
+from keyfob.token.object import FALSE, TRUE, Object, ulong
 from keyfob.token.objects import new_handle
 from keyfob.token.session import DECRYPT, ENCRYPT
 from keyfob.token.token import Token

@@ -19,7 +19,8 @@ from keyfob.spec.parameters import (
     Pkcs5Pbkd2Params,
     RsaPkcsOaepParams,
 )
-from keyfob.token.object import FALSE, TRUE, hides, ulong
+from keyfob.spec.traits import hides
+from keyfob.token.object import FALSE, TRUE, ulong
 from tests.policy.model import (
     ALL,
     CBC,

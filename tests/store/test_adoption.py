@@ -360,12 +360,12 @@ def test_a_version_that_no_object_can_have_is_refused(token: Token) -> None:
 
 
 def test_a_damaged_block_of_the_roster_makes_no_room_for_replacements(token: Token) -> None:
-    """Whoever damages the list cannot have it written anew around his own object."""
+    """Whoever damages the list cannot have it rewritten around his own object."""
     token.forge(replace_public_key)
     token.forge(lambda forger: forger.do("UPDATE roster SET versions = ?", bytes(1024)))
     store = token.open(login=False)
     store.login("so", SO_PIN)
-    store.update(CERTIFICATE, certificate(1) | {CKA.LABEL: b"renamed"})  # writes the block anew
+    store.update(CERTIFICATE, certificate(1) | {CKA.LABEL: b"renamed"})  # rewrites the block
     store.close()
     store = token.open()
     assert token.says(f"object {PUBLIC_KEY}: it was replaced without a login")

@@ -230,7 +230,7 @@ static const struct {
 #undef CALL
 };
 
-/* The address of what SQLite shall call instead of its own; 0 where that is no matter of descriptors. */
+/* The address of what SQLite is to call instead of its own; 0 where that has nothing to do with descriptors. */
 static CK_ULONG keyfob_system_call(const char *name)
 {
     size_t i;

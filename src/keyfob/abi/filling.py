@@ -26,8 +26,8 @@ from keyfob.abi.marshal import (
 from keyfob.functions import general, keys, objects, random, sessions, slots
 from keyfob.spec.constants import CK, CKR
 from keyfob.spec.errors import PKCS11Error
+from keyfob.spec.traits import SECRETS
 from keyfob.token.nested import TEMPLATES
-from keyfob.token.object import SECRETS
 from keyfob.token.session import SESSIONS, session_that_may_be_gone
 
 TYPE_CHECKING = False

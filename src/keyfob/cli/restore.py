@@ -23,6 +23,7 @@ from keyfob.cli.key import working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
 from keyfob.store import SqliteStore, calibration, key_file
+from keyfob.store.database import SIDES
 from keyfob.store.folder import Folder
 from keyfob.store.pepper import Pepper, Peppers
 from keyfob.store.publish import give_name, publish, sync_folder
@@ -263,9 +264,9 @@ def _in_use(folder: Path) -> bool:
 
 def _publish(path: Path, target: Path, key: Path | None) -> None:
     """Give the finished token its name, its key file first; never in place of another."""
-    if any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal")):
+    if any(path.with_name(path.name + end).exists() for end in SIDES):
         raise Refusal("the new token could not be written as one file; nothing was made")
-    for end in ("-wal", "-shm", "-journal"):  # of a token that is gone
+    for end in SIDES:  # of a token that is gone
         target.with_name(target.name + end).unlink(missing_ok=True)
     _sync(path)
     if key is not None:

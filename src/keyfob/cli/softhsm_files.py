@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from keyfob import environment
 from keyfob.spec.constants import CKA, CKO
+from keyfob.spec.traits import SECRETS
 from keyfob.token.object import ulong
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ MAGIC = b"RJR"
 ROUNDS = 1500
 CONFIGURATIONS = ("~/.config/softhsm2/softhsm2.conf", "/etc/softhsm/softhsm2.conf", "/etc/softhsm2.conf")
 TOKENS = "/var/lib/softhsm/tokens"
-SECRETS = (
-    *(CKA.VALUE, CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PRIVATE_EXPONENT, CKA.PRIME_1, CKA.PRIME_2),
-    *(CKA.EXPONENT_1, CKA.EXPONENT_2, CKA.COEFFICIENT),
-)
+COMPONENTS = SECRETS | {CKA.MODULUS, CKA.PUBLIC_EXPONENT}
 SAME = (CKA.CLASS, CKA.KEY_TYPE, CKA.ID, CKA.LABEL)
 
 
@@ -70,7 +68,7 @@ def fill_in(source: Source, tokens: Path, pin: bytes) -> None:
             and each.get(CKA.EC_PARAMS) == one.given.get(CKA.EC_PARAMS)
         ]
         if len(hits) == 1:
-            one.given |= {each: hits[0][each] for each in SECRETS if hits[0].get(each)}
+            one.given |= {each: hits[0][each] for each in COMPONENTS if hits[0].get(each)}
             one.why = ""
 
 

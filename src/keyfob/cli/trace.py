@@ -59,7 +59,7 @@ def trace(module: Path | None, output: Path, html: Path | None, show: bool, prog
     watched = (module or library_path()).resolve()
     seen = 0
     kept: list[dict[str, Any]] = []
-    with os.fdopen(files.anew(str(output)), "w", encoding="utf-8") as file:
+    with os.fdopen(files.fresh(str(output)), "w", encoding="utf-8") as file:
 
         def take(call: dict[str, Any]) -> None:
             nonlocal seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import SECRETS
+from keyfob.spec.traits import SECRETS
 from keyfob.token.session import FIND
 from keyfob.token.values import value_of
 

@@ -131,7 +131,7 @@ def connect(path: str, *, read_only: bool) -> Connected:
 def connect_immutable(path: str, reason: apsw.Error) -> Connected:
     """Where SQLite can make no -shm (a folder that cannot be written, a full disk): read the file alone.
 
-    Right only as long as nobody writes to it; FileStatus notices, and the connection is opened anew.
+    Right only as long as nobody writes to it; FileStatus notices, and the connection is opened again.
     """
     if not os.access(path, os.R_OK, effective_ids=True):  # asked without opening it: see watch.py on descriptors
         raise PKCS11Error(CKR.DEVICE_ERROR, f"{path} cannot be read: no permission") from None

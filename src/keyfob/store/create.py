@@ -9,7 +9,7 @@ from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import key_file, meta, publish, schema
 from keyfob.store.counters import Counters
-from keyfob.store.database import SqliteDatabase
+from keyfob.store.database import SIDES, SqliteDatabase
 from keyfob.store.info import DEFAULT_MAX_FAILURES, check_label, check_pin_length
 from keyfob.store.meta import HARDENING, NUMBER, WRAPPING_OF
 from keyfob.store.pepper import with_pepper
@@ -109,7 +109,7 @@ def _image(path: str, fill: Callable[[Database], None]) -> bytes:
 def _leftovers(path: str) -> dict[str, tuple[int, int]]:
     """What a token that is gone left beside its file; SQLite would play its write-ahead log into the new one."""
     found = {}
-    for ending in ("-wal", "-shm", "-journal"):
+    for ending in SIDES:
         try:
             status = os.stat(path + ending, follow_symlinks=False)
         except OSError:

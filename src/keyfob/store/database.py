@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from keyfob.store.watch import Watcher
 
 FEW = 300  # rows; above what a part of a search asks for
+# What SQLite makes beside a database, and takes up where it is there already.
+SIDES = ("-wal", "-shm", "-journal")
 FILES = ("-shm", "-wal", "")  # what a connection keeps open; reading begins with a lock on the first
 MOST_FACTS = 100  # rows of the meta table; there are 17
 FACTS = f"SELECT CAST(name AS BLOB), value, checksum, mac FROM meta LIMIT {MOST_FACTS + 1}"  # noqa: S608 - a constant

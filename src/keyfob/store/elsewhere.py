@@ -13,7 +13,7 @@ import struct
 
 from keyfob import files
 from keyfob.store.counters import MOST_FAILURES, ROLES
-from keyfob.store.integrity import SIZE, Hasher, same_digest
+from keyfob.store.integrity import SIZE, Hasher
 
 ROW = struct.Struct("<II")
 CHECKSUM = Hasher(b"keyfob attempts")
@@ -48,8 +48,7 @@ class Elsewhere:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             failed = _decode(os.pread(descriptor, ROW.size + SIZE, 0))
             failed[role] = min(failed[role] + 1, MOST_FAILURES) if wrong else 0
-            row = ROW.pack(*(failed[each] for each in ROLES))
-            content = row + CHECKSUM(row)
+            content = CHECKSUM.append_to(ROW.pack(*(failed[each] for each in ROLES)))
             if os.pwrite(descriptor, content, 0) != len(content):
                 raise OSError(0, "it was written in part", self._path(serial))
         finally:
@@ -67,12 +66,11 @@ class Elsewhere:
     def _path(self, serial: str) -> str:
         if self._folder is None:
             raise FileNotFoundError(0, "there is no folder to count in")
-        name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
-        return os.path.join(self._folder, name + ENDING)
+        return os.path.join(self._folder, files.name_for(serial) + ENDING)
 
 
 def _decode(content: bytes) -> dict[str, int]:
-    row, checksum = content[: ROW.size], content[ROW.size :]
-    if len(row) != ROW.size or not same_digest(CHECKSUM(row), checksum):
+    row = CHECKSUM.take_off(content)
+    if row is None or len(row) != ROW.size:
         return dict.fromkeys(ROLES, 0)
     return dict(zip(ROLES, ROW.unpack(row), strict=True))

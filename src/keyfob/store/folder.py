@@ -11,7 +11,8 @@ from errno import EIO, EMFILE, ENFILE, ENOMEM
 from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.store.sqlite import SIDES, SqliteStore
+from keyfob.store.database import SIDES
+from keyfob.store.sqlite import SqliteStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

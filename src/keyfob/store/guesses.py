@@ -25,7 +25,7 @@ from fcntl import LOCK_EX, flock
 
 from keyfob import files
 from keyfob.store.counters import MOST_FAILURES
-from keyfob.store.integrity import SIZE, Hasher, same_digest
+from keyfob.store.integrity import SIZE, Hasher
 from keyfob.store.witness import NO_PUBLIC
 
 TYPE_CHECKING = False
@@ -56,8 +56,7 @@ class Guessed:
         self.is_ageing = False
 
     def encode(self) -> bytes:
-        row = ROW.pack(self.counted, self.failed, self.public)
-        return row + CHECKSUM(row)
+        return CHECKSUM.append_to(ROW.pack(self.counted, self.failed, self.public))
 
     def pardon(self, serial: str, counters: Counters) -> Pardon | None:
         """What says that these wrong PINs were rightly forgotten."""
@@ -174,7 +173,7 @@ class Guesses:
 
 
 def _decoded(content: bytes) -> Guessed | None:
-    row, checksum = content[: ROW.size], content[ROW.size :]
-    if len(row) != ROW.size or not same_digest(CHECKSUM(row), checksum):
+    row = CHECKSUM.take_off(content)
+    if row is None or len(row) != ROW.size:
         return None
     return Guessed(*ROW.unpack(row))

@@ -74,6 +74,15 @@ class Hasher:
         state.update(data)
         return state.digest()
 
+    def append_to(self, row: bytes) -> bytes:
+        """The row with its digest behind it, as small files are kept."""
+        return row + self(row)
+
+    def take_off(self, content: bytes) -> bytes | None:
+        """The row that `append_to` was given; None where this is not what it gave."""
+        row = content[:-SIZE]
+        return row if same_digest(self(row), content[-SIZE:]) else None
+
 
 def keyed(purpose: bytes, key: bytes | bytearray, size: int = 32) -> bytes:
     """`size` bytes derived from a key for one purpose (at most 16 bytes of name)."""

@@ -206,7 +206,7 @@ class Opening(Ledger):
         return Attempt(role, wrapping, None if master is None else seal.Keys(master), durable=durable)
 
     def _pepper(self, identity: bytes, label: str = "") -> Pepper | None:
-        """The pepper that a PIN was made with, or shall be; CKR_DEVICE_ERROR when it is not where it should be.
+        """The pepper that a PIN was made with, or is to be; CKR_DEVICE_ERROR when it is not where it should be.
 
         `label`: what the token is to be called, if it gets another label.
         """

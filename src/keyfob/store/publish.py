@@ -32,10 +32,7 @@ def publish(content: bytes, path: str) -> None:
     descriptor = files.new(temporary)
     try:
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            files.write_durably(descriptor, content)
         finally:
             os.close(descriptor)
         give_name(temporary, path)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from struct import Struct
 
 from keyfob._held import Secret, hold
-from keyfob.spec.constants import CKA
+from keyfob.spec.traits import SECRETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 Attributes = dict[int, bytes]
 
-# What of a sealed object is held where secrets are (held.c).
-HELD = (
-    *(CKA.VALUE, CKA.SEED, CKA.PRIVATE_EXPONENT, CKA.PRIME_1, CKA.PRIME_2),
-    *(CKA.EXPONENT_1, CKA.EXPONENT_2, CKA.COEFFICIENT),
-)
 FORMAT = 0x01
 HEAD = Struct("<BH")
 PAIR = Struct("<II")
@@ -82,7 +77,7 @@ class Record:
             shape.values = Struct("".join([f"{length}s" for length in shape.lengths]))
         found = dict(zip(shape.positions, shape.values.unpack_from(self._data, shape.start), strict=True))
         if isinstance(self._data, Secret):
-            for attribute in HELD:
+            for attribute in SECRETS:
                 if attribute in found:
                     found[attribute] = hold(found[attribute])
         return found

@@ -15,8 +15,9 @@ import struct
 from keyfob._held import hold
 from keyfob.spec.constants import CK, CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
+from keyfob.spec.traits import SECRETS, hides
 from keyfob.store.integrity import OBJECT_CHECKSUM, PUBLIC_INDEX, look_ups, same_digest, tag_of_object
-from keyfob.store.record import HELD, Attributes, Record, encode
+from keyfob.store.record import Attributes, Record, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     LookUps = set[tuple[bytes, bytes]]
 
 TRUE, FALSE = b"\x01", b"\x00"
-KEYS_WITH_SECRETS = tuple(number.to_bytes(8, "little") for number in (CKO.PRIVATE_KEY, CKO.SECRET_KEY))
 # In the record of a key that everybody may see but whose value is hidden: its secret attributes, sealed. No CKA_*.
 VEILED = 0xFFFF_FF01
 # Whom all programs believe: never written, and after login never believed, without a MAC.
@@ -58,11 +58,7 @@ def is_private(attributes: Mapping[int, bytes]) -> bool:
 
 def hides_value(attributes: Mapping[int, bytes]) -> bool:
     """Whether a key that is not CKA_PRIVATE keeps its value to itself (sensitive or not extractable)."""
-    return (
-        attributes.get(CKA.CLASS) in KEYS_WITH_SECRETS
-        and attributes.get(CKA.PRIVATE) == FALSE
-        and (attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE)
-    )
+    return attributes.get(CKA.PRIVATE) == FALSE and hides(attributes)
 
 
 def _opened(object_id: int, version: int, private: int, record: bytes, keys: Keys | None) -> Record:
@@ -80,8 +76,8 @@ def _veil(object_id: int, version: int, attributes: Attributes, keys: Keys | Non
         return attributes
     if keys is None:
         raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "a key whose value is hidden is stored under a login only")
-    secrets = {each: value for each, value in attributes.items() if each in HELD}
-    shown = {each: value for each, value in attributes.items() if each not in HELD}
+    secrets = {each: value for each, value in attributes.items() if each in SECRETS}
+    shown = {each: value for each, value in attributes.items() if each not in SECRETS}
     return {**shown, VEILED: keys.seal(object_id, version, encode(secrets))}
 
 

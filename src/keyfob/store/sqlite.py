@@ -8,7 +8,7 @@ from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import fork
-from keyfob.store.database import SqliteDatabase
+from keyfob.store.database import SIDES, SqliteDatabase
 from keyfob.store.reserve import Reserve
 from keyfob.store.sealed import SealedStore
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
     from keyfob.store.hardening import Hardening
     from keyfob.store.pepper import Pepper
-
-
-# What SQLite makes beside a database, and takes up where it is there already.
-SIDES = ("-wal", "-shm", "-journal")
 
 
 def _silent(text: str) -> None:

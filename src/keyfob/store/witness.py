@@ -22,7 +22,7 @@ import struct
 
 from keyfob import files
 from keyfob.store.counters import ROLES
-from keyfob.store.integrity import SIZE, Hasher, same_digest
+from keyfob.store.integrity import Hasher
 from keyfob.store.state import LATER, NOBODY, OLD_COPY, Trace
 
 TYPE_CHECKING = False
@@ -224,10 +224,10 @@ class Witness:
             descriptor = files.keep(self._path(serial))
             try:
                 before = os.pread(descriptor, MOST_BYTES, 0)
-                row = change(_opened(before)).encode()
-                os.pwrite(descriptor, row + WITNESS_CHECKSUM(row), 0)
-                if len(before) > len(row) + SIZE:
-                    os.ftruncate(descriptor, len(row) + SIZE)
+                after = WITNESS_CHECKSUM.append_to(change(_opened(before)).encode())
+                os.pwrite(descriptor, after, 0)
+                if len(before) > len(after):
+                    os.ftruncate(descriptor, len(after))
             finally:
                 os.close(descriptor)
         except OSError as problem:
@@ -250,13 +250,12 @@ class Witness:
         return None
 
     def _path(self, serial: str) -> str:
-        name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
-        return os.path.join(self._folder, name)
+        return os.path.join(self._folder, files.name_for(serial))
 
 
 def _opened(found: bytes) -> Seen | None:
-    row, checksum = found[:-SIZE], found[-SIZE:]
+    row = WITNESS_CHECKSUM.take_off(found)
     try:
-        return Seen.decode(row) if same_digest(WITNESS_CHECKSUM(row), checksum) else None
+        return None if row is None else Seen.decode(row)
     except ValueError:
         return None

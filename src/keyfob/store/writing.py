@@ -2,7 +2,7 @@
 
 A COMMIT that fails is not always undone by SQLite. It writes its frames to the write-ahead log, the last of them marked
 as a commit, and then has the log synced. Where only that fails nobody sees the change, because the index of the log
-does not know of it; but whoever opens the token after a crash builds the index anew from the log, and finds a whole
+does not know of it; but whoever opens the token after a crash builds a new index from the log, and finds a whole
 commit. So what stands in the log behind the last frame of the index is cut off before the failure is answered. That is
 safe while the lock of writers is held: nobody reads there (sqlite.org/walformat.html), and what another writer has
 written in between is in the index by then. It needs no room on the disk.

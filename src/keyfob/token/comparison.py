@@ -17,6 +17,7 @@ from keyfob.mechanisms import check_value, key_class
 from keyfob.mechanisms.hashes import HASHES
 from keyfob.spec.constants import CKA, CKM, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.spec.traits import EMPTY_BY_DEFAULT
 from keyfob.token.certificate import attributes_of, key_bits, other_serials
 from keyfob.token.object import CERTIFICATE, KEY_CLASSES, SECRET_KEY, number, ulong
 
@@ -46,7 +47,7 @@ OF_CERTIFICATES = (
 )
 # The standard's default of these is to be empty: a template that writes it out asks for what results without it. NSS
 # sends the point of a private key empty where its PKCS #8 has none (P33).
-MAY_BE_EMPTY = frozenset((*OF_CERTIFICATES, CKA.ID, CKA.HASH_OF_SUBJECT_PUBLIC_KEY, CKA.CHECK_VALUE, CKA.EC_POINT))
+MAY_BE_EMPTY = EMPTY_BY_DEFAULT | {CKA.CHECK_VALUE, CKA.EC_POINT}
 
 
 def check_template(asked: Attributes, result: Attributes, own: Attributes, rows: Rows, forbidden: int) -> None:

@@ -7,6 +7,7 @@ import os
 from keyfob._held import hold
 from keyfob.mechanisms import key_class, load_key
 from keyfob.spec.constants import CKA, CKO
+from keyfob.spec.traits import SECRETS, has_secrets, hides
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,27 +42,6 @@ PUBLIC_KEY = ulong(CKO.PUBLIC_KEY)
 CERTIFICATE = ulong(CKO.CERTIFICATE)
 KEY_CLASSES = (PRIVATE_KEY, SECRET_KEY, PUBLIC_KEY)
 
-# Footnote 7 of any key: never compared in a search when the object hides them, or C_FindObjects would tell them.
-SECRETS = frozenset(
-    (
-        CKA.VALUE,
-        CKA.PRIVATE_EXPONENT,
-        CKA.PRIME_1,
-        CKA.PRIME_2,
-        CKA.EXPONENT_1,
-        CKA.EXPONENT_2,
-        CKA.COEFFICIENT,
-        CKA.SEED,
-    )
-)
-
-
-def hides(attributes: Mapping[int, bytes]) -> bool:
-    """Footnote 7: a key that is sensitive or unextractable does not reveal its secret components."""
-    return attributes.get(CKA.CLASS) in (PRIVATE_KEY, SECRET_KEY) and (
-        attributes.get(CKA.SENSITIVE) == TRUE or attributes.get(CKA.EXTRACTABLE) != TRUE
-    )
-
 
 def is_veiled(attributes: dict[int, bytes]) -> bool:
     """Whether it is a token's key that can be seen, and whose hidden value only a login opens (store/rows.py)."""
@@ -70,7 +50,7 @@ def is_veiled(attributes: dict[int, bytes]) -> bool:
 
 def held(attributes: dict[int, bytes]) -> dict[int, bytes]:
     """The same, the values of a secret or private key where secrets are held."""
-    if attributes.get(CKA.CLASS) not in (PRIVATE_KEY, SECRET_KEY):
+    if not has_secrets(attributes):
         return attributes
     return {a: hold(value) if a in SECRETS else value for a, value in attributes.items()}
 

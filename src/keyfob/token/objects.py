@@ -14,11 +14,12 @@ from keyfob.mechanisms.der import OCTET_STRING, Reader, element
 from keyfob.settled import SETTLED
 from keyfob.spec.constants import CKA, CKO, CKR
 from keyfob.spec.errors import PKCS11Error
+from keyfob.spec.traits import SECRETS
 from keyfob.store.integrity import NUMBERS
 from keyfob.store.search import matches
 from keyfob.token import kinds, policy, templates
 from keyfob.token.certificate import other_serials
-from keyfob.token.object import CERTIFICATE, FALSE, SECRETS, TRUE, Object, held, prepare, ulong
+from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, held, prepare, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
 from keyfob.token.session import is_open

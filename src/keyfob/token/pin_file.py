@@ -144,8 +144,7 @@ class Memory:
     __slots__ = ("_held", "_path", "mark")
 
     def __init__(self, folder: str, serial: str) -> None:
-        name = serial if serial.isascii() and serial.isalnum() else "-" + serial.encode().hex()
-        self._path = os.path.join(folder, name + SUFFIX)
+        self._path = os.path.join(folder, files.name_for(serial) + SUFFIX)
         self._held: Held | None = None
         self.mark = b""
 

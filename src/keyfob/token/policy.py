@@ -18,9 +18,10 @@ from __future__ import annotations
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.spec.traits import hides
 from keyfob.token import strict
 from keyfob.token.nested import TEMPLATES, attributes_of, normal
-from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, hides, ulong
+from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token.object import FALSE, PRIVATE_KEY, SECRET_KEY, TRUE, hides, number, ulong
+from keyfob.spec.traits import hides
+from keyfob.token.object import FALSE, PRIVATE_KEY, SECRET_KEY, TRUE, number, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

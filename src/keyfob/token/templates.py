@@ -17,6 +17,7 @@ from keyfob.mechanisms.hashes import sha1
 from keyfob.spec.attributes import BY_CLASS, BY_KEY_TYPE, STORAGE, Rows
 from keyfob.spec.constants import CK, CKA, CKC, CKK, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
+from keyfob.spec.traits import SECRETS
 from keyfob.token import nested, policy, strict
 from keyfob.token.certificate import attributes_of, normal_address
 from keyfob.token.comparison import check_template, is_computed
@@ -27,7 +28,6 @@ from keyfob.token.object import (
     PRIVATE_KEY,
     PUBLIC_KEY,
     SECRET_KEY,
-    SECRETS,
     TRUE,
     number,
     ulong,

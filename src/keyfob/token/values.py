@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from keyfob.mechanisms import check_value
 from keyfob.spec.constants import CKA
+from keyfob.spec.traits import EMPTY_BY_DEFAULT
 from keyfob.token.object import number
 from keyfob.token.templates import rows_of
 
@@ -16,25 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.object import Object
 
-# What the standard's tables give an empty default. Most are stored with every object (templates.py).
-EMPTY_BY_DEFAULT = frozenset(
-    (
-        CKA.LABEL,
-        CKA.APPLICATION,
-        CKA.OBJECT_ID,
-        CKA.ID,
-        CKA.SUBJECT,
-        CKA.ISSUER,
-        CKA.SERIAL_NUMBER,
-        CKA.START_DATE,
-        CKA.END_DATE,
-        CKA.PUBLIC_KEY_INFO,
-        CKA.URL,
-        CKA.HASH_OF_SUBJECT_PUBLIC_KEY,
-        CKA.HASH_OF_ISSUER_PUBLIC_KEY,
-    )
-)
-# Those that objects have without holding them: a search cannot compare what is stored.
+# What objects have without holding it, so that a search cannot compare what is stored. Other empty defaults are stored
+# with every object (templates.py).
 NOT_STORED = frozenset(
     (
         CKA.CHECK_VALUE,
