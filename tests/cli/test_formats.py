@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from keyfob.cli import apart, formats
+from keyfob.cli import apart, formats, pkcs12_ciphers
 from keyfob.cli.errors import Refusal
 from keyfob.mechanisms import der
 
@@ -44,9 +44,9 @@ def info() -> bytes:
 def with_rounds(rounds: int) -> bytes:
     """An encrypted key that asks for so many rounds of PBKDF2."""
     derivation = der.element(der.SEQUENCE, der.element(der.OCTET_STRING, bytes(16)), der.integer(rounds))
-    cipher = der.element(der.SEQUENCE, formats.AES_256_CBC, der.element(der.OCTET_STRING, bytes(16)))
-    scheme = der.element(der.SEQUENCE, der.element(der.SEQUENCE, formats.PBKDF2, derivation), cipher)
-    head = der.element(der.SEQUENCE, formats.PBES2, scheme)
+    cipher = der.element(der.SEQUENCE, pkcs12_ciphers.AES_256_CBC, der.element(der.OCTET_STRING, bytes(16)))
+    scheme = der.element(der.SEQUENCE, der.element(der.SEQUENCE, pkcs12_ciphers.PBKDF2, derivation), cipher)
+    head = der.element(der.SEQUENCE, pkcs12_ciphers.PBES2, scheme)
     return der.element(der.SEQUENCE, head, der.element(der.OCTET_STRING, bytes(32)))
 
 

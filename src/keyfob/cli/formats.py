@@ -16,38 +16,37 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from keyfob.cli import apart
+from keyfob.cli import apart, pkcs12_bags
 from keyfob.cli.errors import Refusal
+from keyfob.cli.pkcs12_ciphers import AES_256_CBC, HMAC_SHA256, PBES2, PBKDF2
 from keyfob.mechanisms import der
 
 Passphrase = Callable[[], bytes]
+Named = list[tuple[str, bytes]]
 
 PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 PEM_BEGIN = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 CERTIFICATE_BLOCKS = (b"CERTIFICATE", b"X509 CERTIFICATE")
+CURVE = b"EC PARAMETERS"  # OpenSSL writes it before a private key, which holds the same itself
 # PBKDF2-HMAC-SHA-256 rounds under the passphrase of a file that holds a key.
 ROUNDS = 600_000
-
-# keyBag and pkcs8ShroudedKeyBag (RFC 7292, section 4.2), as they stand in a PKCS #12 file.
-KEY_BAGS = tuple(der.object_identifier(f"1.2.840.113549.1.12.10.1.{number}") for number in (1, 2))
 
 NO_KEY = "the file holds no key, certificate or PKCS #12 that can be read"
 CLOSED_KEY = "the key does not open: the passphrase is wrong, or the file is damaged"
 
-PBES2 = der.object_identifier("1.2.840.113549.1.5.13")
-PBKDF2 = der.object_identifier("1.2.840.113549.1.5.12")
-HMAC_SHA256 = der.object_identifier("1.2.840.113549.2.9")
-AES_256_CBC = der.object_identifier("2.16.840.1.101.3.4.1.42")
-
 
 class Bundle:
-    """What a file holds: `keys` as (friendly name, PrivateKeyInfo), `certificates` as (friendly name, DER)."""
+    """What a file holds: `keys` as (friendly name, PrivateKeyInfo), `certificates` as (friendly name, DER).
 
-    __slots__ = ("certificates", "keys")
+    `others`: what else there is, which is not imported, each with its number.
+    """
+
+    __slots__ = ("certificates", "keys", "others")
 
     def __init__(self) -> None:
-        self.keys: list[tuple[str, bytes]] = []
-        self.certificates: list[tuple[str, bytes]] = []
+        self.keys: Named = []
+        self.certificates: Named = []
+        self.others: dict[str, int] = {}
 
 
 def certificates(data: bytes) -> list[bytes]:
@@ -75,6 +74,9 @@ def bundle(data: bytes, passphrase: Passphrase) -> Bundle:
                 result.keys.append(
                     ("", _key("ssh" if match[1] == b"OPENSSH PRIVATE KEY" else "pem", match[0], passphrase))
                 )
+            elif match[1] not in (*CERTIFICATE_BLOCKS, CURVE):
+                what = f"{match[1].decode()} block"
+                result.others[what] = result.others.get(what, 0) + 1
     elif not result.certificates:
         if _is_pkcs12(data):
             _take_pkcs12(data, passphrase, result)
@@ -101,9 +103,8 @@ def _key(kind: str, data: bytes, passphrase: Passphrase) -> bytes:
 
 
 def _take_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
-    keys, result.certificates = apart.opened("pkcs12", data, passphrase())
+    keys, result.certificates, (held, result.others) = apart.opened("pkcs12", data, passphrase())
     result.keys += keys
-    held = sum(data.count(bag) for bag in KEY_BAGS)
     if held > len(result.keys):
         raise Refusal(
             f"the PKCS #12 file holds {held} keys, and only one can be read of such a file: "
@@ -115,7 +116,10 @@ def _take_pkcs12(data: bytes, passphrase: Passphrase, result: Bundle) -> None:
 
 
 def opened(kind: str, data: bytes, secret: bytes | None) -> Any:
-    """`pkcs12`: keys and certificates, each with its friendly name. Others: PrivateKeyInfo; None if it is encrypted."""
+    """PrivateKeyInfo; None if it is encrypted.
+
+    `pkcs12`: keys and certificates, each with its friendly name, and (how many keys there are, what else there is).
+    """
     return _opened_pkcs12(data, secret) if kind == "pkcs12" else _opened_key(kind, data, secret)
 
 
@@ -150,7 +154,7 @@ def _is_pkcs12(data: bytes) -> bool:
     return data[:1] == b"\x30" and b"\x02\x01\x03\x30" in data[1:12]
 
 
-def _opened_pkcs12(data: bytes, secret: bytes | None) -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]:
+def _opened_pkcs12(data: bytes, secret: bytes | None) -> tuple[Named, Named, tuple[int, dict[str, int]]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NSS and Windows write BER, which the library reads and grumbles about
@@ -158,14 +162,17 @@ def _opened_pkcs12(data: bytes, secret: bytes | None) -> tuple[list[tuple[str, b
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Refusal("the PKCS #12 file does not open: the passphrase is wrong, or the file is damaged") from None
     key_name = ""
-    held = []
+    taken: Named = []
     for certificate in (found.cert, *found.additional_certs):
         if certificate is not None:
             name = (certificate.friendly_name or b"").decode(errors="replace")
             if certificate is found.cert:
                 key_name = name
-            held.append((name, certificate.certificate.public_bytes(serialization.Encoding.DER)))
-    return ([(key_name, _info(found.key))] if found.key is not None else []), held
+            taken.append((name, certificate.certificate.public_bytes(serialization.Encoding.DER)))
+    held = pkcs12_bags.held(data, secret or b"")
+    if held.certificates != len(taken):
+        raise Refusal(f"the PKCS #12 file holds {held.certificates} certificates, of which {len(taken)} can be read")
+    return [(key_name, _info(found.key))] if found.key is not None else [], taken, (held.keys, held.others)
 
 
 def pem(label: str, value: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyfob.cli import files, objects, tokens
+from keyfob.cli import files, objects, tables, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.cli.halves import public_half
 from keyfob.cli.key import naming, refuse_taken, uses, working
@@ -88,6 +88,8 @@ def import_(
         click.echo(f"Put {line} on {label!r}.")
     for line in present:
         click.echo(f"{label!r} has {line} already.")
+    for what, times in found.others.items():
+        click.echo(tables.printable(f"keyfob: not imported: {times} {what}{'s' * (times != 1)}"), err=True)
 
 
 def _keep(
