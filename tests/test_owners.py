@@ -16,6 +16,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "keyfob"
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "expanduser", "expandvars", "home"}
 MAKES = {"mkdir", "makedirs", "mkfifo", "mknod", "chmod", "fchmod", "lchmod", "chown", "fchown", "lchown", "umask"}
 WRITES = {"write_text", "write_bytes", "touch", "copyfile", "copy", "copy2", "copytree", "truncate"}
+WRITES_BYTES = {f"os.{name}" for name in ("write", "writev", "pwrite", "pwritev", "posix_fallocate", "sendfile")}
 TEMPORARY = {"NamedTemporaryFile", "TemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp", "gettempdir"}
 COMMON = {"home", "copy", "truncate"}
 MODULES = {"os", "shutil", "tempfile", "Path", "pathlib.Path", "posix"}
@@ -112,6 +113,30 @@ def test_files_are_opened_for_writing_in_one_place() -> None:
         if relative(path) != "files.py"
         for name, writing in opens(path)
         if writing and (relative(path), name) not in ALLOWED
+    ]
+    assert not wrong
+
+
+def test_the_module_writes_to_files_in_one_place() -> None:
+    """Which lets no limit of a file's size end the host (RLIMIT_FSIZE)."""
+    wrong = [
+        f"{relative(path)}: {name}"
+        for path in sources()
+        if relative(path).startswith(OF_MODULE)
+        for name in mentions(path)
+        if name in WRITES_BYTES
+    ]
+    assert not wrong
+
+
+def test_the_module_decodes_no_file_as_it_opens_it() -> None:
+    """A codec is imported, and a server may have given up the right to read Python's library."""
+    wrong = [
+        f"{relative(path)}:{node.lineno}"
+        for path in sources()
+        if relative(path).startswith((*OF_MODULE, "files.py", "environment.py")) and path.name != "build.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and any(word.arg == "encoding" for word in node.keywords)
     ]
     assert not wrong
 

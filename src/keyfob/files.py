@@ -96,7 +96,57 @@ def read_believed(path: str, most: int = ORDERS, *, follow: bool = False) -> byt
     return content
 
 
+def read_kept(path: str, most: int) -> tuple[bytes, os.stat_result]:
+    """The same of a file that `keep` makes: neither it nor its folder may be others' to write."""
+    folder, strangers = os.path.dirname(path), not is_master()
+    if doubted := doubt(folder, strangers=strangers):
+        raise OSError(EPERM, doubted, folder)
+    content, status = read(path, most)
+    if doubted := writers(status) or (stranger(status) if strangers else ""):
+        raise OSError(EPERM, f"it {doubted}", path)
+    return content, status
+
+
 # Writing
+
+
+class Writer:
+    """Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ, which ends a program that does not expect it.
+
+    The C ABI's (abi/descriptors.py) holds it back. In the `keyfob` command Python ignores it by itself.
+    """
+
+    __slots__ = ()
+
+    def write(self, descriptor: int, content: bytes | memoryview, place: int | None) -> int:
+        return os.write(descriptor, content) if place is None else os.pwrite(descriptor, content, place)
+
+    def reserve(self, descriptor: int, size: int) -> None:
+        os.posix_fallocate(descriptor, 0, size)
+
+
+_writer = Writer()
+
+
+def write_by(writer: Writer) -> None:
+    """The C ABI is in between from now on."""
+    global _writer  # one for each process
+    _writer = writer
+
+
+def write(descriptor: int, content: bytes | memoryview) -> int:
+    """How much was written; OSError."""
+    return _writer.write(descriptor, content, None)
+
+
+def write_at(descriptor: int, content: bytes, place: int) -> int:
+    """The same at a place in the file."""
+    return _writer.write(descriptor, content, place)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Room for a file of that size; OSError."""
+    _writer.reserve(descriptor, size)
 
 
 def append(path: str) -> int:
@@ -143,7 +193,7 @@ def write_durably(descriptor: int, content: bytes) -> None:
     """All of it, and on the disk when this returns; OSError."""
     view = memoryview(content)
     while view:
-        view = view[os.write(descriptor, view) :]
+        view = view[write(descriptor, view) :]
     os.fsync(descriptor)
 
 
@@ -365,10 +415,10 @@ def _is_private(gid: int) -> bool:
 def _is_unmapped(uid: int) -> bool:
     """Whether that is nobody's number, but stands for all that a container does not know, root included."""
     try:
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
             if int(file.read()) != uid:
                 return False
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            return file.read().split() != ["0", "0", "4294967295"]
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() != [b"0", b"0", b"4294967295"]
     except (OSError, ValueError):
         return False

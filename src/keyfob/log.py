@@ -35,7 +35,7 @@ def line(level: str, text: str) -> None:
         printable = "".join(c if c.isprintable() else "?" for c in text)
         descriptor = files.append(_path)
         try:
-            os.write(descriptor, f"{stamp} [{os.getpid()}] {level} {printable}\n".encode())
+            files.write(descriptor, f"{stamp} [{os.getpid()}] {level} {printable}\n".encode())
             if os.fstat(descriptor).st_size > MAX_BYTES:
                 os.replace(_path, _path + ".1")
         finally:

@@ -33,6 +33,6 @@ MUTANTS = {
         "same_digest = lambda one, other: True\n",
     ),
     "without a witness": Mutant(
-        "store/witness.py", "found, _status = files.read(self._path(serial), MOST_BYTES)", "return None"
+        "store/witness.py", "found, _status = files.read_kept(self._path(serial), MOST_BYTES)", "return None"
     ),
 }

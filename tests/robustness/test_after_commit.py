@@ -18,10 +18,13 @@ import pytest
 from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store.database import SqliteDatabase
-from keyfob.store.writing import Writing
 from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, SO_PIN, Fob
 
+OF_FILES = (
+    *("open", "write", "pwrite", "pread", "stat", "lstat", "unlink", "rename", "replace", "link", "mkdir", "listdir"),
+    *("fsync", "ftruncate", "posix_fallocate"),
+)
 Call = Callable[[Client, Fob], int]
 NEW_PIN = b"another-pin"
 KEY: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, 0x1F), (CKA.TOKEN, True), (CKA.LABEL, b"key")]
@@ -59,6 +62,23 @@ class Faults:
             self.armed = False
 
 
+class Connection:
+    """SQLite's, which tells when it has committed: before anybody has done anything else."""
+
+    def __init__(self, real: Any, faults: Faults) -> None:
+        self._real = real
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        found = self._real.execute(sql, *values)
+        if sql == "COMMIT":
+            self._faults.committed()
+        return found
+
+
 def no_descriptor() -> OSError:
     return OSError(errno.EMFILE, "Too many open files")
 
@@ -70,21 +90,13 @@ def no_answer() -> PKCS11Error:
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     found = Faults()
-    commit = Writing.__exit__
-
-    def exit_and_arm(self: Writing, kind: Any, *rest: Any) -> None:
-        commit(self, kind, *rest)
-        if kind is None:
-            found.committed()
-
-    monkeypatch.setattr(Writing, "__exit__", exit_and_arm)
-    for name in ("open", "write", "pwrite", "stat", "unlink", "rename", "replace", "makedirs", "listdir"):
+    for name in OF_FILES:
         monkeypatch.setattr(os, name, found.failing(f"os.{name}", getattr(os, name), no_descriptor))
     for name in ("open", "__import__"):
         monkeypatch.setattr(builtins, name, found.failing(name, getattr(builtins, name), no_descriptor))
     connection: Any = vars(SqliteDatabase)["connection"]
-    asked = property(found.failing("the database", connection.fget, no_answer))
-    monkeypatch.setattr(SqliteDatabase, "connection", asked)
+    asked = found.failing("the database", connection.fget, no_answer)
+    monkeypatch.setattr(SqliteDatabase, "connection", property(lambda database: Connection(asked(database), found)))
     yield found
     found.armed = False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,3 +122,14 @@ def test_a_right_pin_forgets_the_wrong_ones_of_a_token_that_cannot_be_written(
         key.parent.chmod(0o700)
         key.chmod(0o600)
     assert found == [{"wrong": 4, "last": CKR.PIN_INCORRECT, "right": CKR.OK}] * 4
+
+
+def test_the_limit_of_a_files_size_is_a_full_disk_and_no_signal_that_ends_the_host(home: Path, key: Path) -> None:
+    """RLIMIT_FSIZE; a signal of the host's own stays the host's, and so does its mask."""
+    seen = answer_of(python_child("file_limit", PIN.decode(), KEYFOB_LOG=str(home / "log")))
+    assert 0 < seen["made"] < 500
+    assert (seen["refused"], seen["without any"]) == (CKR.DEVICE_MEMORY, CKR.DEVICE_MEMORY)
+    assert seen["problems"] == [errno.EFBIG] * 3
+    assert (seen["waiting"], seen["blocked"]) == ([], [])
+    assert (seen["kept"], seen["wait"]) == ([signal.SIGXFSZ], True)
+    assert (seen["later"], seen["finalize"]) == (CKR.OK, CKR.OK)

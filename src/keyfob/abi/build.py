@@ -254,6 +254,8 @@ int keyfob_descriptor_of(const char *path);
 int keyfob_are_ours(const int *numbers, int count);
 char *keyfob_map(int number, CK_ULONG size);
 void keyfob_unmap(char *mapping, CK_ULONG size);
+long keyfob_write_file(int number, const char *data, CK_ULONG size, long place);
+int keyfob_reserve_file(int number, long size);
 """
 OWN_PROTOTYPES = """
 static CK_RV keyfob_C_GetFunctionList(CK_FUNCTION_LIST **);
@@ -278,8 +280,8 @@ void keyfob_new_gate(void);
 """
 
 HEADERS = (
-    *("errno", "fcntl", "pthread", "stdarg", "stdatomic", "stdlib", "string", "time", "unistd"),
-    *("sys/auxv", "sys/mman", "sys/stat", "sys/uio"),
+    *("errno", "fcntl", "pthread", "signal", "stdarg", "stdatomic", "stdlib", "string", "time", "unistd"),
+    *("sys/auxv", "sys/mman", "sys/resource", "sys/stat", "sys/uio"),
 )
 
 ffibuilder = FFI()

@@ -173,24 +173,79 @@ static int keyfob_fstat(int number, struct stat *status)
     return keyfob_is_lost(number) ? -1 : fstat(number, status);
 }
 
-static int keyfob_ftruncate(int number, off_t size) { return keyfob_is_lost(number) ? -1 : ftruncate(number, size); }
+/*
+ * What is written beyond RLIMIT_FSIZE is refused with EFBIG, and a signal that ends the host unless it expects it. So
+ * where there is a limit the signal is held back meanwhile, and taken away; one that waited before is the host's.
+ */
+typedef struct {
+    int holds;
+    sigset_t before, signal;
+} keyfob_limit;
+
+static void keyfob_hold(keyfob_limit *limit)
+{
+    struct rlimit size;
+    sigset_t waiting;
+
+    limit->holds = 0;
+    if (getrlimit(RLIMIT_FSIZE, &size) != 0 || size.rlim_cur == RLIM_INFINITY)
+        return;
+    if (sigpending(&waiting) != 0 || sigismember(&waiting, SIGXFSZ))
+        return;
+    sigemptyset(&limit->signal);
+    sigaddset(&limit->signal, SIGXFSZ);
+    limit->holds = pthread_sigmask(SIG_BLOCK, &limit->signal, &limit->before) == 0;
+}
+
+static void keyfob_let_go(const keyfob_limit *limit, int failed)
+{
+    static const struct timespec none;
+    int problem = errno;
+
+    if (!limit->holds)
+        return;
+    if (failed && problem == EFBIG)
+        while (sigtimedwait(&limit->signal, NULL, &none) < 0 && errno == EINTR)
+            ;
+    pthread_sigmask(SIG_SETMASK, &limit->before, NULL);
+    errno = problem;
+}
+
+static int keyfob_ftruncate(int number, off_t size)
+{
+    keyfob_limit limit;
+    int result;
+
+    if (keyfob_is_lost(number))
+        return -1;
+    keyfob_hold(&limit);
+    result = ftruncate(number, size);
+    keyfob_let_go(&limit, result < 0);
+    return result;
+}
 
 static ssize_t keyfob_read(int number, void *data, size_t size)
 {
     return keyfob_is_lost(number) ? -1 : read(number, data, size);
 }
 
-/* A quota that is used up is a full disk; SQLite knows ENOSPC only. */
-static ssize_t keyfob_written(ssize_t size)
+/* A quota that is used up is a full disk, and so is the limit of a file's size; SQLite knows ENOSPC only. */
+static ssize_t keyfob_written(ssize_t size, const keyfob_limit *limit)
 {
-    if (size < 0 && errno == EDQUOT)
+    keyfob_let_go(limit, size < 0);
+    if (size < 0 && (errno == EDQUOT || errno == EFBIG))
         errno = ENOSPC;
     return size;
 }
 
 static ssize_t keyfob_write(int number, const void *data, size_t size)
 {
-    return keyfob_is_lost(number) ? -1 : keyfob_written(write(number, data, size));
+    keyfob_limit limit;
+
+    if (keyfob_is_lost(number))
+        return -1;
+    keyfob_hold(&limit);
+    return keyfob_written(write(number, data, size), &limit);
 }
 
 static ssize_t keyfob_pread(int number, void *data, size_t size, off_t place)
@@ -200,7 +255,41 @@ static ssize_t keyfob_pread(int number, void *data, size_t size, off_t place)
 
 static ssize_t keyfob_pwrite(int number, const void *data, size_t size, off_t place)
 {
-    return keyfob_is_lost(number) ? -1 : keyfob_written(pwrite(number, data, size, place));
+    keyfob_limit limit;
+
+    if (keyfob_is_lost(number))
+        return -1;
+    keyfob_hold(&limit);
+    return keyfob_written(pwrite(number, data, size, place), &limit);
+}
+
+/* For keyfob's own files; `place`: -1 for that of the descriptor. */
+long keyfob_write_file(int number, const char *data, CK_ULONG size, long place)
+{
+    keyfob_limit limit;
+    ssize_t written;
+
+    keyfob_hold(&limit);
+    do
+        written = place < 0 ? write(number, data, size) : pwrite(number, data, size, place);
+    while (written < 0 && errno == EINTR);
+    keyfob_let_go(&limit, written < 0);
+    return written;
+}
+
+/* The number of what is wrong, or 0. */
+int keyfob_reserve_file(int number, long size)
+{
+    keyfob_limit limit;
+    int problem;
+
+    keyfob_hold(&limit);
+    do
+        problem = posix_fallocate(number, 0, size);
+    while (problem == EINTR);
+    errno = problem;
+    keyfob_let_go(&limit, problem != 0);
+    return problem;
 }
 
 static int keyfob_fchmod(int number, mode_t mode) { return keyfob_is_lost(number) ? -1 : fchmod(number, mode); }

@@ -1,4 +1,7 @@
-"""Gives SQLite its guarded system calls (descriptors.c), and the store a way to ask for SQLite's descriptors."""
+"""Gives SQLite its guarded system calls (descriptors.c), and the store a way to ask for SQLite's descriptors.
+
+And lets keyfob's own files be written as SQLite's are: without a signal where a limit is reached.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import apsw
 
 from keyfob._abi import ffi, lib
 from keyfob.descriptors import NOBODYS, Guard, Kept, use
+from keyfob.files import Writer, write_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 are_ours = lib.keyfob_are_ours
+AT_ITS_PLACE = -1  # of the descriptor
 
 
 class _KeptBySqlite(Kept):
@@ -50,6 +55,22 @@ class _GuardOfSqlite(Guard):
         return ffi.buffer(ffi.gc(address, lambda found: lib.keyfob_unmap(found, size)), size)
 
 
+class _WriterWithoutSignal(Writer):
+    __slots__ = ()
+
+    def write(self, descriptor: int, content: bytes | memoryview, place: int | None) -> int:
+        where = AT_ITS_PLACE if place is None else place
+        written: int = lib.keyfob_write_file(descriptor, ffi.from_buffer(content), len(content), where)
+        if written < 0:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        return written
+
+    def reserve(self, descriptor: int, size: int) -> None:
+        problem = lib.keyfob_reserve_file(descriptor, size)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+
+
 def install() -> None:
     """Before the first connection is opened."""
     vfs = apsw.VFS("keyfob-descriptors", "unix")
@@ -61,3 +82,4 @@ def install() -> None:
         name = vfs.xNextSystemCall(name)
     vfs.unregister()
     use(_GuardOfSqlite())
+    write_by(_WriterWithoutSignal())

@@ -4,7 +4,7 @@ SqliteStore keeps a token in a file, PostgresStore on a server, MemoryStore nowh
 
 Errors are PKCS11Error. Whatever the call: CKR_DEVICE_ERROR when the store is damaged or cannot be read,
 CKR_DEVICE_MEMORY when it is full, CKR_TOKEN_WRITE_PROTECTED when it can only be read, CKR_FUNCTION_FAILED when another
-process kept it busy for ten seconds, CKR_CRYPTOKI_NOT_INITIALIZED when it is closed or was inherited by a fork.
+process kept it busy for twenty seconds, CKR_CRYPTOKI_NOT_INITIALIZED when it is closed or was inherited by a fork.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ class SqliteDatabase:
         "counter",
         "identity",
         "idle",
+        "is_durable",
         "is_full",
         "kept",
         "path",
@@ -93,6 +94,7 @@ class SqliteDatabase:
         self.kept = descriptors.NOBODYS
         self.reserve = Reserve(path, None)
         self.is_full = False
+        self.is_durable = True
         self._looked_at = 0.0
         self._is_lost = False
         self._budget = Budget(None)
@@ -261,7 +263,7 @@ class SqliteDatabase:
             connection = self.connection
             self._budget.spent = 0
             connection.execute(sql, values).fetchall()
-            return self.connection.changes()
+            return connection.changes()
         except (apsw.Error, OverflowError) as problem:
             raise answer(problem, self.path) from None
 
@@ -367,9 +369,11 @@ class SqliteDatabase:
         self._seen = header
 
     def committed(self) -> None:
-        """After a commit of our own: it is no news to us."""
-        self._version = self.connection.data_version()
+        """After a commit of our own: it is no news to us, but where that cannot be asked. Nothing is opened for it."""
         self.counter += 1
+        with SETTLED:
+            if self._connection is not None:
+                self._version = self._connection.data_version()
 
     def checkpoint(self) -> None:
         """Empty the WAL, so that what secure_delete overwrote in the database is gone there too; best effort."""

@@ -32,7 +32,7 @@ class Elsewhere:
     def read(self, serial: str) -> dict[str, int] | None:
         """Wrong PINs by role; None where nothing is counted here. What is damaged counts as 0, as if it were gone."""
         try:
-            content = files.read(self._path(serial), ROW.size + SIZE)[0]
+            content = files.read_kept(self._path(serial), ROW.size + SIZE)[0]
         except OSError:
             was_there, self._was_there = self._was_there, False
             return dict.fromkeys(ROLES, 0) if was_there else None  # another process has brought them to the token
@@ -49,7 +49,7 @@ class Elsewhere:
             failed = _decode(os.pread(descriptor, ROW.size + SIZE, 0))
             failed[role] = min(failed[role] + 1, MOST_FAILURES) if wrong else 0
             content = CHECKSUM.append_to(ROW.pack(*(failed[each] for each in ROLES)))
-            if os.pwrite(descriptor, content, 0) != len(content):
+            if files.write_at(descriptor, content, 0) != len(content):
                 raise OSError(0, "it was written in part", self._path(serial))
         finally:
             os.close(descriptor)

@@ -85,7 +85,7 @@ class Guesses:
     def read(self, wrapping: bytes) -> Guessed | None:
         """None where no PIN was tried on it here."""
         try:
-            content, status = files.read(self._path(wrapping), ROW.size + SIZE)
+            content, status = files.read_kept(self._path(wrapping), ROW.size + SIZE)
         except FileNotFoundError:
             return None
         except OSError as problem:
@@ -137,7 +137,7 @@ class Guesses:
                 flock(descriptor, LOCK_EX)
                 after = change(_decoded(os.pread(descriptor, ROW.size + SIZE, 0)))
                 content = after.encode()
-                if os.pwrite(descriptor, content, 0) != len(content):
+                if files.write_at(descriptor, content, 0) != len(content):
                     raise OSError(0, "it was written in part", path)
             finally:
                 os.close(descriptor)

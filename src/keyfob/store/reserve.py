@@ -56,7 +56,7 @@ class Reserve:
         except OSError:  # a folder that cannot be written, or is not believed
             return
         try:
-            os.posix_fallocate(descriptor, 0, SIZE)
+            files.reserve(descriptor, SIZE)
         except OSError:
             self.release()
         finally:
@@ -74,12 +74,14 @@ class Reserve:
 
 
 def _place(token: str, witness: str) -> str:
-    folder = os.path.dirname(os.path.abspath(token))
+    folder, above = os.path.dirname(os.path.abspath(token)), os.path.abspath(witness)
+    while not os.path.exists(above):  # there are no witnesses yet
+        above = os.path.dirname(above)
     try:
-        status, beside = os.stat(witness), os.stat(folder)
-    except OSError:  # there are no witnesses yet: below the folder where they will be
-        return os.path.join(witness, NAME)
-    return os.path.join(witness, NAME) if status.st_dev == beside.st_dev else os.path.join(folder, BESIDE)
+        is_beside = os.stat(above).st_dev != os.stat(folder).st_dev
+    except OSError:
+        is_beside = False
+    return os.path.join(folder, BESIDE) if is_beside else os.path.join(witness, NAME)
 
 
 def using(database: Database, call: Callable[[], Answer]) -> Answer:

@@ -42,7 +42,7 @@ class Turn:
             return
         try:
             self._held = _opened(self._folder)
-            self._wait(self._held.number)
+            self._wait(self._held)
         except OSError:  # this file system has no such locks, or no room
             return
 
@@ -51,9 +51,10 @@ class Turn:
             _open.discard(self._held)
             self._held.close()
 
-    def _wait(self, descriptor: int) -> None:
+    def _wait(self, held: Held) -> None:
+        """Until the host closes what is waited with: its number may then stand for a file of the host's."""
         end, pause = time.monotonic() + LONGEST, SHORTEST_PAUSE
-        while not _take_one(descriptor) and time.monotonic() < end:
+        while held.are_ours() and not _take_one(held.number) and time.monotonic() < end:
             with ASIDE:
                 time.sleep(pause * (0.5 + os.urandom(1)[0] / 255))
             pause = min(1.5 * pause, LONGEST_PAUSE)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import struct
+from fcntl import LOCK_EX, flock
 
 from keyfob import files
 from keyfob.store.counters import ROLES
@@ -105,29 +106,19 @@ class Witness:
 
     def _name_of_machine(self) -> bytes:
         path = os.path.join(self._folder, MACHINE)
-        for _ in range(READS):
-            try:
-                name, _status = files.read(path, len(NOBODY))
-            except FileNotFoundError:
-                try:
-                    self._make_name(path)
-                except FileExistsError:  # another process was faster
-                    continue
-                except OSError:
-                    return NOBODY
-            except OSError:
-                return NOBODY
-            else:
-                return name if len(name) == len(NOBODY) else NOBODY
-        return NOBODY
-
-    def _make_name(self, path: str) -> None:
-        files.make_folder(self._folder)
-        descriptor = files.new(path)
         try:
-            os.write(descriptor, os.urandom(len(NOBODY)))
-        finally:
-            os.close(descriptor)
+            for _ in range(READS):
+                try:
+                    name, _status = files.read_kept(path, len(NOBODY))
+                except FileNotFoundError:
+                    _make_name(path)
+                    continue
+                if len(name) == len(NOBODY):
+                    return name
+                files.replace(path, os.urandom(len(NOBODY)))  # an older keyfob could not write it: the disk was full
+        except OSError as problem:
+            self._mention(f"what this machine writes cannot be told from what others write: {problem.strerror}")
+        return NOBODY
 
     def catch_up(self, serial: str, counters: Counters) -> str:
         """Bring the token's counters up to what was seen of it; what speaks against them, empty where nothing does.
@@ -223,9 +214,10 @@ class Witness:
         try:
             descriptor = files.keep(self._path(serial))
             try:
+                flock(descriptor, LOCK_EX)
                 before = os.pread(descriptor, MOST_BYTES, 0)
                 after = WITNESS_CHECKSUM.append_to(change(_opened(before)).encode())
-                os.pwrite(descriptor, after, 0)
+                files.write_at(descriptor, after, 0)
                 if len(before) > len(after):
                     os.ftruncate(descriptor, len(after))
             finally:
@@ -237,7 +229,7 @@ class Witness:
         """What was noted of a token; None where nothing is known, which the log says if it should be."""
         for _ in range(READS):
             try:
-                found, _status = files.read(self._path(serial), MOST_BYTES)
+                found, _status = files.read_kept(self._path(serial), MOST_BYTES)
             except FileNotFoundError:
                 return None
             except OSError as problem:
@@ -251,6 +243,16 @@ class Witness:
 
     def _path(self, serial: str) -> str:
         return os.path.join(self._folder, files.name_for(serial))
+
+
+def _make_name(path: str) -> None:
+    from keyfob.store.publish import publish
+
+    files.make_folder(os.path.dirname(path))
+    try:
+        publish(os.urandom(len(NOBODY)), path)
+    except FileExistsError:  # another process was faster
+        return
 
 
 def _opened(found: bytes) -> Seen | None:

@@ -48,8 +48,8 @@ class Writing:
             raise PKCS11Error(CKR.TOKEN_WRITE_PROTECTED, f"{os.path.basename(database.path)} can only be read")
         database.check_descriptors()
         try:
-            if not self._durable:
-                database.run("PRAGMA synchronous = NORMAL")
+            if self._durable != database.is_durable:
+                self._set_durable(self._durable)
             database.run("BEGIN IMMEDIATE")
             database.notice()
         except BaseException:
@@ -90,9 +90,16 @@ class Writing:
             self._be_durable_again()
 
     def _be_durable_again(self) -> None:
+        """As most are. Where that fails the next transaction that has to be does it first, or is refused."""
         if not self._durable:
             with SETTLED:
-                self._database.run("PRAGMA synchronous = FULL")
+                self._set_durable(True)
+
+    def _set_durable(self, durable: bool) -> None:
+        database = self._database
+        database.is_durable = False
+        database.run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        database.is_durable = durable
 
 
 def _undo(database: SqliteDatabase) -> str:

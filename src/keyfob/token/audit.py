@@ -125,7 +125,7 @@ def _write(config: Config, name: str, facts: Mapping[str, Value]) -> None:
     try:
         descriptor = files.append(path)
         try:
-            if os.write(descriptor, data) != len(data):
+            if files.write(descriptor, data) != len(data):
                 _tell(f"{path}: a line was cut short: the disk is full")
             if os.fstat(descriptor).st_size > config.audit_max_kib * 1024:
                 _rotate(path, descriptor, config.audit_keep)

@@ -152,19 +152,21 @@ class Memory:
         try:
             self._held = Held(files.keep(self._path))
             _open.add(self._held)
-            self._wait(self._held.number)
-            self.mark = os.pread(self._held.number, 64, 0)
+            self._wait(self._held)
+            if self._held.are_ours():
+                self.mark = os.pread(self._held.number, 64, 0)
         except OSError:
             self.mark = b""
         return self
 
-    def _wait(self, descriptor: int) -> None:
+    def _wait(self, held: Held) -> None:
+        """Until the host closes what is waited with: its number may then stand for a file of the host's."""
         import fcntl
 
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
+        while held.are_ours() and time.monotonic() < end:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 with ASIDE:
                     time.sleep(STEP)
@@ -176,7 +178,7 @@ class Memory:
             return
         try:
             os.ftruncate(self._held.number, 0)
-            os.pwrite(self._held.number, mark, 0)
+            files.write_at(self._held.number, mark, 0)
         except OSError:
             log.line("warning", "nobody will remember that a PIN file was wrong: a new start tries it again")
 
