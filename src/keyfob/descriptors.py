@@ -44,6 +44,9 @@ class Guard:
 
     __slots__ = ()
 
+    def name(self, path: str) -> None:
+        """A database of keyfob's is going to be opened by this name, as SQLite itself spells it."""
+
     def keep(self, paths: Sequence[str]) -> Kept:
         return NOBODYS
 
@@ -62,6 +65,11 @@ def use(guard: Guard) -> None:
     """The C ABI is in between from now on."""
     global _guard  # one for each process
     _guard = guard
+
+
+def name(path: str) -> None:
+    """See Guard."""
+    _guard.name(path)
 
 
 def keep(paths: Sequence[str]) -> Kept:

@@ -250,6 +250,7 @@ static int keyfob_is_secure(void) { return getauxval(AT_SECURE) != 0; }
 # SQLite's descriptors: descriptors.py.
 DESCRIPTORS = """
 CK_ULONG keyfob_system_call(const char *name);
+int keyfob_name_own(const char *path);
 int keyfob_descriptor_of(const char *path);
 int keyfob_are_ours(const int *numbers, int count);
 char *keyfob_map(int number, CK_ULONG size);
@@ -280,7 +281,7 @@ void keyfob_new_gate(void);
 """
 
 HEADERS = (
-    *("errno", "fcntl", "pthread", "signal", "stdarg", "stdatomic", "stdlib", "string", "time", "unistd"),
+    *("dirent", "errno", "fcntl", "pthread", "signal", "stdarg", "stdatomic", "stdlib", "string", "time", "unistd"),
     *("sys/auxv", "sys/mman", "sys/resource", "sys/stat", "sys/uio"),
 )
 

@@ -5,16 +5,20 @@
  * and inode, and looked at again before anything is done with it: what is another file by now is not read, written,
  * locked, cut or closed, and SQLite sees EBADF. An fstat takes 0.2 us.
  *
+ * All this is for keyfob's own databases, which it names before it opens them. A Python host may use the same SQLite
+ * (apsw) for databases of its own: those are opened, locked and written as if none of this were here.
+ *
  * A number that SQLite has lost stays taken until SQLite has closed it: no file that is opened meanwhile may get it, or
- * the late close would hit that one. And SQLite's descriptors are high ones, where there is room: a host that closes a
+ * the late close would hit that one. And keyfob's descriptors are high ones, where there is room: a host that closes a
  * small number twice, or counts on the numbers below 10, or on select(), does not meet them.
  *
  * Moving a descriptor closes its first number, and closing any descriptor of a file drops the locks that the process
- * has on it. So a file that is open already is not moved, and its number left open where it is one that was lost.
+ * has on it, whoever has them. So a file that is open under another number is not moved, and its number left open where
+ * it is one that was lost.
  */
 #define KEYFOB_PAGE 1024
 #define KEYFOB_PAGES 1024
-#define KEYFOB_LOWEST 100 /* number of SQLite's descriptors */
+#define KEYFOB_LOWEST 100 /* number of keyfob's descriptors */
 
 typedef struct {
     int taken;
@@ -85,59 +89,111 @@ static int keyfob_find(const struct stat *status)
     return -1;
 }
 
-/* The files that SQLite makes beside a database, and finds there under names that anybody may have given. */
-static int keyfob_stands_beside(const char *path)
+/* Whether the process has the file open under no other number. Where that cannot be told, it is not. */
+static int keyfob_is_alone(int number, const struct stat *status)
 {
-    static const char *const ends[] = {"-wal", "-shm", "-journal"};
-    size_t length = strlen(path), i;
+    DIR *folder = opendir("/proc/self/fd");
+    struct dirent *entry;
+    struct stat other;
+    int found, alone = folder != NULL;
 
-    for (i = 0; i < sizeof ends / sizeof ends[0]; i++)
-        if (length > strlen(ends[i]) && strcmp(path + length - strlen(ends[i]), ends[i]) == 0)
-            return 1;
-    return 0;
+    while (alone && (entry = readdir(folder)) != NULL) {
+        found = entry->d_name[0] == '.' ? number : atoi(entry->d_name);
+        alone = found == number || fstat(found, &other) != 0 || other.st_dev != status->st_dev
+                || other.st_ino != status->st_ino;
+    }
+    if (folder != NULL)
+        closedir(folder);
+    return alone;
+}
+
+/* The full names of keyfob's databases. None is ever taken out: a name that comes back is used again. */
+typedef struct keyfob_path {
+    struct keyfob_path *next;
+    size_t length;
+    char path[];
+} keyfob_path;
+
+static _Atomic(keyfob_path *) keyfob_paths;
+
+/* What follows the name of one of keyfob's databases in this path: nothing, or what SQLite makes beside it; NULL. */
+static const char *keyfob_end_of_own(const char *path)
+{
+    static const char *const ends[] = {"", "-wal", "-shm", "-journal"};
+    keyfob_path *name;
+    size_t i;
+
+    for (name = atomic_load(&keyfob_paths); name != NULL; name = name->next)
+        for (i = 0; strncmp(path, name->path, name->length) == 0 && i < sizeof ends / sizeof ends[0]; i++)
+            if (strcmp(path + name->length, ends[i]) == 0)
+                return path + name->length;
+    return NULL;
+}
+
+/* Before a database is opened. 0: no memory. */
+static int keyfob_name_own(const char *path)
+{
+    const char *end = keyfob_end_of_own(path);
+    keyfob_path *name;
+
+    if (end != NULL && *end == '\0')
+        return 1;
+    name = malloc(sizeof *name + strlen(path) + 1);
+    if (name == NULL)
+        return 0;
+    name->length = strlen(path);
+    memcpy(name->path, path, name->length + 1);
+    name->next = atomic_load(&keyfob_paths);
+    while (!atomic_compare_exchange_weak(&keyfob_paths, &name->next, name))
+        continue;
+    return 1;
 }
 
 /*
- * Nothing is waited for (a FIFO), and nothing is written that is no file, or is somebody else's file under another name.
- * What SQLite only reads may be a folder that it syncs, or /dev/urandom.
+ * Nothing is waited for (a FIFO), and nothing is written that is no file. What stands beside a database has a name that
+ * anybody may have given: it is not somebody else's file under another one.
  */
-static int keyfob_may_open(const char *path, int flags, const struct stat *status)
+static int keyfob_may_open(const char *end, const struct stat *status)
 {
-    if (S_ISREG(status->st_mode))
-        return status->st_nlink <= 1 || !keyfob_stands_beside(path);
-    return (flags & O_ACCMODE) == O_RDONLY && (S_ISDIR(status->st_mode) || S_ISCHR(status->st_mode));
+    return S_ISREG(status->st_mode) && (status->st_nlink <= 1 || *end == '\0');
 }
 
-static int keyfob_open(const char *path, int flags, ...)
+/* The same file under a number that SQLite has not lost, and from `lowest` on if that can be had; -1. */
+static int keyfob_move(int number, const struct stat *status, int lowest)
 {
-    int number, moved, mode, alone;
-    keyfob_descriptor *entry;
-    struct stat status;
-    va_list more;
+    int moved, alone;
 
-    va_start(more, flags);
-    mode = va_arg(more, int);
-    va_end(more);
-    number = open(path, flags | O_CLOEXEC | O_NONBLOCK | (keyfob_stands_beside(path) ? O_NOFOLLOW : 0), mode);
-    if (number < 0 || fstat(number, &status) != 0)
+    if (number >= lowest && !keyfob_is_taken(number))
         return number;
-    if (!keyfob_may_open(path, flags, &status)) {
-        if (keyfob_find(&status) < 0) /* closing would drop the locks of the other descriptor */
-            close(number);
-        errno = EPERM;
-        return -1;
-    }
-    alone = keyfob_find(&status) < 0;
-    while (keyfob_is_taken(number) || (alone && number < KEYFOB_LOWEST)) {
-        moved = fcntl(number, F_DUPFD_CLOEXEC, number < KEYFOB_LOWEST ? KEYFOB_LOWEST : number + 1);
+    alone = keyfob_is_alone(number, status);
+    while (keyfob_is_taken(number) || (alone && number < lowest)) {
+        moved = fcntl(number, F_DUPFD_CLOEXEC, number < lowest ? lowest : number + 1);
         if (moved < 0 && !keyfob_is_taken(number))
             break; /* no room above: RLIMIT_NOFILE */
-        if (moved < 0 || alone)
+        if (alone)
             close(number);
         if (moved < 0)
             return -1;
         number = moved;
     }
+    return number;
+}
+
+static int keyfob_open_own(const char *path, const char *end, int flags, int mode)
+{
+    int number = open(path, flags | O_CLOEXEC | O_NONBLOCK | (*end != '\0' ? O_NOFOLLOW : 0), mode);
+    keyfob_descriptor *entry;
+    struct stat status;
+
+    if (number < 0 || fstat(number, &status) != 0)
+        return number;
+    if (!keyfob_may_open(end, &status)) {
+        if (keyfob_is_alone(number, &status))
+            close(number);
+        errno = EPERM;
+        return -1;
+    }
+    number = keyfob_move(number, &status, KEYFOB_LOWEST);
     entry = keyfob_entry(number, 1);
     if (entry != NULL) {
         entry->device = status.st_dev;
@@ -145,6 +201,22 @@ static int keyfob_open(const char *path, int flags, ...)
         entry->taken = 1;
     }
     return number;
+}
+
+static int keyfob_open(const char *path, int flags, ...)
+{
+    const char *end = keyfob_end_of_own(path);
+    struct stat status;
+    int number, mode;
+    va_list more;
+
+    va_start(more, flags);
+    mode = va_arg(more, int);
+    va_end(more);
+    if (end != NULL)
+        return keyfob_open_own(path, end, flags, mode);
+    number = open(path, flags, mode);
+    return keyfob_is_taken(number) && fstat(number, &status) == 0 ? keyfob_move(number, &status, 0) : number;
 }
 
 static int keyfob_close(int number)
@@ -211,14 +283,24 @@ static void keyfob_let_go(const keyfob_limit *limit, int failed)
     errno = problem;
 }
 
+/* Before SQLite writes. The signal is the host's own matter in a database that is not keyfob's. 0: the number is lost. */
+static int keyfob_begin(int number, keyfob_limit *limit)
+{
+    limit->holds = 0;
+    if (keyfob_is_lost(number))
+        return 0;
+    if (keyfob_is_taken(number))
+        keyfob_hold(limit);
+    return 1;
+}
+
 static int keyfob_ftruncate(int number, off_t size)
 {
     keyfob_limit limit;
     int result;
 
-    if (keyfob_is_lost(number))
+    if (!keyfob_begin(number, &limit))
         return -1;
-    keyfob_hold(&limit);
     result = ftruncate(number, size);
     keyfob_let_go(&limit, result < 0);
     return result;
@@ -230,10 +312,10 @@ static ssize_t keyfob_read(int number, void *data, size_t size)
 }
 
 /* A quota that is used up is a full disk, and so is the limit of a file's size; SQLite knows ENOSPC only. */
-static ssize_t keyfob_written(ssize_t size, const keyfob_limit *limit)
+static ssize_t keyfob_written(int number, ssize_t size, const keyfob_limit *limit)
 {
     keyfob_let_go(limit, size < 0);
-    if (size < 0 && (errno == EDQUOT || errno == EFBIG))
+    if (size < 0 && (errno == EDQUOT || errno == EFBIG) && keyfob_is_taken(number))
         errno = ENOSPC;
     return size;
 }
@@ -242,10 +324,9 @@ static ssize_t keyfob_write(int number, const void *data, size_t size)
 {
     keyfob_limit limit;
 
-    if (keyfob_is_lost(number))
+    if (!keyfob_begin(number, &limit))
         return -1;
-    keyfob_hold(&limit);
-    return keyfob_written(write(number, data, size), &limit);
+    return keyfob_written(number, write(number, data, size), &limit);
 }
 
 static ssize_t keyfob_pread(int number, void *data, size_t size, off_t place)
@@ -257,10 +338,9 @@ static ssize_t keyfob_pwrite(int number, const void *data, size_t size, off_t pl
 {
     keyfob_limit limit;
 
-    if (keyfob_is_lost(number))
+    if (!keyfob_begin(number, &limit))
         return -1;
-    keyfob_hold(&limit);
-    return keyfob_written(pwrite(number, data, size, place), &limit);
+    return keyfob_written(number, pwrite(number, data, size, place), &limit);
 }
 
 /* For keyfob's own files; `place`: -1 for that of the descriptor. */

@@ -41,6 +41,10 @@ class _KeptBySqlite(Kept):
 class _GuardOfSqlite(Guard):
     __slots__ = ()
 
+    def name(self, path: str) -> None:
+        if not lib.keyfob_name_own(os.fsencode(path)):
+            raise MemoryError
+
     def keep(self, paths: Sequence[str]) -> Kept:
         numbers = [number for path in paths if (number := lib.keyfob_descriptor_of(os.fsencode(path))) >= 0]
         return _KeptBySqlite(numbers) if numbers else NOBODYS

@@ -6,6 +6,7 @@ import os
 
 import apsw
 
+from keyfob import descriptors
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import budget, schema
@@ -107,11 +108,23 @@ def _refuse_journal(path: str) -> None:
         raise PKCS11Error(CKR.DEVICE_ERROR, text)
 
 
+def _opened(path: str, flags: int, *, immutable: bool = False) -> apsw.Connection:
+    """By the name that SQLite would make of the path, and by no other if somebody puts a link there meanwhile.
+
+    Files that SQLite opens by another name are not keyfob's, and not guarded (descriptors.py).
+    """
+    name = os.path.realpath(path)
+    descriptors.name(name)
+    if immutable:
+        quoted = name.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        name, flags = f"file:{quoted}?immutable=1", flags | apsw.SQLITE_OPEN_URI
+    return apsw.Connection(name, flags=flags | apsw.SQLITE_OPEN_NOFOLLOW)
+
+
 def connect(path: str, *, read_only: bool) -> Connected:
     """Also where only SQLite's own files beside it can be written."""
     _refuse_journal(path)
-    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
-    connection = apsw.Connection(path, flags=flags)
+    connection = _opened(path, apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE)
     try:
         patience = configure(connection)
         recognise(connection, path)
@@ -144,9 +157,7 @@ def connect_immutable(path: str, reason: apsw.Error) -> Connected:
 
 
 def reconnect_immutable(path: str) -> apsw.Connection:
-    quoted = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(f"file:{quoted}?immutable=1", flags=flags)
+    connection = _opened(path, apsw.SQLITE_OPEN_READONLY, immutable=True)
     configure(connection)
     recognise(connection, path)
     return connection
