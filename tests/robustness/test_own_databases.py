@@ -29,7 +29,7 @@ def test_databases_of_the_hosts_keep_their_locks_numbers_and_names(home: Path, t
 
 @contextmanager
 def no_number_free_below(last: int) -> Iterator[None]:
-    taken = []
+    taken: list[int] = []
     while not taken or taken[-1] < last:
         taken.append(os.open(os.devnull, os.O_RDONLY))
     if taken[-1] > last:
