@@ -11,6 +11,7 @@ nss="certutil:libnss3-tools"
 openssl="openssl:openssl"
 test="$nss $openssl pkcs11-tool:opensc softhsm2-util:softhsm2 p11-kit:p11-kit p11tool:gnutls-bin readelf:binutils"
 test="$test pinentry-curses:pinentry-curses nss-config:libnss3-dev pkg-config:pkg-config pg_lsclusters:postgresql"
+test="$test /usr/lib/*/libjemalloc.so.2:libjemalloc2 /usr/lib/*/libtcmalloc_minimal.so.4:libtcmalloc-minimal4"
 case ${1:-} in
     test) wanted="$test" ;;
     interop)

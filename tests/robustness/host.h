@@ -44,9 +44,9 @@ SHARED void say(const char *format, ...)
         _exit(3);
 }
 
-SHARED void load(const char *module)
+SHARED void load_by(const char *module, int how)
 {
-    void *library = dlopen(module, RTLD_NOW);
+    void *library = dlopen(module, how);
     CK_RV (*get_list)(CK_FUNCTION_LIST **) = library != NULL ? (CK_RV (*)(CK_FUNCTION_LIST **))dlsym(library, "C_GetFunctionList") : NULL;
 
     if (get_list == NULL) {
@@ -54,6 +54,11 @@ SHARED void load(const char *module)
         exit(2);
     }
     OK(get_list(&p11));
+}
+
+SHARED void load(const char *module)
+{
+    load_by(module, RTLD_NOW);
 }
 
 SHARED CK_ULONG first_slot(void)

@@ -6,7 +6,9 @@
  * call the C library through their tables of addresses, which the dynamic linker has filled in. There the entries for
  * free and realloc get the addresses of ours; those of other libraries stay as they are.
  *
- * Where the C library's allocator was replaced by one that does not tell a block's size, all stays as it is.
+ * Where the C library's allocator was replaced by one that does not tell a block's size, all stays as it is. So does an
+ * entry with another function than ours call: a host may have bound us to another allocator (RTLD_DEEPBIND) than what
+ * Python loads.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -81,13 +83,13 @@ struct library {
     size_t sizes[2];
 };
 
-static void replace(const struct library *library, ElfW(Addr) place, void *function)
+static void replace(const struct library *library, ElfW(Addr) place, void *present, void *function)
 {
     void **entry = (void **)place;
     ElfW(Addr) page = (ElfW(Addr))sysconf(_SC_PAGESIZE), start = place & ~(page - 1);
     int is_protected = place >= library->protected_from && place < library->protected_to;
 
-    if (*entry == function || (is_protected && mprotect((void *)start, page, PROT_READ | PROT_WRITE) != 0))
+    if (*entry != present || (is_protected && mprotect((void *)start, page, PROT_READ | PROT_WRITE) != 0))
         return;
     __atomic_store_n(entry, function, __ATOMIC_RELEASE);
     if (is_protected)
@@ -104,9 +106,9 @@ static void replace_in(const struct library *library, const ElfW(Rela) *relocati
             continue;
         name = library->texts + library->symbols[ELF64_R_SYM(relocation->r_info)].st_name;
         if (strcmp(name, "free") == 0)
-            replace(library, library->base + relocation->r_offset, (void *)clean_free);
+            replace(library, library->base + relocation->r_offset, (void *)free, (void *)clean_free);
         else if (strcmp(name, "realloc") == 0)
-            replace(library, library->base + relocation->r_offset, (void *)clean_realloc);
+            replace(library, library->base + relocation->r_offset, (void *)realloc, (void *)clean_realloc);
     }
 }
 

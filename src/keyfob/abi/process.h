@@ -53,6 +53,21 @@ static int process_umask(void)
     return line != NULL ? (int)strtol(line + strlen("\nUmask:"), NULL, 8) : -1;
 }
 
+/*
+ * The first bytes of a text, for free(). strdup and its like allocate inside the C library, perhaps through another
+ * allocator than the one that our free is bound to (LD_PRELOAD, RTLD_DEEPBIND).
+ */
+static char *process_copy(const char *text, size_t length)
+{
+    char *copy = malloc(length + 1);
+
+    if (copy != NULL) {
+        memcpy(copy, text, length);
+        copy[length] = '\0';
+    }
+    return copy;
+}
+
 static void process_free_environment(char **environment)
 {
     size_t i;
@@ -74,7 +89,7 @@ static char **process_environment(void)
         count++;
     copy = calloc(count + 1, sizeof *copy);
     for (i = 0; copy != NULL && i < count; i++)
-        if ((copy[i] = strdup(environ[i])) == NULL) {
+        if ((copy[i] = process_copy(environ[i], strlen(environ[i]))) == NULL) {
             process_free_environment(copy);
             return NULL;
         }
@@ -96,7 +111,7 @@ static struct process *process_note(void)
     noted->has_stack = sigaltstack(NULL, &noted->stack) == 0;
     noted->has_floating = fegetenv(&noted->floating) == 0;
     noted->umask = process_umask();
-    noted->locale = locale != NULL ? strdup(locale) : NULL;
+    noted->locale = locale != NULL ? process_copy(locale, strlen(locale)) : NULL;
     noted->thread_locale = uselocale((locale_t)0);
     noted->environment = process_environment();
     errno = error;
@@ -130,7 +145,7 @@ static void process_put_back_environment(char **noted)
     for (i = 0; now != NULL && now[i] != NULL; i++) /* new or changed */
         if ((other = process_variable(noted, now[i])) == NULL || strcmp(other, now[i]) != 0) {
             length = process_name_length(now[i]);
-            if ((name = strndup(now[i], length - 1)) == NULL)
+            if ((name = process_copy(now[i], length - 1)) == NULL)
                 continue;
             if (other == NULL)
                 unsetenv(name);
@@ -141,7 +156,7 @@ static void process_put_back_environment(char **noted)
     for (i = 0; now != NULL && noted[i] != NULL; i++) /* gone */
         if (process_variable(now, noted[i]) == NULL && strchr(noted[i], '=') != NULL) {
             length = process_name_length(noted[i]);
-            if ((name = strndup(noted[i], length - 1)) == NULL)
+            if ((name = process_copy(noted[i], length - 1)) == NULL)
                 continue;
             setenv(name, noted[i] + length, 1);
             free(name);
