@@ -12,6 +12,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <pthread.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,6 +34,7 @@ static char *chunks[MOST_CHUNKS];
 static int chunk_count;
 static size_t used = CHUNK; /* of the last chunk */
 static size_t locked;
+static int is_inherited; /* by a fork, and with it no lock */
 
 static PyTypeObject secret_type;
 
@@ -43,6 +45,25 @@ static int may_lock(size_t size)
 
     return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
            (limit.rlim_cur == RLIM_INFINITY || locked + size <= limit.rlim_cur / 2);
+}
+
+static void lock(char *chunk)
+{
+    if (may_lock(CHUNK) && mlock(chunk, CHUNK) == 0)
+        locked += CHUNK;
+}
+
+static void note_fork(void) { is_inherited = 1; }
+
+/* Only where a child goes on with keyfob: most start another program, and locking copies the pages. */
+static void lock_what_is_inherited(void)
+{
+    int i;
+
+    is_inherited = 0;
+    locked = 0;
+    for (i = 0; i < chunk_count; i++)
+        lock(chunks[i]);
 }
 
 static int add_chunk(void)
@@ -60,8 +81,7 @@ static int add_chunk(void)
         return 0;
     }
     madvise(with_guards + page, CHUNK, MADV_DONTDUMP);
-    if (may_lock(CHUNK) && mlock(with_guards + page, CHUNK) == 0)
-        locked += CHUNK;
+    lock(with_guards + page);
     chunks[chunk_count++] = with_guards + page;
     used = 0;
     return 1;
@@ -90,6 +110,8 @@ static void *take(size_t size)
 
     if (size > LARGEST)
         return NULL;
+    if (is_inherited)
+        lock_what_is_inherited();
     block = free_blocks[steps];
     if (block != NULL) {
         free_blocks[steps] = block->next;
@@ -187,8 +209,11 @@ PyMODINIT_FUNC PyInit__held(void);
 
 PyMODINIT_FUNC PyInit__held(void)
 {
-    PyObject *module = PyType_Ready(&secret_type) == 0 ? PyModule_Create(&definition) : NULL;
+    PyObject *module;
 
+    if (pthread_atfork(NULL, NULL, note_fork) != 0)
+        return PyErr_NoMemory();
+    module = PyType_Ready(&secret_type) == 0 ? PyModule_Create(&definition) : NULL;
     if (module != NULL && PyModule_AddObjectRef(module, "Secret", (PyObject *)&secret_type) != 0)
         Py_CLEAR(module);
     return module;

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import re
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,12 @@ def flags_at(address: int) -> set[str]:
         elif here and line.startswith("VmFlags:"):
             return set(line.split()[1:])
     raise AssertionError("no mapping")
+
+
+def may_lock() -> bool:
+    """Two chunks."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    return limit == resource.RLIM_INFINITY or limit >= 1 << 20
 
 
 @pytest.fixture
@@ -51,9 +59,36 @@ def test_what_is_held_is_bytes(secret: bytes) -> None:
 def test_the_arena_is_left_out_of_core_dumps_and_locked(secret: bytes) -> None:
     flags = flags_at(id(secret))
     assert "dd" in flags
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    if limit == resource.RLIM_INFINITY or limit >= 1 << 20:
+    if may_lock():
         assert "lo" in flags
+
+
+CHILD = """
+import os, sys, warnings
+from keyfob._held import hold
+from tests.store.test_held import flags_at
+warnings.simplefilter("ignore")
+values = [hold(bytes(8000)) for _ in range(40)]  # more than one chunk
+addresses = [id(values[0]), id(values[-1])]
+def flags():
+    return [sorted(flags_at(address) & {"dd", "lo"}) for address in addresses]
+before = flags()
+if os.fork() == 0:
+    del values[1]
+    values.append(hold(b"used again"))
+    print(before == flags(), before)
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_the_arena_is_locked_in_a_forked_child_that_uses_it_too() -> None:
+    """A fork gives no lock to the child, and servers do their work in children."""
+    command, root = [sys.executable, "-c", CHILD], Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    expected = ["dd", "lo"] if may_lock() else ["dd"]
+    assert done.stdout == f"True {[expected, expected]}\n"
 
 
 def test_no_page_beside_the_arena_may_be_touched(secret: bytes) -> None:
