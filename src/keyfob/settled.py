@@ -2,8 +2,9 @@
 
 Past a commit a call has happened. Were an error answered, because the audit log has no room, a module that is needed
 there cannot be read, or no descriptor is free, its caller would do it again. So whatever remains to be done, to note,
-to tell or to tidy up stands in `with SETTLED: ...`: what goes wrong there is a line in the log. What must be done for
-the process to know what it has done needs no such help: it changes a few variables, and comes first.
+to tell or to tidy up stands in `with SETTLED: ...`: what goes wrong there is a line in the log. So does what only
+accompanies a call that has failed, or has yet to do its work: it must not give that call another answer. What must be
+done for the process to know what it has done needs no such help: it changes a few variables, and comes first.
 
 tests/robustness/test_after_commit.py lets everything fail that comes after the last commit of each call.
 """
@@ -31,7 +32,7 @@ class Settled:
         if not isinstance(problem, Exception):  # nothing; or somebody ends the program, which no call can go on after
             return False
         try:
-            log.line("error", f"after the change was made: {place(problem)}")
+            log.line("error", f"beside what the call did: {place(problem)}")
         except Exception:  # no memory for the line: the change is made all the same
             return True
         return True

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from keyfob.spec.constants import CKA, CKM, CKO, CKR, CKU
+from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR, CKU
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store.database import SqliteDatabase
+from keyfob.token.token import Token
 from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, SO_PIN, Fob
 
@@ -242,3 +243,44 @@ def test_an_error_is_told_by_its_number_where_no_descriptor_is_free(
     monkeypatch.setattr(builtins, "__import__", without_names)
     assert client.call("C_DestroyObject", fob.session, 12345) == CKR.OBJECT_HANDLE_INVALID
     assert name_of("CKR", CKR.OBJECT_HANDLE_INVALID) == "CKR_0x00000082"
+
+
+@pytest.mark.parametrize("call", ["C_InitToken", "C_InitToken again", "C_InitPIN"])
+def test_a_token_that_was_made_is_used_even_if_it_could_not_be_asked(
+    client: Client, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The first question to a new token's store fails. C_InitPIN: NSS makes tokens so, after an empty SO PIN (P6)."""
+    slot = client.slots()[0]
+    label = b"test".ljust(32)
+    if call == "C_InitToken again":
+        client.ok("C_InitToken", slot, SO_PIN, len(SO_PIN), label)
+    attach = Token.attach
+
+    def attach_badly(self: Token, store: Any) -> None:
+        if store is None:
+            attach(self, store)
+            return
+        monkeypatch.setattr(Token, "attach", attach)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), "info", refuse)
+            attach(self, store)
+
+    def refuse(_: object) -> None:
+        raise no_answer()
+
+    session = client.open(slot) if call == "C_InitPIN" else 0
+    if session:
+        client.ok("C_Login", session, CKU.SO, b"", 0)
+    monkeypatch.setattr(Token, "attach", attach_badly)
+    if session:
+        assert client.call("C_InitPIN", session, PIN, len(PIN)) == CKR.OK
+        client.call("C_CloseAllSessions", slot)
+    else:
+        assert client.call("C_InitToken", slot, SO_PIN, len(SO_PIN), label) == CKR.OK
+    assert Token.attach is attach
+    assert client.token_info(slot).flags & CKF.TOKEN_INITIALIZED
+    session = client.open(slot)
+    if call == "C_InitPIN":
+        client.ok("C_Login", session, CKU.USER, PIN, len(PIN))
+    else:
+        client.ok("C_Login", session, CKU.SO, SO_PIN, len(SO_PIN))

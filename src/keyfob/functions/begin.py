@@ -85,7 +85,9 @@ def begin(session: Session, kind: str, flag: int, mechanism: MechanismValue, han
         return
     session.require_idle(kind)
     number_, parameter = mechanism
-    found = session.token.objects.key(handle)
+    token = session.token
+    logouts = token.logouts
+    found = token.objects.key(handle)
     run = found.uses.get((number_, flag)) if parameter is None else None
     if run is None:
         row, make = offered(session, number_, flag)
@@ -94,6 +96,8 @@ def begin(session: Session, kind: str, flag: int, mechanism: MechanismValue, han
         if parameter is None and getattr(run, "reusable", False):
             found.uses[number_, flag] = run
     session.operations[kind] = Operation(run, number_, found)
+    if token.logouts != logouts:
+        session.still_allowed(logouts)
 
 
 def cancel(session: Session, kind: str) -> None:

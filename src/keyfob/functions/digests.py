@@ -41,12 +41,14 @@ def C_DigestUpdate(session: Session, part: bytes) -> None:
 def C_DigestKey(session: Session, handle: int) -> None:
     """The value of a secret key as a part; a key that hides its value is not indigestible: only its hash comes out."""
     operation = session.active(DIGEST)
+    logouts = session.token.logouts
     found = session.token.objects.key(handle)
     policy.may_digest(found.attributes)
     operation.started = True
     operation.run.update(found.attributes[CKA.VALUE])
     if found.ends_with_login:
         operation.key = found
+        session.still_allowed(logouts)
 
 
 def C_DigestFinal(session: Session, room: int | None) -> bytes | int:

@@ -65,7 +65,9 @@ def C_SetAttributeValue(session: Session, handle: int, template: Template) -> No
 def C_FindObjectsInit(session: Session, template: Template) -> None:
     """The search begins here; C_FindObjects makes the rest of a long answer."""
     session.require_idle(FIND)
+    logouts = session.token.logouts
     session.begin(FIND, session.token.objects.search(template))
+    session.still_allowed(logouts)
 
 
 def C_FindObjects(session: Session, count: int) -> list[int]:

@@ -87,12 +87,15 @@ def C_GetOperationState(session: Session, room: int | None) -> bytes | int:
 
     Afterwards a C_*Init may take the place of each until its next step: NSS, short of sessions, does just that (SE5).
     """
+    token, logouts = session.token, session.token.logouts
     chosen = operation_state.to_save(session)
-    if not kinds.saves_operations(session.token):
-        raise PKCS11Error(CKR.STATE_UNSAVEABLE, f"tokens of the kind {session.token.kind} save no operations")
+    if not kinds.saves_operations(token):
+        raise PKCS11Error(CKR.STATE_UNSAVEABLE, f"tokens of the kind {token.kind} save no operations")
     if room is None or room < operation_state.SIZE:
         return operation_state.SIZE
-    reference = session.token.objects.states.save(chosen)
+    reference = token.objects.states.save(chosen)
+    if token.logouts != logouts:  # in another thread, which did not see this state
+        token.objects.states.forget(lambda key: key.ends_with_login)
     for operation in chosen.values():
         operation.saved = True
     return reference
@@ -100,10 +103,12 @@ def C_GetOperationState(session: Session, room: int | None) -> bytes | int:
 
 def C_SetOperationState(session: Session, state: bytes, encryption_key: int, authentication_key: int) -> None:
     """Whatever the session is doing is cancelled, searches too, and the saved operations are active instead."""
+    logouts = session.token.logouts
     operations = session.token.objects.states.restore(state)
     operation_state.check_keys(session, operations, encryption_key, authentication_key)
     session.operations.clear()
     session.operations.update(operations)
+    session.still_allowed(logouts)
 
 
 def C_GetFunctionStatus(session: Session) -> None:

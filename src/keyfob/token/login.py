@@ -213,7 +213,7 @@ class Login:
             else:
                 with token.lock:
                     store = token.make_store("", b"")
-                    token.attach(store)  # also where the PIN cannot be set: then it waits for that
+                    token.take(store)  # also where the PIN cannot be set: then it waits for that
                     store.login("so", b"")
                     token.role = "so"
                     store.set_pin("user", checked)
@@ -287,13 +287,10 @@ class Login:
                 self._check_may_initialise()
                 if token.store is None:
                     self.check_new(given)
-                    made = token.make_store(label, given)
-                    with SETTLED:
-                        token.attach(made)
+                    token.take(token.make_store(label, given))
                 else:
                     token.store.reset(label, given)
-                    with SETTLED:
-                        token.attach(token.store)
+                    token.take(token.store)
 
         self._count("so", attempt, "initialise")
         self.audit("token-initialised", "the token was initialised", "so")

@@ -246,6 +246,7 @@ class Objects:
 
     def add(self, session: Session, *objects: Attributes) -> list[int]:
         """Keep complete new objects, all or none; returns their handles."""
+        logouts = self.token.logouts
         for attributes in objects:
             self.may_write(session, attributes)
         kept = [
@@ -257,6 +258,8 @@ class Objects:
         try:
             if kept and not is_open(session):  # closed by another thread meanwhile, which may not have seen these
                 raise PKCS11Error(CKR.SESSION_HANDLE_INVALID, "the session was closed meanwhile")
+            if self.token.logouts != logouts and any(found.private for found in kept):
+                raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "somebody has logged out meanwhile")
             numbers = iter(self._insert([attributes for attributes in objects if attributes[CKA.TOKEN] == TRUE]))
         except BaseException:
             for found in kept:

@@ -134,6 +134,23 @@ class Session:
     def end(self, kind: str) -> None:
         self.operations.pop(kind, None)
 
+    def end_private(self) -> bool:
+        """End the operations that nothing may go on with after a logout; whether there were any."""
+        ended = False
+        for kind, operation in list(self.operations.items()):
+            if kind == FIND or (operation.key is not None and operation.key.ends_with_login):
+                self.end(kind)
+                ended = True
+        return ended
+
+    def still_allowed(self, logouts: int) -> None:
+        """After an operation became active for whose key the token was asked when it had seen so many logouts.
+
+        One in another thread meanwhile has ended the operations that were there then, and not this one.
+        """
+        if self.token.logouts != logouts and self.end_private():
+            raise PKCS11Error(CKR.USER_NOT_LOGGED_IN, "somebody has logged out meanwhile")
+
     def require_read_write(self) -> None:
         if not self.read_write:
             raise PKCS11Error(CKR.SESSION_READ_ONLY, "this needs a session opened with CKF_RW_SESSION")

@@ -18,7 +18,7 @@ from keyfob.token.always_authenticate import Advertisement
 from keyfob.token.login import Login
 from keyfob.token.objects import Objects
 from keyfob.token.pin_file import PinFile
-from keyfob.token.session import FIND, SESSIONS, Session
+from keyfob.token.session import SESSIONS, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Token:
         "_general_access",
         "_login",
         "_looked_at",
+        "_made",
         "_role",
         "advertised",
         "broken",
@@ -50,6 +51,7 @@ class Token:
         "hidden",
         "kind",
         "lock",
+        "logouts",
         "make_store",
         "objects",
         "opened_by_pin_file",
@@ -74,6 +76,8 @@ class Token:
         self.advertised = Advertisement(self)
         self.broken: PKCS11Error | None = None
         self.closed = False
+        self._made: Store | None = None
+        self.logouts = 0  # how often private objects went out of reach; see Session.still_allowed
         self.attach(None)
 
     def mark_broken(self, problem: PKCS11Error) -> None:
@@ -81,6 +85,8 @@ class Token:
 
     def check_usable(self) -> None:
         """Raise what the store's opening raised."""
+        if self._made is not None:
+            self.attach(self._made)
         if self.broken is not None:
             raise PKCS11Error(self.broken.rv, self.broken.reason)
 
@@ -102,6 +108,13 @@ class Token:
         self.kind = info.kind if info is not None else kinds.MULTIPURPOSE
         self.hidden = kinds.numbers(self.settings.hide_mechanisms)
         self.objects = Objects(self, store, self.identity(name))
+        self._made = None
+
+    def take(self, store: Store) -> None:
+        """Attach a store that a call has made: it is there, even where it cannot be asked at this moment."""
+        self._made = store
+        with SETTLED:
+            self.attach(store)
 
     def identity(self, name: str) -> str:
         """What the handles of its objects belong to, see objects.base_of."""
@@ -296,11 +309,10 @@ class Token:
                 log.line("warning", f"slot {self.slot_id}: {problem}")
 
     def _forget_private(self) -> None:
+        self.logouts += 1
         self.objects.forget_private()
         for session in self.sessions.values():
-            for kind, operation in list(session.operations.items()):
-                if kind == FIND or (operation.key is not None and operation.key.ends_with_login):
-                    session.end(kind)
+            session.end_private()
 
     def abandon(self) -> None:
         """In a forked child: keep nothing in memory, touch nothing that the parent uses, wait for no lock."""
