@@ -7,7 +7,7 @@ import pytest
 from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
 from tests.client import Template
 from tests.conftest import Fob
-from tests.functional.test_policy import AES, GENERIC, HIDDEN, READABLE, VALUE, made, with_data
+from tests.functional.test_policy import AES, GENERIC, HIDDEN, READABLE, VALUE, made, unwrapped, with_data
 
 SHOWING = (CKM.XOR_BASE_AND_DATA, CKM.CONCATENATE_BASE_AND_DATA, CKM.CONCATENATE_DATA_AND_BASE)
 
@@ -82,3 +82,47 @@ def test_no_des_key_shows_a_hidden_key(fob: Fob, key_type: int) -> None:
         base = client.create(fob.session, [*kind, *hidden, (CKA.VALUE, value)])
         way = ways[1] if key_type == CKK.DES3 else ways[0]
         assert made(fob, "C_DeriveKey", way[0], base, template=des3)[0] == expected
+
+
+@pytest.mark.parametrize("key_type", [CKK.AES, CKK.GENERIC_SECRET, CKK.AES_XTS])
+def test_no_xts_key_shows_a_hidden_key(fob: Fob, key_type: int) -> None:
+    """Of the key of the tweak all bytes but one are known, then all but the next: 256 calls for each."""
+    client = fob.client
+    kind: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, key_type), (CKA.DERIVE, True)]
+    xts: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES_XTS), (CKA.VALUE_LEN, 32)]
+    value = VALUE if key_type == CKK.AES_XTS else VALUE[:16]
+    ways = [
+        with_data(fob, CKM.XOR_BASE_AND_DATA if len(value) == 32 else CKM.CONCATENATE_BASE_AND_DATA, bytes(32)),
+        with_data(fob, CKM.CONCATENATE_DATA_AND_BASE, VALUE[len(value) :]),
+    ]
+    for hidden, expected in (HIDDEN, CKR.TEMPLATE_INCONSISTENT), (READABLE, CKR.OK):
+        base = client.create(fob.session, [*kind, *hidden, (CKA.VALUE, value)])
+        for mechanism, *_ in ways:
+            assert made(fob, "C_DeriveKey", mechanism, base, template=xts)[0] == expected
+
+
+def test_no_xts_key_shows_a_hidden_key_in_two_steps(fob: Fob) -> None:
+    """One known byte before the key, the others after it."""
+    client = fob.client
+    base = client.create(fob.session, [*AES, *HIDDEN, (CKA.VALUE, VALUE[:16]), (CKA.DERIVE, True)])
+    before, *_kept = with_data(fob, CKM.CONCATENATE_DATA_AND_BASE, b"x")
+    rv, longer = made(fob, "C_DeriveKey", before, base, template=[*GENERIC, *HIDDEN, (CKA.DERIVE, True)])
+    assert rv == CKR.OK
+    after, *_held = with_data(fob, CKM.CONCATENATE_BASE_AND_DATA, bytes(15))
+    xts: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES_XTS), (CKA.VALUE_LEN, 32)]
+    assert made(fob, "C_DeriveKey", after, longer, template=xts)[0] == CKR.TEMPLATE_INCONSISTENT
+
+
+@pytest.mark.rule("P15")
+@pytest.mark.parametrize("hidden", [*HIDDEN, None])
+@pytest.mark.parametrize("length", [16, 24])
+def test_a_hidden_generic_secret_is_no_des_key(fob: Fob, hidden: tuple[int, bool] | None, length: int) -> None:
+    """It may be made of an AES key's bytes and known ones. NSS's, which it makes from passwords, hide nothing (P15)."""
+    client, session = fob.client, fob.session
+    key = client.create(session, [*GENERIC, *([hidden] if hidden else READABLE), (CKA.VALUE, VALUE[:length])])
+    expected = CKR.KEY_TYPE_INCONSISTENT if hidden else CKR.OK
+    assert client.call("C_EncryptInit", session, client.mechanism(CKM.DES3_ECB), key) == expected
+    assert client.call("C_DecryptInit", session, client.mechanism(CKM.DES3_CBC, bytes(8)), key) == expected
+    rv, _ = unwrapped(fob, client.mechanism(CKM.DES3_ECB), key, bytes(16), AES)
+    assert rv == (CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT if hidden else CKR.OK)
+    assert client.call("C_EncryptInit", client.open(fob.slot), client.mechanism(CKM.AES_ECB), key) == CKR.OK

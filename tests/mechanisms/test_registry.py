@@ -15,7 +15,7 @@ import pytest
 from keyfob import mechanisms
 from keyfob.abi import imports
 from keyfob.mechanisms.base import Key, Mechanism
-from keyfob.mechanisms.index import INDEX
+from keyfob.mechanisms.index import INDEX, KEY_INDEX
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import name_of
 from tests.mechanisms.symmetric_vectors import refused, ulong
@@ -55,6 +55,15 @@ def test_two_rows_for_one_mechanism_are_an_error() -> None:
     }
     with pytest.raises(generator.RegistryError, match="0x1081 has a row in one and one in two"):
         generator.mechanisms_of(families)
+
+
+def test_every_type_of_secret_keys_says_whether_it_is_several_keys() -> None:
+    """A new type that forgets is told here: rules of derivation and of trusted keys ask for it (token/policy.py)."""
+    found = {kind: mechanisms.key_class(*kind) for kind in KEY_INDEX if kind[0] == CKO.SECRET_KEY}
+    for kind, key_class in found.items():
+        assert hasattr(key_class, "PART_BITS"), name_of("CKK", kind[1])
+    parts = {kind[1]: mechanisms.part_bits(kind[1]) for kind in found}
+    assert {kind: bits for kind, bits in parts.items() if bits} == {CKK.DES2: 56, CKK.DES3: 56, CKK.AES_XTS: 128}
 
 
 def test_two_classes_for_one_key_type_are_an_error() -> None:

@@ -32,6 +32,9 @@ ROOM = 1 << 16
 INDIFFERENT = (CKA.UNIQUE_ID, CKA.ID, CKA.LABEL, CKA.START_DATE, CKA.END_DATE)
 # What can be found by trying all values.
 GUESSABLE = 14
+# Several keys side by side: with a few bytes of one known, or changed alone, it is found by itself. From the standard,
+# not from the module, which says so of its key classes (PART_BITS).
+TYPES_IN_PARTS = tuple(map(ulong, (CKK.DES2, CKK.DES3, CKK.AES_XTS)))
 
 
 class Fact(NamedTuple):
@@ -106,7 +109,8 @@ class World:
         self.targets: dict[bytes, str] = {}
         self.owned: dict[bytes, Attributes] = {}  # by a target's value: what its owner made it
         self.doubled: dict[bytes, Fact] = {}  # by a key's value: that there is a second object with it
-        self.in_parts: set[bytes] = set()  # DES keys with bytes of a target and bytes that he knows
+        self.shown: set[bytes] = set()  # values with bytes of a target in them, of keys that hide it
+        self.in_parts: dict[bytes, Fact] = {}  # by value: that the module uses it as several keys side by side
         self.calls = 0
 
     # Asking the module
@@ -205,7 +209,7 @@ class World:
                 yield f"knows the value of {key.fact.name}, which is CKA_ALWAYS_SENSITIVE", self.known[key.value]
 
     def freed(self) -> Iterator[tuple[str, Fact]]:
-        """Keys with a target's value that may do what its owner ruled out for good; and DES keys made of its bytes."""
+        """Keys with a target's value that may do what its owner ruled out for good; and keys in parts of its bytes."""
         for value, made in self.owned.items():
             if made[CKA.COPYABLE] == FALSE and value in self.doubled:
                 yield "has a copy of the target", self.doubled[value]
@@ -219,8 +223,10 @@ class World:
                         yield f"has {key.fact.name}, which is the target and can be modified", key.fact
                     if any(key.attributes.get(usage) == TRUE and target.get(usage) != TRUE for usage in ALL):
                         yield f"has {key.fact.name}, which is the target with another usage", key.fact
-            if key.attributes.get(CKA.KEY_TYPE) == ulong(CKK.DES3) and key.value in self.in_parts:
+            if key.attributes[CKA.KEY_TYPE] in TYPES_IN_PARTS and key.value in self.shown:
                 yield f"has {key.fact.name}, whose parts are found one by one", key.fact
+            elif key.value in self.in_parts:
+                yield f"has {key.fact.name}, which is used in parts", self.in_parts[key.value]
 
 
 def secret(*usages: int, sensitive: bool, extractable: bool, kind: int = CKK.AES, **more: bytes) -> Attributes:

@@ -139,23 +139,20 @@ def generate_from_password(world: World, tried: Tried) -> None:
 def wrap(world: World, tried: Tried) -> None:
     """C_WrapKey of everything under everything."""
     found = list(world.keys.values())
+    targets = [(key, protection(key)) for key in found if key.is_secret and world.matters(key.value)]
     for wrapping in found:
         if wrapping.attributes.get(CKA.WRAP) != TRUE:  # no rule lets such a key wrap: policy.may_use, tested in tests/
             continue
         mechanisms = (ECB, CBC, GCM, KEY_WRAP) if wrapping.is_secret else (CKM.RSA_PKCS_OAEP,)
-        of = wrapping.value if wrapping.is_secret else PUBLIC
-        for target in found:
-            if (
-                not target.is_secret
-                or not world.matters(target.value)
-                or (of in world.known and target.value in world.known)
-            ):
+        of, state = wrapping.value if wrapping.is_secret else PUBLIC, protection(wrapping)
+        for target, its_state in targets:
+            if of in world.known and target.value in world.known:
                 continue  # what he knows he can encrypt himself
             for mechanism in mechanisms:
                 # Where the blob is there already another state of the two keys gives nothing new.
                 if (len(target.value) % 8 and mechanism != GCM) or (mechanism, of, target.value) in world.wrapped:
                     continue
-                if not tried.first("wrap", protection(wrapping), protection(target), mechanism):
+                if not tried.first("wrap", state, its_state, mechanism):
                     continue
                 chosen = mechanism, parameter_of(mechanism)
                 data = world.attempt_bytes(
@@ -188,6 +185,8 @@ def unwrap(world: World, tried: Tried) -> None:
                     continue
                 how = f"C_UnwrapKey of that with {key.fact.name} as {described(template)}"
                 made = world.gain_key(handle, f"the unwrapped key u{len(world.keys)}", how, (key.fact, blob.fact))
+                if blob.plain in world.shown:  # DES keys come with other parity bits
+                    world.shown.add(made.value)
                 if made.value != blob.plain:
                     world.link(Link(made.fact, (blob.plain,), made.value, ((blob.plain, 0, made.value),)))
 
@@ -274,7 +273,7 @@ def copy_and_set(world: World, tried: Tried) -> None:
 
 
 def derive(world: World, tried: Tried) -> None:
-    """C_DeriveKey with all mechanisms that take secret keys; two values deep."""
+    """C_DeriveKey with all mechanisms that take secret keys; two values deep, and for keys in parts three."""
     bases = [
         key
         for key in secrets(world)
@@ -301,6 +300,35 @@ def derive(world: World, tried: Tried) -> None:
             for template in DERIVED[CKM.CONCATENATE_BASE_AND_KEY]:
                 mechanism = CKM.CONCATENATE_BASE_AND_KEY
                 _derive(world, base, mechanism, ulong(other.handle), made_of, template, (other,))
+    fill_up(world, tried)
+
+
+def fill_up(world: World, tried: Tried) -> None:
+    """What was made of a target's bytes and his own gets more of his own, so that they stand where he wants them."""
+    for base in secrets(world):
+        size = len(base.value)
+        if (
+            base.value not in world.shown
+            or world.depth[base.value] != DEPTH
+            or base.attributes.get(CKA.DERIVE) != TRUE
+            or not tried.first("fill", protection(base))
+        ):
+            continue
+        for template, whole in ((XTS, 32), (AS_DES, 24)):
+            if size < whole:
+                data = KeyDerivationStringDataParams(ZEROS[: whole - size])
+                made_of = ((base.value, 0, 0, size),)
+                _derive(world, base, CKM.CONCATENATE_BASE_AND_DATA, data, made_of, template, ())
+
+
+def use_in_parts(world: World, tried: Tried) -> None:
+    """C_EncryptInit with a mechanism of keys in parts, and a key that is not called one."""
+    for key in secrets(world):
+        if key.value not in world.shown or key.attributes.get(CKA.ENCRYPT) != TRUE or not hides(key.attributes):
+            continue
+        if tried.first("in parts", key.handle) and world.encrypt(key, CKM.DES3_ECB, None, ZEROS) is not None:
+            how = f"C_Encrypt with {key.fact.name} and CKM_DES3_ECB"
+            world.in_parts.setdefault(key.value, Fact(key.fact.name, how, (key.fact,)))
 
 
 def _derive(
@@ -325,8 +353,8 @@ def _derive(
     value = made.value
     if value == base.value:
         world.doubled.setdefault(value, Fact(made.fact.name, how, facts))
-    if template.get(CKA.KEY_TYPE) == ulong(CKK.DES3) and base.value in world.depth and hides(base.attributes):
-        world.in_parts.add(value)
+    if made_of and any(one.value in world.shown and hides(one.attributes) for one in (base, *others)):
+        world.shown.add(value)
     related = [world.depth[key.value] for key in (base, *others) if key.value in world.depth]
     if related:
         world.depth.setdefault(value, max(related) + 1)
@@ -476,6 +504,13 @@ PROTECTION = (
 )
 
 
+# They stay as they are, so that the search is not about their copies.
+DES3 = secret(CKA.ENCRYPT, CKA.DERIVE, sensitive=True, extractable=False, kind=CKK.DES3, MODIFIABLE=FALSE)
+XTS = {**DES3, CKA.KEY_TYPE: ulong(CKK.AES_XTS), CKA.VALUE_LEN: ulong(32)}
+LONG = {**DES3, CKA.KEY_TYPE: ulong(CKK.GENERIC_SECRET)}
+AS_DES = {**LONG, CKA.VALUE_LEN: ulong(24)}
+
+
 def _derived(mechanism: int) -> list[Attributes]:
     """The templates of derived keys: the palette, and generic secrets of all lengths for what shows its base."""
     if mechanism == CKM.HKDF_DATA:
@@ -493,18 +528,20 @@ def _derived(mechanism: int) -> list[Attributes]:
     strict = secret(*MAC, sensitive=True, extractable=False, kind=CKK.GENERIC_SECRET)
     loose = secret(*MAC, sensitive=False, extractable=True, kind=CKK.GENERIC_SECRET)
     short = [{**form, CKA.VALUE_LEN: ulong(size)} for form in (strict, loose) for size in (1, 17)]
-    # The base again as everybody's, or as what can be modified; and as a DES key of which he knows a part.
+    # The base again as everybody's, or as what can be modified; and as a key in parts of which he knows one.
     again = secret(sensitive=True, extractable=False, PRIVATE=FALSE), secret(sensitive=True, extractable=False)
     same = [*({**form, CKA.VALUE_LEN: ulong(SIZE)} for form in again)]
     if mechanism == CKM.EXTRACT_KEY_FROM_KEY:
         return [*whole[:2], *short[::2], *same]
-    return [*whole, *short, strict, *same, secret(*ALL, sensitive=True, extractable=False, kind=CKK.DES3)]
+    return [*whole, *short, strict, *same, DES3, XTS, AS_DES, LONG]
 
 
 DERIVED = {mechanism: _derived(mechanism) for mechanism in NAMES}
 UNWRAPPED = [
     *PALETTE,
     secret(*ALL, sensitive=True, extractable=True, PRIVATE=FALSE),
+    secret(*CIPHER, sensitive=True, extractable=True, kind=CKK.DES2),
+    secret(*CIPHER, sensitive=True, extractable=True, kind=CKK.GENERIC_SECRET),
     {**secret(*MAC, sensitive=False, extractable=True, kind=CKK.GENERIC_SECRET), CKA.VALUE_LEN: ulong(1)},
     {**secret(*MAC, sensitive=True, extractable=True, kind=CKK.GENERIC_SECRET), CKA.VALUE_LEN: ulong(1)},
 ]
@@ -533,7 +570,7 @@ CHANGES: list[Attributes] = [
 Move = Callable[[World, Tried], None]
 MOVES: tuple[Move, ...] = (
     *(create, generate, generate_from_password, read, decrypt, encrypt, mac, guess, wrap, compute),
-    *(unwrap, confuse, read, compute, copy_and_set, derive, guess, compute),
+    *(unwrap, confuse, read, compute, copy_and_set, derive, use_in_parts, guess, compute),
 )
 
 

@@ -77,6 +77,7 @@ def world_with(target: Attributes, *, imported: bool = False, trusted: bool = Fa
     world.targets[key.value] = "the target's value"
     world.owned[key.value] = key.attributes
     world.depth[key.value] = 0
+    world.shown.add(key.value)
     world.learn(OWN, "a value of his own", "chosen", ())
     world.learn(bytes(16), "zeros", "chosen", ())
     known_rsa(world)

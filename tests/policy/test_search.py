@@ -5,10 +5,13 @@ The holes are put back one by one, by taking a rule of the module away: the sear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from keyfob.mechanisms.aes_keys import AesXtsKey
+from keyfob.mechanisms.des3 import Des3Key
+from keyfob.mechanisms.secret_key import SecretKey
 from keyfob.spec.constants import CKA, CKK, CKM, CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.token import policy, strict
@@ -96,6 +99,29 @@ def _free_copies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(policy, "may_copy", lambda *_: None)
 
 
+def _whole(key_class: type[SecretKey]) -> Undo:
+    """The class says of its keys that they are no several keys side by side."""
+    return lambda patch: patch.setattr(key_class, "PART_BITS", 0)
+
+
+def _by_two_steps(key_class: type[SecretKey]) -> Undo:
+    """As if a key in parts were refused only where its base is the owner's key, of whole length."""
+    original = policy.derived_as
+
+    def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Attributes]) -> Attributes:
+        if any(base[CKA.KEY_TYPE] != ulong(CKK.GENERIC_SECRET) for base in bases):
+            return original(asked, mechanism, bases)
+        with pytest.MonkeyPatch.context() as patch:
+            _whole(key_class)(patch)
+            return original(asked, mechanism, bases)
+
+    return lambda patch: patch.setattr(policy, "derived_as", derived_as)
+
+
+def _free_use_in_parts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "check_use_in_parts", lambda *_: None)
+
+
 def _shown_without(attribute: int) -> Undo:
     kept = tuple(pair for pair in policy.KEPT_BY_WHAT_SHOWS if pair[0] != attribute)
     return lambda patch: patch.setattr(policy, "KEPT_BY_WHAT_SHOWS", kept)
@@ -141,7 +167,12 @@ FREEING: dict[str, tuple[Undo, Attributes]] = {
         lambda patch: patch.setattr(policy, "bound_as", lambda asked, _: asked),
         SINGLE,
     ),
-    "DES keys of known bytes": (lambda patch: patch.setattr(policy, "KEYS_IN_PARTS", ()), NEVER_EXTRACTABLE),
+    "XTS keys of known bytes": (_whole(AesXtsKey), NEVER_EXTRACTABLE),
+    "XTS keys that a second step fills up": (_by_two_steps(AesXtsKey), NEVER_EXTRACTABLE),
+    "DES keys of known bytes": (_whole(Des3Key), NEVER_EXTRACTABLE),
+    "generic secrets that are used as DES keys": (_free_use_in_parts, NEVER_EXTRACTABLE),
+    "generic secrets out of trusted keys that are used as DES keys": (_free_use_in_parts, BOUND),
+    "trusted keys that unwrap DES keys": (lambda patch: patch.setattr(policy, "WEAKER_TYPES", ()), BOUND),
     "what trusted keys unwrap is public": (
         lambda patch: patch.setattr(
             policy, "unwrapped_as", lambda asked, *_: {**asked, CKA.SENSITIVE: TRUE, CKA.WRAP_WITH_TRUSTED: TRUE}

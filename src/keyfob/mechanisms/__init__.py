@@ -20,12 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["FAMILIES", "INDEX", "KEY_INDEX", "Key", "Mechanism", "check_value", "key_class", "load_key", "lookup"]
+__all__ = [
+    "FAMILIES",
+    "INDEX",
+    "KEY_INDEX",
+    "Key",
+    "Mechanism",
+    "check_value",
+    "key_class",
+    "load_key",
+    "lookup",
+    "part_bits",
+    "works_in_parts",
+]
 
 FAMILIES = ("rsa", "ec", "edwards", "aes", "des3", "digest", "hmac", "secret")
 
 _rows: dict[int, Mechanism] = {}
 _key_classes: dict[tuple[int, int], type[Key]] = {}
+_in_parts: dict[int, bool] = {}
 
 
 def _family(name: str) -> Any:
@@ -55,6 +68,20 @@ def key_class(object_class: int, key_type: int) -> type[Key]:
         return Key
     _key_classes.update(_family(KEY_INDEX[wanted]).KEYS)
     return _key_classes[wanted]
+
+
+def part_bits(key_type: int) -> int:
+    """PART_BITS of secret keys of this CKK_*; 0 also where no family claims them: nothing computes with those."""
+    kind = key_class(CKO.SECRET_KEY, key_type)
+    return kind.PART_BITS if issubclass(kind, SecretKey) else 0
+
+
+def works_in_parts(mechanism: int) -> bool:
+    """Whether the mechanism uses keys as several keys side by side, whatever type they have."""
+    known = _in_parts.get(mechanism)
+    if known is None:
+        known = _in_parts[mechanism] = any(part_bits(key_type) for key_type in lookup(mechanism).key_types)
+    return known
 
 
 def load_key(attributes: Mapping[int, bytes]) -> Key:

@@ -27,6 +27,7 @@ class AesKey(SecretKey):
 
     __slots__ = ()
     LENGTHS = LENGTHS
+    PART_BITS = 0
 
     def check_value(self) -> bytes | None:
         return block_cipher(self).encryptor().update(bytes(BLOCK))[:3]
@@ -37,6 +38,7 @@ class AesXtsKey(SecretKey):
 
     __slots__ = ()
     LENGTHS = (32, 64)
+    PART_BITS = 128
 
     @classmethod
     def complete(cls, attributes: Attributes) -> Attributes:

@@ -43,6 +43,7 @@ class Des3Key(SecretKey):
 
     __slots__ = ()
     LENGTHS = (24,)
+    PART_BITS = 56
     HAS_VALUE_LEN = False
 
     @classmethod

@@ -44,6 +44,9 @@ class SecretKey(Key):
     LENGTHS: ClassVar[range | tuple[int, ...]] = range(1, MAX_BYTES + 1)
     # Whether the type has the attribute CKA_VALUE_LEN (types of one fixed length have not).
     HAS_VALUE_LEN: ClassVar[bool] = True
+    # Where the value is several keys side by side: the bits of one, which can be found by itself once the others are
+    # known or stay the same. 0: the value works as a whole. No default, so that every type says.
+    PART_BITS: ClassVar[int]
 
     @classmethod
     def complete(cls, attributes: Attributes) -> Attributes:
@@ -96,6 +99,7 @@ class GenericSecretKey(SecretKey):
     """CKK_GENERIC_SECRET, CKK_HKDF and the CKK_*_HMAC: any bytes."""
 
     __slots__ = ()
+    PART_BITS = 0
 
 
 def secret_value(key: Key) -> bytes:

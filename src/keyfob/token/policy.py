@@ -15,13 +15,14 @@ What is refused is said with PKCS11Error; what is decided beyond the standard, a
 
 from __future__ import annotations
 
+from keyfob.mechanisms import part_bits, works_in_parts
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.traits import hides
 from keyfob.token import strict
 from keyfob.token.nested import TEMPLATES, attributes_of, normal
-from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, ulong
+from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, number, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Attributes = dict[int, bytes]
 
 SO = "so"
+GENERIC = ulong(CKK.GENERIC_SECRET)
 TRUST_CLASSES = (ulong(CKO.NSS_TRUST), ulong(CKO.TRUST))
 
 # CKF_* of an operation: the usage attribute that its key must have, and the classes that the key may be of.
@@ -54,7 +56,8 @@ WRAPPED_BY = {
     CKM.NSS_AES_KEY_WRAP: SECRET_KEY,
     CKM.AES_KEY_WRAP_KWP: PRIVATE_KEY,
 }
-# Types that an AES key must not come back as: two DES keys are found at the price of one (met in the middle).
+# Types that an AES key must not come back as: two DES keys are found at the price of one (met in the middle). Other
+# keys in parts cost 112 bits at least, as none of their bytes is known: they may leave.
 WEAKER_TYPES = (ulong(CKK.DES), ulong(CKK.DES2))
 
 # Derivations whose result shows their base key's bytes (XOR with zeros is the key itself): it is no freer than the key.
@@ -74,9 +77,6 @@ KEPT_BY_WHAT_SHOWS = (
     (CKA.PRIVATE, TRUE),
     (CKA.MODIFIABLE, FALSE),
 )
-# Keys of parts that can be found one after the other, 56 bits at a time, once bytes of the key are known (double DES is
-# met in the middle) or another key is known to differ from it in one part only (XOR).
-KEYS_IN_PARTS = (ulong(CKK.DES), ulong(CKK.DES2), ulong(CKK.DES3))
 USAGES_OF_SECRETS = tuple(usage for usage, classes in USES.values() if SECRET_KEY in classes)
 
 # Attributes that only ever become stricter: the value that they may be given.
@@ -107,8 +107,16 @@ def may_use(attributes: Mapping[int, bytes], flag: int, mechanism: int) -> None:
             raise PKCS11Error(CKR.KEY_FUNCTION_NOT_PERMITTED, "a trusted secret key wraps and unwraps, nothing else")
         if mechanism not in WRAPPED_BY:
             raise PKCS11Error(CKR.MECHANISM_INVALID, "a trusted secret key wraps with CKM_AES_KEY_WRAP and _KWP only")
+    if attributes.get(CKA.KEY_TYPE) == GENERIC:
+        check_use_in_parts(attributes, flag, mechanism)
     if strict.MODE.on:
         strict.may_use(attributes, flag, mechanism, WRAPPED_BY)
+
+
+def check_use_in_parts(attributes: Mapping[int, bytes], flag: int, mechanism: int) -> None:
+    """Generic secrets serve as triple DES keys for NSS (P15): one that hides its value may be made of an AES key."""
+    if flag != CKF.DERIVE and hides(attributes) and works_in_parts(mechanism):
+        raise PKCS11Error(CKR.KEY_TYPE_INCONSISTENT, "a generic secret that hides its value is no key in parts")
 
 
 def may_digest(attributes: Mapping[int, bytes]) -> None:
@@ -202,9 +210,9 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
     asked = with_required(asked, strict.required_of_derived(mechanism, bases, SHOWING_THEIR_KEY), "strict policy")
     if asked.get(CKA.TOKEN) == TRUE and any(base.get(CKA.PRIVATE) == TRUE for base in bases):
         asked = with_required(asked, {CKA.PRIVATE: TRUE}, "the private base key")
-    if shows and asked.get(CKA.KEY_TYPE) in KEYS_IN_PARTS and any(hides(base) for base in bases):
+    if shows and part_bits(number(asked.get(CKA.KEY_TYPE, b""))) and any(hides(base) for base in bases):
         raise PKCS11Error(
-            CKR.TEMPLATE_INCONSISTENT, "a DES key of known bytes, or of known difference, would show its base in parts"
+            CKR.TEMPLATE_INCONSISTENT, "a key in parts, of known bytes or known difference, would show its base so"
         )
     return asked
 
