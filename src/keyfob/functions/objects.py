@@ -65,9 +65,13 @@ def C_SetAttributeValue(session: Session, handle: int, template: Template) -> No
 def C_FindObjectsInit(session: Session, template: Template) -> None:
     """The search begins here; C_FindObjects makes the rest of a long answer."""
     session.require_idle(FIND)
-    logouts = session.token.logouts
-    session.begin(FIND, session.token.objects.search(template))
-    session.still_allowed(logouts)
+    token = session.token
+    while True:
+        logouts = token.logouts
+        session.begin(FIND, token.objects.search(template))
+        if token.logouts == logouts:
+            return
+        session.end(FIND)  # it may have begun before a logout in another thread: it begins again
 
 
 def C_FindObjects(session: Session, count: int) -> list[int]:
