@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyfob.mechanisms import INDEX
 from keyfob.nss.tracer import run as tracer
-from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKP, CKZ
+from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKP, CKR, CKZ
 from keyfob.spec.parameters import PARAMETER_OF
 from tests.client import Template, ffi
 from tests.conftest import Fob, module_path
@@ -43,6 +45,24 @@ def test_pbkdf2_takes_the_password_length_as_both_versions_give_it(fob: Fob, *, 
     ]
     key = fob.client.generate(fob.session, fob.client.mechanism(CKM.PKCS5_PBKD2, parameter), template)
     assert fob.client.get(fob.session, key, CKA.VALUE) == [WANTED]
+
+
+def test_a_password_length_that_is_neither_a_length_nor_an_address_is_refused(fob: Fob) -> None:
+    """Nothing there, nobody's to read, or only its first half there."""
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    start = int(ffi.cast("CK_ULONG", ffi.from_buffer(pages)))
+    protect = ctypes.CDLL(None).mprotect
+    assert protect(ctypes.c_void_p(start + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+    parameter = ffi.new("CK_PKCS5_PBKD2_PARAMS2 *")
+    parameter.saltSource, parameter.iterations, parameter.prf = CKZ.SALT_SPECIFIED, 1, CKP.PKCS5_PBKD2_HMAC_SHA256
+    parameter.pPassword = password = ffi.from_buffer("CK_BYTE[]", PASSWORD)
+    array, count, _kept = fob.client.template([(CKA.VALUE_LEN, 32), (CKA.KEY_TYPE, CKK.AES)])
+    for length in ((1 << 64) - 1, 1 << 60, start + mmap.PAGESIZE, start + mmap.PAGESIZE - 4):
+        parameter.ulPasswordLen = length
+        mechanism = fob.client.mechanism(CKM.PKCS5_PBKD2, parameter)
+        rv = fob.client.call("C_GenerateKey", fob.session, mechanism, array, count, ffi.new("CK_ULONG *"))
+        assert rv == CKR.MECHANISM_PARAM_INVALID
+    assert len(password) == len(PASSWORD)
 
 
 @pytest.mark.parametrize("struct", ["now", "before 3.0"])
