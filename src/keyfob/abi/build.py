@@ -235,8 +235,8 @@ static void keyfob_put_back_process(void *noted) { process_put_back(noted); }
 """
 )
 # What marshal.py reads where a caller may mean an address or not: no wrong guess ends the host. The kernel is asked by
-# a call that copies 8 bytes before it refuses the rest: process_vm_readv is forbidden in some services (systemd's @ipc),
-# and a pipe needs free descriptors.
+# a call that copies 8 bytes before it refuses the rest: process_vm_readv is forbidden in some services (systemd's
+# @ipc), and a pipe needs free descriptors.
 PEEK = """
 static int keyfob_peek(CK_ULONG address, CK_ULONG *word)
 {
