@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from keyfob.spec.constants import CKA, CKK, CKM, CKO, CKR
-from tests.client import Template
+from keyfob.spec.constants import CKA, CKD, CKF, CKK, CKM, CKO, CKR
+from tests.client import Template, ffi
 from tests.conftest import Fob
-from tests.functional.test_policy import AES, GENERIC, HIDDEN, READABLE, VALUE, made, unwrapped, with_data
+from tests.functional.test_policy import AES, GENERIC, HIDDEN, P256, READABLE, VALUE, made, unwrapped, with_data
 
 SHOWING = (CKM.XOR_BASE_AND_DATA, CKM.CONCATENATE_BASE_AND_DATA, CKM.CONCATENATE_DATA_AND_BASE)
 
@@ -126,3 +128,60 @@ def test_a_hidden_generic_secret_is_no_des_key(fob: Fob, hidden: tuple[int, bool
     rv, _ = unwrapped(fob, client.mechanism(CKM.DES3_ECB), key, bytes(16), AES)
     assert rv == (CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT if hidden else CKR.OK)
     assert client.call("C_EncryptInit", client.open(fob.slot), client.mechanism(CKM.AES_ECB), key) == CKR.OK
+
+
+def _hkdf(fob: Fob, **others: object) -> tuple[Any, ...]:
+    parameter = ffi.new("CK_HKDF_PARAMS *", {"bExpand": 1, "prfHashMechanism": CKM.SHA256, **others})
+    return fob.client.mechanism(CKM.HKDF_DERIVE, parameter), parameter
+
+
+@pytest.mark.parametrize("key_type", [CKK.DES2, CKK.DES3])
+def test_no_des_key_is_the_same_as_another_key(fob: Fob, key_type: int) -> None:
+    """HKDF gives both the same bytes, and those of two DES keys are met in the middle."""
+    client = fob.client
+    des: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, key_type)]
+    secret: Template = [*GENERIC, (CKA.VALUE, VALUE), (CKA.DERIVE, True)]
+    hidden = client.create(fob.session, [*secret, *HIDDEN])
+    readable = client.create(fob.session, [*secret, *READABLE])
+    encrypting = client.create(fob.session, [*AES, *HIDDEN, (CKA.VALUE, VALUE), (CKA.DERIVE, True)])
+    hkdf, *_kept = _hkdf(fob)
+    salted, *_held = _hkdf(fob, bExtract=1, ulSaltType=CKF.HKDF_SALT_KEY, hSaltKey=hidden)
+    encrypted = with_data(fob, CKM.AES_ECB_ENCRYPT_DATA, bytes(32))
+    for mechanism, base in ((hkdf, hidden), (salted, readable), (encrypted[0], encrypting)):
+        assert made(fob, "C_DeriveKey", mechanism, base, template=des)[0] == CKR.TEMPLATE_INCONSISTENT
+        whole: Template = [*AES, (CKA.VALUE_LEN, 16)]
+        xts: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.AES_XTS), (CKA.VALUE_LEN, 64)]
+        assert made(fob, "C_DeriveKey", mechanism, base, template=whole)[0] == CKR.OK
+        if mechanism is not encrypted[0]:  # its halves have 256 bits each
+            assert made(fob, "C_DeriveKey", mechanism, base, template=xts)[0] == CKR.OK
+    assert made(fob, "C_DeriveKey", hkdf, readable, template=des)[0] == CKR.OK
+
+
+@pytest.mark.parametrize("key_type", [CKK.DES2, CKK.DES3])
+@pytest.mark.parametrize("protected", [False, True])
+def test_ecdh_makes_des_keys_unless_a_template_protects_them(fob: Fob, key_type: int, *, protected: bool) -> None:
+    """S/MIME's key agreement has them; and without the template the same bytes may be read."""
+    client = fob.client
+    template: Template = [(CKA.DERIVE_TEMPLATE, [*HIDDEN])] if protected else []
+    public, private = client.generate_pair(
+        fob.session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256)], [(CKA.DERIVE, True), *HIDDEN, *template]
+    )
+    point = client.get(fob.session, public, CKA.EC_POINT)[0]
+    assert point is not None
+    held = ffi.from_buffer("CK_BYTE[]", point)
+    ecdh = ffi.new("CK_ECDH1_DERIVE_PARAMS *", (CKD.SHA1_KDF, 0, ffi.NULL, len(point), held))
+    des: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, key_type)]
+    rv, _ = made(fob, "C_DeriveKey", client.mechanism(CKM.ECDH1_DERIVE, ecdh), private, template=des)
+    assert rv == (CKR.TEMPLATE_INCONSISTENT if protected else CKR.OK)
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_des_key_gives_des_keys_unless_a_template_protects_them(fob: Fob, *, protected: bool) -> None:
+    """As the keys of cards come from a master key."""
+    client = fob.client
+    template: Template = [(CKA.DERIVE_TEMPLATE, [*HIDDEN])] if protected else []
+    des: Template = [(CKA.CLASS, CKO.SECRET_KEY), (CKA.KEY_TYPE, CKK.DES2)]
+    base = client.create(fob.session, [*des, (CKA.VALUE, VALUE[:16]), (CKA.DERIVE, True), *HIDDEN, *template])
+    mechanism, *_held = with_data(fob, CKM.DES3_ECB_ENCRYPT_DATA, bytes(16))
+    rv, _ = made(fob, "C_DeriveKey", mechanism, base, template=des)
+    assert rv == (CKR.TEMPLATE_INCONSISTENT if protected else CKR.OK)

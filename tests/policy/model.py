@@ -34,7 +34,8 @@ INDIFFERENT = (CKA.UNIQUE_ID, CKA.ID, CKA.LABEL, CKA.START_DATE, CKA.END_DATE)
 GUESSABLE = 14
 # Several keys side by side: with a few bytes of one known, or changed alone, it is found by itself. From the standard,
 # not from the module, which says so of its key classes (PART_BITS).
-TYPES_IN_PARTS = tuple(map(ulong, (CKK.DES2, CKK.DES3, CKK.AES_XTS)))
+DES_TYPES = tuple(map(ulong, (CKK.DES2, CKK.DES3)))
+TYPES_IN_PARTS = (*DES_TYPES, ulong(CKK.AES_XTS))
 
 
 class Fact(NamedTuple):
@@ -225,6 +226,8 @@ class World:
                         yield f"has {key.fact.name}, which is the target with another usage", key.fact
             if key.attributes[CKA.KEY_TYPE] in TYPES_IN_PARTS and key.value in self.shown:
                 yield f"has {key.fact.name}, whose parts are found one by one", key.fact
+            elif key.attributes[CKA.KEY_TYPE] in DES_TYPES and self.depth.get(key.value) and hides(key.attributes):
+                yield f"has {key.fact.name}, which is another key as well, and found in parts", key.fact
             elif key.value in self.in_parts:
                 yield f"has {key.fact.name}, which is used in parts", self.in_parts[key.value]
 

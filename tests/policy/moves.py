@@ -506,6 +506,7 @@ PROTECTION = (
 
 # They stay as they are, so that the search is not about their copies.
 DES3 = secret(CKA.ENCRYPT, CKA.DERIVE, sensitive=True, extractable=False, kind=CKK.DES3, MODIFIABLE=FALSE)
+DES2 = {**DES3, CKA.KEY_TYPE: ulong(CKK.DES2)}
 XTS = {**DES3, CKA.KEY_TYPE: ulong(CKK.AES_XTS), CKA.VALUE_LEN: ulong(32)}
 LONG = {**DES3, CKA.KEY_TYPE: ulong(CKK.GENERIC_SECRET)}
 AS_DES = {**LONG, CKA.VALUE_LEN: ulong(24)}
@@ -524,7 +525,7 @@ def _derived(mechanism: int) -> list[Attributes]:
         )
     ]
     if mechanism in (CKM.AES_ECB_ENCRYPT_DATA, CKM.HKDF_DERIVE):
-        return whole
+        return [*whole, DES2]
     strict = secret(*MAC, sensitive=True, extractable=False, kind=CKK.GENERIC_SECRET)
     loose = secret(*MAC, sensitive=False, extractable=True, kind=CKK.GENERIC_SECRET)
     short = [{**form, CKA.VALUE_LEN: ulong(size)} for form in (strict, loose) for size in (1, 17)]

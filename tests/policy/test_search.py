@@ -118,6 +118,16 @@ def _by_two_steps(key_class: type[SecretKey]) -> Undo:
     return lambda patch: patch.setattr(policy, "derived_as", derived_as)
 
 
+def _unless_shown(patch: pytest.MonkeyPatch) -> None:
+    """As if keys in parts were refused only where a derivation shows its base."""
+    original = policy.check_parts
+
+    def check_parts(bits: int, bases: Sequence[Attributes], *, shows: bool) -> None:
+        original(bits if shows else 0, bases, shows=shows)
+
+    patch.setattr(policy, "check_parts", check_parts)
+
+
 def _free_use_in_parts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(policy, "check_use_in_parts", lambda *_: None)
 
@@ -170,6 +180,7 @@ FREEING: dict[str, tuple[Undo, Attributes]] = {
     "XTS keys of known bytes": (_whole(AesXtsKey), NEVER_EXTRACTABLE),
     "XTS keys that a second step fills up": (_by_two_steps(AesXtsKey), NEVER_EXTRACTABLE),
     "DES keys of known bytes": (_whole(Des3Key), NEVER_EXTRACTABLE),
+    "DES keys of the same bytes as other keys": (_unless_shown, NEVER_EXTRACTABLE),
     "generic secrets that are used as DES keys": (_free_use_in_parts, NEVER_EXTRACTABLE),
     "generic secrets out of trusted keys that are used as DES keys": (_free_use_in_parts, BOUND),
     "trusted keys that unwrap DES keys": (lambda patch: patch.setattr(policy, "WEAKER_TYPES", ()), BOUND),

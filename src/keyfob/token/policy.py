@@ -210,11 +210,28 @@ def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, b
     asked = with_required(asked, strict.required_of_derived(mechanism, bases, SHOWING_THEIR_KEY), "strict policy")
     if asked.get(CKA.TOKEN) == TRUE and any(base.get(CKA.PRIVATE) == TRUE for base in bases):
         asked = with_required(asked, {CKA.PRIVATE: TRUE}, "the private base key")
-    if shows and part_bits(number(asked.get(CKA.KEY_TYPE, b""))) and any(hides(base) for base in bases):
-        raise PKCS11Error(
-            CKR.TEMPLATE_INCONSISTENT, "a key in parts, of known bytes or known difference, would show its base so"
-        )
+    check_parts(part_bits(number(asked.get(CKA.KEY_TYPE, b""))), bases, shows=shows)
     return asked
+
+
+def check_parts(bits: int, bases: Sequence[Mapping[int, bytes]], *, shows: bool) -> None:
+    """Whether a key whose parts have so many bits (0: it has none) keeps what its bases hide.
+
+    Derivations that do not show their base give the same bytes as other key types, too (HKDF) or change one part alone
+    (encrypted data): what is an AES key as well must not be found at the price of 56 bits. Where no template stands in
+    the way, what private keys agree on could be read all the same: CMS has triple DES keys made by ECDH.
+    """
+    if not bits or not (shows or bits < 8 * SHORTEST_SECRET):
+        return
+    if any(hides(base) and (shows or _derives_hidden(base)) for base in bases):
+        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "a key in parts would tell, part by part, what its base key hides")
+
+
+def _derives_hidden(base: Mapping[int, bytes]) -> bool:
+    """A secret key that is in parts itself may be for such keys (DES keys of cards come from a master key)."""
+    if base.get(CKA.DERIVE_TEMPLATE):
+        return True
+    return base[CKA.CLASS] == SECRET_KEY and (strict.MODE.on or not part_bits(number(base[CKA.KEY_TYPE])))
 
 
 def check_shown(bases: Sequence[Mapping[int, bytes]]) -> None:
