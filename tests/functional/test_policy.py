@@ -316,6 +316,21 @@ def test_a_copy_of_an_unmodifiable_key_may_do_no_more_than_it(fob: Fob) -> None:
     assert copied(fob, key, [(CKA.TOKEN, True), (CKA.SENSITIVE, True), (CKA.DECRYPT, False)]) == CKR.OK
 
 
+@pytest.mark.parametrize("on_token", [True, False])
+def test_a_copy_of_unmodifiable_trust_trusts_the_same(fob: Fob, *, on_token: bool) -> None:
+    """NSS's attributes are in no table of the standard. On the token the copy takes the original's place (P16)."""
+    client, distrusted, trusted = fob.client, 0xCE53435A, 0xCE534351
+    names: Template = [(CKA.ISSUER, b"issuer"), (CKA.SERIAL_NUMBER, b"\2\1\5")]
+    trust: Template = [(CKA.CLASS, CKO.NSS_TRUST), *names, (CKA.NSS_TRUST_SERVER_AUTH, distrusted)]
+    fixed = client.create(fob.session, [*trust, (CKA.TOKEN, True), (CKA.MODIFIABLE, False)])
+    for other in ((CKA.NSS_TRUST_SERVER_AUTH, trusted), (CKA.NSS_TRUST_CODE_SIGNING, trusted)):
+        assert copied(fob, fixed, [(CKA.TOKEN, on_token), other]) == CKR.ATTRIBUTE_READ_ONLY
+    assert client.get(fob.session, fixed, CKA.NSS_TRUST_SERVER_AUTH) == [distrusted.to_bytes(8, "little")]
+    assert copied(fob, fixed, [(CKA.TOKEN, on_token), (CKA.NSS_TRUST_SERVER_AUTH, distrusted)]) == CKR.OK
+    free = client.create(fob.session, [*trust, (CKA.TOKEN, True)])
+    assert client.set(fob.session, free, [(CKA.NSS_TRUST_SERVER_AUTH, trusted)]) == CKR.OK
+
+
 def test_a_key_that_may_be_its_base_again_is_bound_as_it(fob: Fob) -> None:
     """XOR with zeros is the base key: it would unwrap what its CKA_UNWRAP_TEMPLATE has it unwrap as sensitive."""
     client = fob.client

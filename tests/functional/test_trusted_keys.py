@@ -87,6 +87,17 @@ def test_a_trusted_secret_key_does_not_leave(fob: Fob) -> None:
         assert refused.value.rv == CKR.KEY_NOT_WRAPPABLE
 
 
+def test_only_the_so_gives_a_trusted_secret_key_attributes_of_nss(fob: Fob) -> None:
+    """What he has made of it he alone changes, attributes of vendors included."""
+    client, session, trusted = fob.client, fob.session, trusted_key(fob)
+    theirs: Template = [(CKA.NSS_URL, b"x")]
+    assert client.set(session, trusted, theirs) == CKR.ATTRIBUTE_READ_ONLY
+    with the_so(fob):
+        assert client.set(session, trusted, theirs) == CKR.OK
+    key = client.create(session, [*AES, (CKA.VALUE, VALUE)])
+    assert client.set(session, key, theirs) == CKR.OK
+
+
 # Keys from the caller's secrets
 
 

@@ -362,14 +362,14 @@ def changed(
     before = policy.copied(attributes, role) if copying else attributes
     result = dict(before)
     for attribute, value in changes.items():
-        row = rows.get(attribute)
-        if row is None:
+        vendor = is_vendor(attribute)
+        if not vendor and attribute not in rows:
             if attribute in USAGES and attributes[CKA.CLASS] in KEY_CLASSES:
                 continue
-            if not is_vendor(attribute):
-                raise _no_such(attribute)
-        elif before.get(attribute) != value or 7 in row[1]:  # 7: a secret, so no guess at it is confirmed
-            otherwise = is_computed(attribute, value, before) or _changeable(attribute, object_class, row[1])
+            raise _no_such(attribute)
+        notes = rows[attribute][1] if attribute in rows else ()
+        if before.get(attribute) != value or 7 in notes:  # 7: a secret, so no guess at it is confirmed
+            otherwise = vendor or is_computed(attribute, value, before) or _changeable(attribute, object_class, notes)
             policy.check_change(attribute, value, before, role, copying=copying, otherwise=otherwise)
         result[attribute] = value
     policy.check_made(result, role, before)
