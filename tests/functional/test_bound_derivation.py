@@ -1,4 +1,4 @@
-"""What a derived key may not be, because its base key was bound (token/policy.py, docs/policy.md)."""
+"""What a derived key may not be, because its base key was bound (token/derivation.py, docs/policy.md)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from tests.conftest import Fob
 from tests.functional.test_policy import AES, GENERIC, HIDDEN, P256, READABLE, VALUE, made, unwrapped, with_data
 
 SHOWING = (CKM.XOR_BASE_AND_DATA, CKM.CONCATENATE_BASE_AND_DATA, CKM.CONCATENATE_DATA_AND_BASE)
+
+
+def _hkdf(fob: Fob, **others: object) -> tuple[Any, ...]:
+    parameter = ffi.new("CK_HKDF_PARAMS *", {"bExpand": 1, "prfHashMechanism": CKM.SHA256, **others})
+    return fob.client.mechanism(CKM.HKDF_DERIVE, parameter), parameter
 
 
 @pytest.mark.parametrize("kind", SHOWING)
@@ -41,6 +46,27 @@ def test_what_is_derived_from_a_private_key_is_not_public_on_the_token(
     rv, _ = made(fob, "C_DeriveKey", mechanism, base, template=asked)
     assert rv == (CKR.TEMPLATE_INCONSISTENT if base_is_private and on_token else CKR.OK)
     del held
+
+
+@pytest.mark.parametrize("base_is_private", [True, False])
+@pytest.mark.parametrize("on_token", [True, False])
+@pytest.mark.parametrize("as_salt", [True, False])
+def test_what_is_derived_from_private_data_is_not_public_on_the_token(
+    fob: Fob, *, base_is_private: bool, on_token: bool, as_salt: bool
+) -> None:
+    """HKDF takes data in a key's place. The caller has read it, so the key's value was not always hidden."""
+    client = fob.client
+    data = client.create(fob.session, [(CKA.CLASS, CKO.DATA), (CKA.VALUE, VALUE), (CKA.PRIVATE, base_is_private)])
+    public = client.create(fob.session, [*GENERIC, (CKA.VALUE, VALUE), (CKA.DERIVE, True), (CKA.PRIVATE, False)])
+    others = {"bExtract": 1, "ulSaltType": CKF.HKDF_SALT_KEY, "hSaltKey": data} if as_salt else {}
+    mechanism, *_held = _hkdf(fob, **others)
+    asked: Template = [*GENERIC, (CKA.VALUE_LEN, 32), (CKA.TOKEN, on_token)]
+    base = public if as_salt else data
+    rv, _ = made(fob, "C_DeriveKey", mechanism, base, template=[*asked, (CKA.PRIVATE, False)])
+    assert rv == (CKR.TEMPLATE_INCONSISTENT if base_is_private and on_token else CKR.OK)
+    rv, key = made(fob, "C_DeriveKey", mechanism, base, template=[*asked, *HIDDEN])
+    assert rv == CKR.OK
+    assert client.get(fob.session, key, CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE) == [b"\0", b"\0"]
 
 
 @pytest.mark.parametrize("kind", SHOWING)
@@ -128,11 +154,6 @@ def test_a_hidden_generic_secret_is_no_des_key(fob: Fob, hidden: tuple[int, bool
     rv, _ = unwrapped(fob, client.mechanism(CKM.DES3_ECB), key, bytes(16), AES)
     assert rv == (CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT if hidden else CKR.OK)
     assert client.call("C_EncryptInit", client.open(fob.slot), client.mechanism(CKM.AES_ECB), key) == CKR.OK
-
-
-def _hkdf(fob: Fob, **others: object) -> tuple[Any, ...]:
-    parameter = ffi.new("CK_HKDF_PARAMS *", {"bExpand": 1, "prfHashMechanism": CKM.SHA256, **others})
-    return fob.client.mechanism(CKM.HKDF_DERIVE, parameter), parameter
 
 
 @pytest.mark.parametrize("key_type", [CKK.DES2, CKK.DES3])

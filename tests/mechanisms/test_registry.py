@@ -58,7 +58,7 @@ def test_two_rows_for_one_mechanism_are_an_error() -> None:
 
 
 def test_every_type_of_secret_keys_says_whether_it_is_several_keys() -> None:
-    """A new type that forgets is told here: rules of derivation and of trusted keys ask for it (token/policy.py)."""
+    """A new type that forgets is told here: the rules in token/policy.py and derivation.py ask for it."""
     found = {kind: mechanisms.key_class(*kind) for kind in KEY_INDEX if kind[0] == CKO.SECRET_KEY}
     for kind, key_class in found.items():
         assert hasattr(key_class, "PART_BITS"), name_of("CKK", kind[1])

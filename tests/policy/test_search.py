@@ -14,7 +14,7 @@ from keyfob.mechanisms.des3 import Des3Key
 from keyfob.mechanisms.secret_key import SecretKey
 from keyfob.spec.constants import CKA, CKK, CKM, CKR
 from keyfob.spec.errors import PKCS11Error
-from keyfob.token import policy, strict
+from keyfob.token import derivation, policy, strict
 from keyfob.token.object import FALSE, SECRET_KEY, TRUE, ulong
 from tests.policy.model import (
     ALL,
@@ -106,7 +106,7 @@ def _whole(key_class: type[SecretKey]) -> Undo:
 
 def _by_two_steps(key_class: type[SecretKey]) -> Undo:
     """As if a key in parts were refused only where its base is the owner's key, of whole length."""
-    original = policy.derived_as
+    original = derivation.derived_as
 
     def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Attributes]) -> Attributes:
         if any(base[CKA.KEY_TYPE] != ulong(CKK.GENERIC_SECRET) for base in bases):
@@ -115,17 +115,17 @@ def _by_two_steps(key_class: type[SecretKey]) -> Undo:
             _whole(key_class)(patch)
             return original(asked, mechanism, bases)
 
-    return lambda patch: patch.setattr(policy, "derived_as", derived_as)
+    return lambda patch: patch.setattr(derivation, "derived_as", derived_as)
 
 
 def _unless_shown(patch: pytest.MonkeyPatch) -> None:
     """As if keys in parts were refused only where a derivation shows its base."""
-    original = policy.check_parts
+    original = derivation.check_parts
 
     def check_parts(bits: int, bases: Sequence[Attributes], *, shows: bool) -> None:
         original(bits if shows else 0, bases, shows=shows)
 
-    patch.setattr(policy, "check_parts", check_parts)
+    patch.setattr(derivation, "check_parts", check_parts)
 
 
 def _free_use_in_parts(patch: pytest.MonkeyPatch) -> None:
@@ -133,24 +133,24 @@ def _free_use_in_parts(patch: pytest.MonkeyPatch) -> None:
 
 
 def _shown_without(attribute: int) -> Undo:
-    kept = tuple(pair for pair in policy.KEPT_BY_WHAT_SHOWS if pair[0] != attribute)
-    return lambda patch: patch.setattr(policy, "KEPT_BY_WHAT_SHOWS", kept)
+    kept = tuple(pair for pair in derivation.KEPT_BY_WHAT_SHOWS if pair[0] != attribute)
+    return lambda patch: patch.setattr(derivation, "KEPT_BY_WHAT_SHOWS", kept)
 
 
 def _two_forms(patch: pytest.MonkeyPatch) -> None:
     """Key wrap, and key wrap over PKCS #7 padding, which begins with the same constant; and keys to compare."""
     patch.setattr(policy, "WRAPPED_BY", {**policy.WRAPPED_BY, CKM.AES_KEY_WRAP_PKCS7: SECRET_KEY})
-    patch.setattr(policy, "check_shown", lambda *_: None)
+    patch.setattr(derivation, "check_shown", lambda *_: None)
 
 
 # By their names: how a rule is taken away, and the target that is then reached.
 HOLES: dict[str, tuple[Undo, Attributes]] = {
     "short and partial derived keys": (
-        lambda patch: patch.setattr(policy, "check_derived", lambda *_: None),
+        lambda patch: patch.setattr(derivation, "check_derived", lambda *_: None),
         NEVER_EXTRACTABLE,
     ),
     "derived keys that are freer than their base": (
-        lambda patch: patch.setattr(policy, "derived_as", lambda asked, *_: asked),
+        lambda patch: patch.setattr(derivation, "derived_as", lambda asked, *_: asked),
         NEVER_EXTRACTABLE,
     ),
     "wrapping what is not extractable": (
@@ -171,10 +171,10 @@ HOLES: dict[str, tuple[Undo, Attributes]] = {
 FREEING: dict[str, tuple[Undo, Attributes]] = {
     "the base again as a public object": (_shown_without(CKA.PRIVATE), NEVER_EXTRACTABLE),
     "the base again as modifiable": (_shown_without(CKA.MODIFIABLE), FIXED),
-    "the base again with other usages": (lambda patch: patch.setattr(policy, "USAGES_OF_SECRETS", ()), FIXED),
+    "the base again with other usages": (lambda patch: patch.setattr(derivation, "USAGES_OF_SECRETS", ()), FIXED),
     "copies of what is not copyable": (_free_copies, SINGLE),
     "the base again though it is not copyable": (
-        lambda patch: patch.setattr(policy, "bound_as", lambda asked, _: asked),
+        lambda patch: patch.setattr(derivation, "bound_as", lambda asked, _: asked),
         SINGLE,
     ),
     "XTS keys of known bytes": (_whole(AesXtsKey), NEVER_EXTRACTABLE),

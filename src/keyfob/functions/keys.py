@@ -8,7 +8,7 @@ from keyfob.mechanisms.secret_key import SecretKey
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.parameters import HkdfParams, KeyDerivationStringDataParams
-from keyfob.token import policy, templates
+from keyfob.token import derivation, policy, templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
 
 TYPE_CHECKING = False
@@ -27,15 +27,6 @@ DATA = ulong(CKO.DATA)
 FIXED_LENGTHS = {CKK.DES: 8, CKK.DES2: 16, CKK.DES3: 24, CKK.CHACHA20: 32}
 
 HKDF = (CKM.HKDF_DERIVE, CKM.HKDF_DATA)
-# What a derived key inherits from data that anybody may read.
-OPEN: Attributes = {
-    CKA.CLASS: DATA,
-    CKA.SENSITIVE: FALSE,
-    CKA.EXTRACTABLE: TRUE,
-    CKA.WRAP_WITH_TRUSTED: FALSE,
-    CKA.ALWAYS_SENSITIVE: FALSE,
-    CKA.NEVER_EXTRACTABLE: FALSE,
-}
 
 
 def chosen(mechanism: MechanismValue) -> tuple[int, object]:
@@ -236,7 +227,7 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
         bases.append(other)
     makes_data = number_ == CKM.HKDF_DATA
     asked = _for_data(template) if makes_data else for_class(template, SECRET_KEY)
-    asked = policy.derived_as(asked, number_, bases)
+    asked = derivation.derived_as(asked, number_, bases)
     if not makes_data:
         asked.setdefault(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))
     objects = session.token.objects
@@ -245,20 +236,20 @@ def C_DeriveKey(session: Session, mechanism: MechanismValue, base_key: int, temp
     value = _leading(derive(key, given, wanted_length(asked)), asked)
     if not makes_data:
         data = len(parameter.data) if isinstance(parameter, KeyDerivationStringDataParams) else 0
-        policy.check_derived(number_, bases, len(value), data)
+        derivation.check_derived(number_, bases, len(value), data)
     attributes = templates.complete(
         asked,
         templates.DERIVE,
         made={CKA.VALUE: value},
         private_default=private_default,
-        base=policy.inherited(bases),
+        bases=bases,
         role=session.token.role,
     )
     return objects.add(session, attributes)[0]
 
 
 def _ingredient(session: Session, handle: int, row: mechanisms.Mechanism) -> tuple[mechanisms.Key, Attributes]:
-    """A key that a derivation takes, base or other, and what the result inherits from it.
+    """A key that a derivation takes, base or other, and the attributes that bind the result.
 
     HKDF takes a data object, too (section 6.62.3): NSS gives TLS 1.3's "no secret here", zeros, as one.
     """
@@ -266,7 +257,7 @@ def _ingredient(session: Session, handle: int, row: mechanisms.Mechanism) -> tup
         found = session.token.objects.find_data(handle)
         if found is not None:
             value = {CKA.VALUE: found.attributes.get(CKA.VALUE, b"")}
-            return mechanisms.key_class(CKO.SECRET_KEY, CKK.HKDF)(value), OPEN
+            return mechanisms.key_class(CKO.SECRET_KEY, CKK.HKDF)(value), found.attributes
     key = usable_key(session, handle, row, CKF.DERIVE)
     return key.key, key.attributes
 

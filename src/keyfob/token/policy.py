@@ -8,21 +8,21 @@ chapter 5 do. `role` is who is logged in: None, "user" or "so".
     every use of a key                          `may_use`
     C_WrapKey                                   `may_wrap`
     C_UnwrapKey                                 `unwrapped_as`
-    C_DeriveKey                                 `derived_as`, `check_derived`, `inherited`
+    C_DeriveKey                                 derivation.py
 
 What is refused is said with PKCS11Error; what is decided beyond the standard, and why, is in docs/policy.md.
 """
 
 from __future__ import annotations
 
-from keyfob.mechanisms import part_bits, works_in_parts
+from keyfob.mechanisms import works_in_parts
 from keyfob.mechanisms.secret_key import SHORTEST_SECRET
 from keyfob.spec.constants import CKA, CKF, CKK, CKM, CKO, CKR
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.traits import hides
 from keyfob.token import strict
-from keyfob.token.nested import TEMPLATES, attributes_of, normal
-from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, number, ulong
+from keyfob.token.nested import TEMPLATES, attributes_of
+from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,25 +59,6 @@ WRAPPED_BY = {
 # Types that an AES key must not come back as: two DES keys are found at the price of one (met in the middle). Other
 # keys in parts cost 112 bits at least, as none of their bytes is known: they may leave.
 WEAKER_TYPES = (ulong(CKK.DES), ulong(CKK.DES2))
-
-# Derivations whose result shows their base key's bytes (XOR with zeros is the key itself): it is no freer than the key.
-SHOWING_THEIR_KEY = (
-    CKM.CONCATENATE_BASE_AND_KEY,
-    CKM.CONCATENATE_BASE_AND_DATA,
-    CKM.CONCATENATE_DATA_AND_BASE,
-    CKM.XOR_BASE_AND_DATA,
-    CKM.EXTRACT_KEY_FROM_KEY,
-)
-
-# What its result has too, of each base.
-KEPT_BY_WHAT_SHOWS = (
-    (CKA.SENSITIVE, TRUE),
-    (CKA.EXTRACTABLE, FALSE),
-    (CKA.WRAP_WITH_TRUSTED, TRUE),
-    (CKA.PRIVATE, TRUE),
-    (CKA.MODIFIABLE, FALSE),
-)
-USAGES_OF_SECRETS = tuple(usage for usage, classes in USES.values() if SECRET_KEY in classes)
 
 # Attributes that only ever become stricter: the value that they may be given.
 ONE_WAY = {
@@ -194,78 +175,6 @@ def unwrapped_as(asked: Attributes, unwrapping: Mapping[int, bytes], mechanism: 
     return asked
 
 
-def derived_as(asked: Attributes, mechanism: int, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
-    """The template of a derived key, completed with what its base demands, or both of them."""
-    shows = mechanism in SHOWING_THEIR_KEY
-    if shows:
-        check_shown(bases)
-        asked = bound_as(asked, bases)
-    for base in bases:
-        required = attributes_of(base.get(CKA.DERIVE_TEMPLATE))
-        if required and asked.get(CKA.CLASS) != SECRET_KEY:
-            raise PKCS11Error(
-                CKR.TEMPLATE_INCONSISTENT, "CKA_DERIVE_TEMPLATE speaks of keys; data would show their value"
-            )
-        asked = with_required(asked, required, "CKA_DERIVE_TEMPLATE")
-    asked = with_required(asked, strict.required_of_derived(mechanism, bases, SHOWING_THEIR_KEY), "strict policy")
-    if asked.get(CKA.TOKEN) == TRUE and any(base.get(CKA.PRIVATE) == TRUE for base in bases):
-        asked = with_required(asked, {CKA.PRIVATE: TRUE}, "the private base key")
-    check_parts(part_bits(number(asked.get(CKA.KEY_TYPE, b""))), bases, shows=shows)
-    return asked
-
-
-def check_parts(bits: int, bases: Sequence[Mapping[int, bytes]], *, shows: bool) -> None:
-    """Whether a key whose parts have so many bits (0: it has none) keeps what its bases hide.
-
-    Derivations that do not show their base give the same bytes as other key types, too (HKDF) or change one part alone
-    (encrypted data): what is an AES key as well must not be found at the price of 56 bits. Where no template stands in
-    the way, what private keys agree on could be read all the same: CMS has triple DES keys made by ECDH.
-    """
-    if not bits or not (shows or bits < 8 * SHORTEST_SECRET):
-        return
-    if any(hides(base) and (shows or _derives_hidden(base)) for base in bases):
-        raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "a key in parts would tell, part by part, what its base key hides")
-
-
-def _derives_hidden(base: Mapping[int, bytes]) -> bool:
-    """A secret key that is in parts itself may be for such keys (DES keys of cards come from a master key)."""
-    if base.get(CKA.DERIVE_TEMPLATE):
-        return True
-    return base[CKA.CLASS] == SECRET_KEY and (strict.MODE.on or not part_bits(number(base[CKA.KEY_TYPE])))
-
-
-def check_shown(bases: Sequence[Mapping[int, bytes]]) -> None:
-    """A key that is bound to trusted keys leaves as it is: keys made of its bytes would be wrapped and compared."""
-    if any(base.get(CKA.WRAP_WITH_TRUSTED) == TRUE for base in bases):
-        raise PKCS11Error(
-            CKR.KEY_FUNCTION_NOT_PERMITTED, "no key is made of the bytes of one that leaves under trusted keys only"
-        )
-
-
-def bound_as(asked: Attributes, bases: Sequence[Mapping[int, bytes]]) -> Attributes:
-    """As a copy would be of the keys that the new one may be the same as: no freer, and none where none may be."""
-    if any(base.get(CKA.COPYABLE) == FALSE for base in bases):
-        raise PKCS11Error(
-            CKR.KEY_FUNCTION_NOT_PERMITTED, "the base key is not copyable, and the result could be a copy"
-        )
-    for base in bases:
-        required = {attribute: value for attribute, value in KEPT_BY_WHAT_SHOWS if base.get(attribute) == value}
-        if base.get(CKA.MODIFIABLE) == FALSE:
-            required.update({usage: FALSE for usage in USAGES_OF_SECRETS if base.get(usage) != TRUE})
-        asked = with_required(asked, required, "the base key")
-    for each in TEMPLATES:
-        together: Attributes = {}
-        for base in bases:
-            together = with_required(together, attributes_of(base.get(each)), "the other key")
-        if together:
-            asked = with_required(asked, {each: normal(together.items())}, "the base key")
-    for base in bases:
-        allowed = base.get(CKA.ALLOWED_MECHANISMS)
-        if allowed and not narrows(allowed, asked.setdefault(CKA.ALLOWED_MECHANISMS, allowed)):
-            raise PKCS11Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALLOWED_MECHANISMS allows more than that of the base key")
-    return asked
-
-
 def with_required(asked: Attributes, required: Attributes, whose: str) -> Attributes:
     """Both together; CKR_TEMPLATE_INCONSISTENT where they contradict each other."""
     for attribute, value in required.items():
@@ -276,51 +185,15 @@ def with_required(asked: Attributes, required: Attributes, whose: str) -> Attrib
     return {**required, **asked}
 
 
-def inherited(bases: Sequence[Mapping[int, bytes]]) -> Attributes:
-    """What a key that comes from these keys inherits (section 6.43; CKA_WRAP_WITH_TRUSTED in the same spirit)."""
-    return {
-        attribute: decisive if any(base.get(attribute) == decisive for base in bases) else opposite
-        for attribute, decisive, opposite in (
-            (CKA.SENSITIVE, TRUE, FALSE),
-            (CKA.EXTRACTABLE, FALSE, TRUE),
-            (CKA.WRAP_WITH_TRUSTED, TRUE, FALSE),
-            (CKA.ALWAYS_SENSITIVE, FALSE, TRUE),
-            (CKA.NEVER_EXTRACTABLE, FALSE, TRUE),
-        )
-    }
+def past(given: Mapping[int, bytes], *, generated: bool, bases: Sequence[Mapping[int, bytes]]) -> tuple[bytes, bytes]:
+    """(CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE) of a new key: generated, derived from `bases`, or from outside.
 
-
-def check_derived(mechanism: int, bases: Sequence[Mapping[int, bytes]], length: int, data: int = 0) -> None:
-    """Whether a derived key of `length` bytes keeps its bases' secrets. `data`: the bytes that the parameter brings.
-
-    Of a key that hides its value a derivation that shows it gives all bytes: a part could be found by trying, and then
-    the next; and with none of them the caller would know the value of a key that is called always sensitive. Other
-    derivations give no part of their base, but of one another (most are cut from one longer value), so that short ones
-    would tell a longer one in the same way.
+    Section 6.43: what was always so of all bases. A key that was generated from the caller's password is from outside;
+    CKA_LOCAL is TRUE as the standard says.
     """
-    if not any(hides(base) for base in bases):
-        return
-    if length < SHORTEST_SECRET:
-        raise PKCS11Error(CKR.KEY_SIZE_RANGE, "of a key that hides its value nothing shorter than 112 bits is derived")
-    if mechanism not in SHOWING_THEIR_KEY:
-        return
-    start = data if mechanism == CKM.CONCATENATE_DATA_AND_BASE else 0
-    for base in bases:
-        end = start + len(base[CKA.VALUE])
-        if hides(base) and length < end:
-            raise PKCS11Error(CKR.KEY_SIZE_RANGE, "of a key that hides its value no part is derived")
-        start = end
-
-
-def past(given: Mapping[int, bytes], *, generated: bool, base: Mapping[int, bytes] | None) -> tuple[bytes, bytes]:
-    """(CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE) of a new key: generated, derived from `base`, or from outside.
-
-    A key that was generated from the caller's password is from outside; CKA_LOCAL is TRUE as the standard says.
-    """
-    made_here = base is not None or (generated and not strict.from_callers_secret(given))
-    before = base or {CKA.ALWAYS_SENSITIVE: TRUE, CKA.NEVER_EXTRACTABLE: TRUE}
-    always = made_here and given[CKA.SENSITIVE] == TRUE and before.get(CKA.ALWAYS_SENSITIVE) == TRUE
-    never = made_here and given[CKA.EXTRACTABLE] == FALSE and before.get(CKA.NEVER_EXTRACTABLE) == TRUE
+    made_here = bool(bases) or (generated and not strict.from_callers_secret(given))
+    always = made_here and given[CKA.SENSITIVE] == TRUE and all(b.get(CKA.ALWAYS_SENSITIVE) == TRUE for b in bases)
+    never = made_here and given[CKA.EXTRACTABLE] == FALSE and all(b.get(CKA.NEVER_EXTRACTABLE) == TRUE for b in bases)
     return TRUE if always else FALSE, TRUE if never else FALSE
 
 

@@ -35,7 +35,7 @@ from keyfob.token.object import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from keyfob.mechanisms import Key
 
@@ -197,14 +197,14 @@ def complete(
     made: Attributes | None = None,
     mechanism: int = CK.UNAVAILABLE_INFORMATION,
     private_default: bool,
-    base: Attributes | None = None,
+    bases: Sequence[Mapping[int, bytes]] = (),
     role: str | None = None,
 ) -> Attributes:
     """The attributes of a new object, from what the caller asked for and what the token made itself.
 
     `origin`: CREATE, GENERATE, UNWRAP or DERIVE. `made`: what a mechanism made (a key's components), trusted.
-    `private_default`: CKA_PRIVATE of a private or secret key that does not say. `base`: the key a DERIVE starts from.
-    `role`: who is logged in.
+    `private_default`: CKA_PRIVATE of a private or secret key that does not say.
+    `bases`: the keys (or data) that a DERIVE starts from. `role`: who is logged in.
     """
     made = made or {}
     asked = dict(template)
@@ -229,7 +229,7 @@ def complete(
         _complete_certificate(given, asked)
     _defaults(given, rows, private_default=private_default)
     if is_key:
-        _key_defaults(given, rows, origin, mechanism, base)
+        _key_defaults(given, rows, origin, mechanism, bases)
     policy.check_made(given, role)
     given[CKA.UNIQUE_ID] = unique_id()
     check_template(asked, given, own, rows, FORBIDDEN[origin])
@@ -319,7 +319,9 @@ def _defaults(given: Attributes, rows: Rows, *, private_default: bool) -> None:
         given.setdefault(CKA.VALUE, b"")
 
 
-def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, base: Attributes | None) -> None:
+def _key_defaults(
+    given: Attributes, rows: Rows, origin: str, mechanism: int, bases: Sequence[Mapping[int, bytes]]
+) -> None:
     if given[CKA.CLASS] != PUBLIC_KEY:
         _protection(given, origin)
     assumed = ASSUMED.get(number(given[CKA.KEY_TYPE]), ASSUMED_OF_SECRETS)
@@ -340,7 +342,7 @@ def _key_defaults(given: Attributes, rows: Rows, origin: str, mechanism: int, ba
     else:
         given.setdefault(CKA.TRUSTED, FALSE)
     generated = origin == GENERATE
-    given[CKA.ALWAYS_SENSITIVE], given[CKA.NEVER_EXTRACTABLE] = policy.past(given, generated=generated, base=base)
+    given[CKA.ALWAYS_SENSITIVE], given[CKA.NEVER_EXTRACTABLE] = policy.past(given, generated=generated, bases=bases)
 
 
 def _protection(given: Attributes, origin: str) -> None:
