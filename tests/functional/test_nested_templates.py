@@ -183,6 +183,32 @@ def test_a_key_that_the_wrap_template_does_not_match_is_not_wrapped(fob: Fob) ->
         assert client.call("C_WrapKey", fob.session, mechanism, wrapping, key, ffi.NULL, length) == rv
 
 
+def test_the_wrap_template_matches_what_a_search_finds(fob: Fob) -> None:
+    """Section 5.18.3: as in C_FindObjects, so also by what is computed, or empty because nobody set it."""
+    client, session, length = fob.client, fob.session, ffi.new("CK_ULONG *")
+    exportable = (CKA.EXTRACTABLE, True)
+    secret = client.create(session, [*AES, (CKA.VALUE, VALUE), exportable])
+    other = client.create(session, [*AES, (CKA.VALUE, VALUE[::-1]), exportable])
+    public, private = client.generate_pair(session, CKM.EC_KEY_PAIR_GEN, [(CKA.EC_PARAMS, P256)], [exportable])
+    check_value, other_value = (client.get(session, key, CKA.CHECK_VALUE)[0] for key in (secret, other))
+    info = client.get(session, public, CKA.PUBLIC_KEY_INFO)[0]
+    assert check_value != other_value
+    for target, attribute, value, rv in (
+        (secret, CKA.CHECK_VALUE, check_value, CKR.OK),
+        (secret, CKA.CHECK_VALUE, other_value, CKR.KEY_HANDLE_INVALID),
+        (private, CKA.PUBLIC_KEY_INFO, info, CKR.OK),
+        (private, CKA.PUBLIC_KEY_INFO, b"", CKR.KEY_HANDLE_INVALID),
+        (private, CKA.SUBJECT, b"", CKR.OK),
+        (secret, CKA.SUBJECT, b"", CKR.KEY_HANDLE_INVALID),
+        (secret, CKA.START_DATE, b"", CKR.OK),
+    ):
+        wrapping = key_with(fob, CKA.WRAP_TEMPLATE, [(attribute, value)])
+        asked: Template = [(attribute, value), (CKA.EXTRACTABLE, True)]
+        assert (target in client.find(session, asked)) is (rv == CKR.OK)
+        mechanism = client.mechanism(CKM.AES_KEY_WRAP_KWP)
+        assert client.call("C_WrapKey", session, mechanism, wrapping, target, ffi.NULL, length) == rv
+
+
 def test_an_unwrapped_key_is_what_the_unwrap_template_demands(fob: Fob) -> None:
     client = fob.client
     mechanism = client.mechanism(KEY_WRAP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from keyfob import mechanisms
 from keyfob.functions.begin import offered, usable_key
 from keyfob.mechanisms.secret_key import SecretKey
@@ -10,6 +12,7 @@ from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.spec.parameters import HkdfParams, KeyDerivationStringDataParams
 from keyfob.token import derivation, policy, templates
 from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE, Object, number, ulong
+from keyfob.token.values import value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +118,7 @@ def C_WrapKey(
     row, make = offered(session, number_, CKF.WRAP)
     wrapping = _wrapping_key(session, wrapping_key, row, CKF.WRAP)
     target = session.token.objects.key(key)
-    policy.may_wrap(target.attributes, wrapping.attributes, number_, parameter)
+    policy.may_wrap(target.attributes, wrapping.attributes, number_, parameter, partial(value_of, target))
     plain = _plain(target.attributes)
     wrapper = make(wrapping.key, parameter)
     size: int = wrapper.size(len(plain))

@@ -26,7 +26,7 @@ from keyfob.token.object import FALSE, PRIVATE_KEY, PUBLIC_KEY, SECRET_KEY, TRUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Attributes = dict[int, bytes]
 
@@ -122,9 +122,16 @@ def listed(allowed: bytes) -> set[bytes]:
 # Making keys out of keys
 
 
-def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes], mechanism: int, parameter: object) -> None:
+def may_wrap(
+    target: Mapping[int, bytes],
+    wrapping: Mapping[int, bytes],
+    mechanism: int,
+    parameter: object,
+    value_of: Callable[[int], bytes | None],
+) -> None:
     """Whether the one key leaves under the other. The wrapping key has passed `may_use`.
 
+    `value_of`: the target's attributes as C_GetAttributeValue and searches have them, also those that it need not hold.
     A trusted secret key stays: it would come back without the mark, and decrypt what it has wrapped.
     """
     if target[CKA.CLASS] not in (PRIVATE_KEY, SECRET_KEY):
@@ -138,7 +145,7 @@ def may_wrap(target: Mapping[int, bytes], wrapping: Mapping[int, bytes], mechani
         raise PKCS11Error(CKR.KEY_NOT_WRAPPABLE, "the key leaves under trusted keys only")
     strict.may_wrap(target, wrapping)
     for attribute, value in attributes_of(wrapping.get(CKA.WRAP_TEMPLATE)).items():
-        if target.get(attribute) != value:
+        if value_of(attribute) != value:
             raise PKCS11Error(
                 CKR.KEY_HANDLE_INVALID, f"the key's {name_of('CKA', attribute)} is not what CKA_WRAP_TEMPLATE demands"
             )
