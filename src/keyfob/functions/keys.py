@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from keyfob import mechanisms
 from keyfob.functions.begin import offered, usable_key
 from keyfob.mechanisms.secret_key import SecretKey
@@ -118,7 +116,9 @@ def C_WrapKey(
     row, make = offered(session, number_, CKF.WRAP)
     wrapping = _wrapping_key(session, wrapping_key, row, CKF.WRAP)
     target = session.token.objects.key(key)
-    policy.may_wrap(target.attributes, wrapping.attributes, number_, parameter, partial(value_of, target))
+    policy.may_wrap(
+        target.attributes, wrapping.attributes, number_, parameter, lambda attribute: value_of(target, attribute)
+    )
     plain = _plain(target.attributes)
     wrapper = make(wrapping.key, parameter)
     size: int = wrapper.size(len(plain))
