@@ -67,7 +67,7 @@ def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
         files.make_folder(str(tmp_path / "file" / "below"))
 
 
-def test_what_is_replaced_is_whole_and_a_device_is_not_replaced(tmp_path: Path) -> None:
+def test_what_is_replaced_is_whole_and_devices_and_links_are_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "file"
     before = os.umask(0o077)
     try:
@@ -78,12 +78,12 @@ def test_what_is_replaced_is_whole_and_a_device_is_not_replaced(tmp_path: Path) 
     finally:
         os.umask(before)
     os.mkfifo(tmp_path / "fifo")
-    for place in (tmp_path / "fifo", Path("/dev/null"), tmp_path):
-        with pytest.raises(OSError, match="it is no file"):
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "dangling").symlink_to("nothing")
+    for place in (tmp_path / "fifo", tmp_path / "link", tmp_path / "dangling", Path("/dev/null"), tmp_path):
+        with pytest.raises(OSError, match=r"it is (no file|a symbolic link)"):
             files.replace(str(place), b"three")
-        with pytest.raises(OSError, match="it is no file"):
-            files.fresh(str(place))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "fifo", "file", "link"]
 
 
 # What is written to

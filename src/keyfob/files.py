@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, ELOOP, EPERM
-from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX
+from stat import S_IMODE, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISLNK, S_ISREG, S_ISVTX
 
 from keyfob import environment
 
@@ -171,17 +171,12 @@ def new(path: str, mode: int = SECRET) -> int:
     return _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, mode)
 
 
-def fresh(path: str) -> int:
-    """A descriptor for an empty file, 0600, in place of one that may be there; OSError."""
-    part = _part(path)
-    descriptor = new(part)
-    try:
-        os.replace(part, path)
-    except BaseException:
-        os.close(descriptor)
-        os.unlink(part)
-        raise
-    return descriptor
+def stream(path: str) -> int:
+    """A descriptor for what is no file and is written to as it is: a pipe, a terminal, /dev/null; OSError."""
+    mode = os.stat(path).st_mode
+    if not S_ISFIFO(mode) and not S_ISCHR(mode):
+        raise OSError(EINVAL, "it is no file", path)
+    return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW)
 
 
 def name_for(serial: str) -> str:
@@ -198,9 +193,12 @@ def write_durably(descriptor: int, content: bytes) -> None:
 
 
 def replace(path: str, content: bytes, mode: int = SECRET, *, exactly: bool = True) -> None:
-    """A file as a whole, durable, in place of one that may be there; OSError. `exactly`: whatever the umask is."""
-    part = _part(path)
-    descriptor = new(part, mode)
+    """A file as a whole, durable, in place of one that may be there; OSError. `exactly`: whatever the umask is.
+
+    Where people say which file: cli/files.py.
+    """
+    finished = part(path)
+    descriptor = new(finished, mode)
     try:
         try:
             if exactly:
@@ -208,19 +206,16 @@ def replace(path: str, content: bytes, mode: int = SECRET, *, exactly: bool = Tr
             write_durably(descriptor, content)
         finally:
             os.close(descriptor)
-        os.replace(part, path)
+        os.replace(finished, path)
     except BaseException:
-        os.unlink(part)
+        os.unlink(finished)
         raise
 
 
-def _part(path: str) -> str:
-    """Another name in its folder, for what takes its place; not that of a device."""
-    try:
-        if not S_ISREG(os.stat(path).st_mode):
-            raise OSError(EINVAL, "it is no file", path)
-    except FileNotFoundError:
-        pass
+def part(path: str) -> str:
+    """Another name in its folder, for what takes its place; OSError where that is a link, a device or a folder."""
+    if os.path.lexists(path):
+        require_plain(path)
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.part")
 

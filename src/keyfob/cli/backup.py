@@ -15,6 +15,7 @@ import click
 from keyfob import __version__, files
 from keyfob.cli import objects, tables, tokens
 from keyfob.cli.errors import Refusal
+from keyfob.cli.files import place
 from keyfob.cli.key import working
 from keyfob.cli.pins import Secret, pin_option, secret_option
 from keyfob.spec.constants import CKA
@@ -58,9 +59,7 @@ def backup(
 
     FILE gets its name when it was read again and compared with the token.
     """
-    path = Path(file)
-    if path.exists() and not force:
-        raise Refusal(f"{file} is there already: give another name, or --force to write over it")
+    path = Path(place(file, force=force))
     with tokens.opened(label, pin) as session:
         stored = session.token.store
         if stored is None or not session.token.sees_private:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from keyfob.cli import files
 from keyfob.cli.errors import Refusal
 from keyfob.cli.pins import Secret, pin_option, secret_option
 
@@ -164,8 +165,7 @@ def _expect_place(path: str | None) -> None:
     """A report that cannot be written is known before the run, which takes a while."""
     if path is None or path == "-":
         return
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+    if not files.may_write(path):
         raise click.UsageError(f"{path} cannot be written")
 
 
@@ -237,10 +237,9 @@ def _give(report: Report, json_file: str | None, junit: str | None, html: str | 
 
 def _write(path: str, text: str) -> None:
     try:
-        with click.open_file(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as problem:
-        raise CannotCheckRefusal(f"{path}: {problem.strerror}") from None
+        files.write(path, text.encode(), force=True)
+    except Refusal as refused:
+        raise CannotCheckRefusal(refused.message) from None
 
 
 def _compare(module: str | None, before: str, after: str, json_file: str | None) -> None:

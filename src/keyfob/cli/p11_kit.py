@@ -62,7 +62,7 @@ def ignored(*, system: bool) -> tuple[str, str]:
 def register(file: Path, library: Path) -> None:
     try:
         files.make_folder(str(file.parent), files.OF_ALL if os.geteuid() == 0 else files.OF_USER)
-        files.replace(str(file), f"{HEAD}module: {library}\n".encode(), files.PUBLIC)
+        files.replace(str(file.resolve()), f"{HEAD}module: {library}\n".encode(), files.PUBLIC)
     except OSError as problem:
         raise Refusal(f"{file} cannot be written: {problem.strerror}{_as_root(problem)}") from None
 

@@ -147,4 +147,4 @@ def _keep(kind: str, names: list[str]) -> None:
         file.unlink(missing_ok=True)
         return
     files.make_folder(str(file.parent))
-    files.replace(str(file), (json.dumps(memory, indent=2) + "\n").encode())
+    files.replace(str(file.resolve()), (json.dumps(memory, indent=2) + "\n").encode())

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from keyfob import files
+from keyfob.cli import files
 from keyfob.cli.errors import Refusal
 from keyfob.cli.module import library_path
 
@@ -59,7 +59,7 @@ def trace(module: Path | None, output: Path, html: Path | None, show: bool, prog
     watched = (module or library_path()).resolve()
     seen = 0
     kept: list[dict[str, Any]] = []
-    with os.fdopen(files.fresh(str(output)), "w", encoding="utf-8") as file:
+    with os.fdopen(files.opened(str(output)), "w", encoding="utf-8") as file:
 
         def take(call: dict[str, Any]) -> None:
             nonlocal seen
@@ -76,7 +76,7 @@ def trace(module: Path | None, output: Path, html: Path | None, show: bool, prog
             raise Refusal(f"{program[0]}: {problem.strerror}") from None
     if html:
         page = trace_page.render(kept, program=program, module=str(watched), made_by=f"keyfob {__version__}")
-        files.replace(str(html), page.encode())
+        files.write(str(html), page.encode(), mode=files.SECRET, force=True)
     if seen:
         click.echo(f"{seen} calls of {watched.name} in {output}", err=True)
     else:
