@@ -198,6 +198,10 @@ def ways() -> list[Way]:
     return found
 
 
+# Without what is generated: one for each class and key type.
+WAYS_OF_CREATION = [way for way in ways() if way.origin == "create"]
+
+
 def from_password(fob: Fob, template: Template) -> tuple[int, int]:
     """The answer of C_GenerateKey with CKM_PKCS5_PBKD2 for an AES key, and the handle."""
     parameter = ffi.new("CK_PKCS5_PBKD2_PARAMS2 *")

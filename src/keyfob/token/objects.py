@@ -19,12 +19,12 @@ from keyfob.store.integrity import NUMBERS
 from keyfob.store.search import matches
 from keyfob.token import kinds, policy, templates
 from keyfob.token.certificate import other_serials
-from keyfob.token.object import CERTIFICATE, FALSE, TRUE, Object, held, prepare, ulong
+from keyfob.token.object import CERTIFICATE, FALSE, PRIVATE_KEY, TRUE, Object, held, prepare, ulong
 from keyfob.token.operation_state import SavedStates
 from keyfob.token.search import Search, visible_to_all
 from keyfob.token.session import is_open
 from keyfob.token.session_objects import SessionObjects
-from keyfob.token.values import has, not_stored
+from keyfob.token.values import Incomplete, has, not_held, not_stored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def new_handle() -> int:
 class Objects:
     """What C_CreateObject ... C_FindObjects work on. Visibility follows the token's login."""
 
-    __slots__ = ("_cache", "base", "built_in", "in_memory", "states", "store", "token")
+    __slots__ = ("_cache", "base", "built_in", "in_memory", "incomplete", "states", "store", "token")
 
     def __init__(self, token: Token, store: Store | None, identity: str) -> None:
         self.token = token
@@ -70,6 +70,7 @@ class Objects:
         self._cache: dict[int, Object] = {}
         self.built_in: dict[int, Object] = {}
         self.states = SavedStates()
+        self.incomplete = Incomplete()
         if store is not None:
             for profile in kinds.profiles(token):
                 self._publish_profile(profile)
@@ -205,7 +206,20 @@ class Objects:
                 if found is not None and not (asks_secrets and found.hides_secrets) and has(found, rest)
             ]
         base = self.base
-        return [base + i for i in stored if i < BASE_STEP], go_on
+        handles = [base + i for i in stored if i < BASE_STEP]
+        return (handles if go_on is not None else handles + self.incomplete.matching(self, values)), go_on
+
+    def stored_visible(self, stored: int) -> Object | None:
+        """The token object of this number, if this login sees it."""
+        found = self._stored(stored)
+        return None if found is None or (found.private and not self.token.sees_private) else found
+
+    def stored_private_keys(self) -> list[int]:
+        """The numbers of those that this login sees."""
+        wanted: Template = [(CKA.CLASS, PRIVATE_KEY)]
+        if self.store is None:
+            return []
+        return self.store.find(wanted if self.token.sees_private else visible_to_all(wanted))
 
     def matching_in_memory(self, values: Attributes) -> list[int]:
         """The handles of session objects and of the built-in ones."""
@@ -215,7 +229,7 @@ class Objects:
             return hits
         sees_private = self.token.sees_private
         asks_secrets = not SECRETS.isdisjoint(values)
-        rest = not_stored(values)
+        rest = not_held(values)
         if rest:
             values = {attribute: value for attribute, value in values.items() if attribute not in rest}
         for table in (self.built_in, self.in_memory) if may_be_built_in else (self.in_memory,):

@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from keyfob.mechanisms import check_value
 from keyfob.spec.constants import CKA
-from keyfob.spec.traits import EMPTY_BY_DEFAULT
-from keyfob.token.object import number
+from keyfob.spec.traits import EMPTY_BY_DEFAULT, SECRETS
+from keyfob.token.object import PRIVATE_KEY, number
 from keyfob.token.templates import rows_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyfob.token.object import Object
+    from keyfob.token.objects import Objects
 
-# What objects have without holding it, so that a search cannot compare what is stored. Other empty defaults are stored
-# with every object (templates.py).
-NOT_STORED = frozenset(
-    (
-        CKA.CHECK_VALUE,
-        CKA.PUBLIC_KEY_INFO,
-        CKA.URL,
-        CKA.HASH_OF_SUBJECT_PUBLIC_KEY,
-        CKA.HASH_OF_ISSUER_PUBLIC_KEY,
-    )
-)
+# What keys of older tokens are answered with and do not hold (Key.computed).
+COMPUTED = frozenset((CKA.EC_POINT,))
 
 
 def value_of(found: Object, attribute: int) -> bytes | None:
@@ -50,11 +42,54 @@ def value_of(found: Object, attribute: int) -> bytes | None:
 
 
 def not_stored(wanted: dict[int, bytes]) -> dict[int, bytes]:
-    """The part of a search's template that `value_of` has to compare, object by object."""
-    if NOT_STORED.isdisjoint(wanted):
+    """The part of a search's template that `value_of` has to compare, object by object: what need not be held.
+
+    COMPUTED values are no part of it: almost every object holds them, and the store finds those at once.
+    """
+    if all(wanted.values()) and CKA.CHECK_VALUE not in wanted:
         return {}
-    return {a: v for a, v in wanted.items() if a == CKA.CHECK_VALUE or (a in NOT_STORED and not v)}
+    return {a: v for a, v in wanted.items() if a == CKA.CHECK_VALUE or (not v and a in EMPTY_BY_DEFAULT)}
+
+
+def not_held(wanted: dict[int, bytes]) -> dict[int, bytes]:
+    """The same for objects in memory, which are compared one by one anyway."""
+    rest = not_stored(wanted)
+    return rest if COMPUTED.isdisjoint(wanted) else {**rest, **{a: wanted[a] for a in COMPUTED if a in wanted}}
 
 
 def has(found: Object, wanted: dict[int, bytes]) -> bool:
     return all(value_of(found, attribute) == value for attribute, value in wanted.items())
+
+
+class Incomplete:
+    """The keys in a token's store that lack COMPUTED values: those that older versions made, and none is made now.
+
+    So that a search by such a value costs no walk through all keys, they are looked for once in each process.
+    """
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers: list[int] | None = None
+
+    def matching(self, objects: Objects, wanted: dict[int, bytes]) -> list[int]:
+        """The handles of those that a search for `wanted` must find although the store does not."""
+        if COMPUTED.isdisjoint(wanted) or wanted.get(CKA.CLASS, PRIVATE_KEY) != PRIVATE_KEY:
+            return []
+        asks_secrets = not SECRETS.isdisjoint(wanted)
+        visible = filter(None, map(objects.stored_visible, self._all(objects)))
+        return [one.handle for one in visible if not (asks_secrets and one.hides_secrets) and has(one, wanted)]
+
+    def _all(self, objects: Objects) -> list[int]:
+        if self._numbers is not None:
+            return self._numbers
+        sees_private = objects.token.sees_private
+        found = [one for one in map(objects.stored_visible, objects.stored_private_keys()) if one is not None]
+        numbers = [
+            one.stored
+            for one in found
+            if any(a not in one.attributes and value_of(one, a) is not None for a in COMPUTED)
+        ]
+        if sees_private:  # else there may be more after a login
+            self._numbers = numbers
+        return numbers
