@@ -55,6 +55,21 @@ def test_list_names_an_object_that_is_damaged_and_leads_to_verify(run: Run, argu
     assert problems == ["object 1: the checksum does not fit"]
 
 
+def test_a_copy_of_a_damaged_token_is_made_and_its_damage_named(run: Run, folder: Path) -> None:
+    run("init work --pin 1234 --so-pin 12345678")
+    run("init other --pin 1234 --so-pin 12345678")
+    run("key generate work --type ec:p256 --name mary --pin 1234")
+    for name in ("whole", "damaged"):
+        (folder / name).mkdir(mode=0o700)
+    run("store copy files whole")
+    change_file("UPDATE object SET record = zeroblob(length(record)) WHERE private = 0")
+    said = run("store copy files damaged", code=1)
+    assert "Copied 'work' to slot 1: 2 objects, compared." in said.stdout
+    assert "Copied 'other' to slot 2: 0 objects, compared." in said.stdout
+    assert "'work' has a problem (object 1: the checksum does not fit): see keyfob verify work" in said.stderr
+    assert "'other' has" not in said.stderr
+
+
 def test_list_says_nothing_of_a_token_that_is_as_it_was_left(run: Run) -> None:
     run("init work --pin 1234 --so-pin 12345678")
     run("key generate work --type ec:p256 --name mary --pin 1234")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from keyfob import config, files
-from keyfob.cli import tables
+from keyfob.cli import tables, tokens
 from keyfob.cli.errors import Refusal
 from keyfob.store import open_shelf
 from keyfob.token import audit
@@ -30,7 +30,8 @@ Examples:
   keyfob store copy files postgresql://db.example/keyfob
   keyfob store copy postgresql://db.example/keyfob /srv/keyfob/tokens work
 
-No PIN is needed: tokens are copied sealed as they are, with their PINs. Go on with one of the two. Where both are used
+No PIN is needed: tokens are copied sealed as they are, with their PINs and with what is damaged in them, which is told
+(exit code 1). Go on with one of the two. Where both are used
 they grow apart, and this machine says that an older copy was put back."""
 
 
@@ -78,9 +79,11 @@ def copy(source: str, target: str, labels: tuple[str, ...]) -> None:
             raise Refusal(f"there is no token {names}" if missing else "there is no token to copy")
         opened.enter_context(destination.alone())
         present = _opened(destination, opened)
+        damaged: list[str] = []
         for one in wanted.values():
             _refuse_twin(one, present)
         for slot_id, one in wanted.items():
+            damage = list(dict.fromkeys([*one.verify(), *one.complaints()]))
             number = slot_id if slot_id not in present else max((*present, *wanted)) + 1
             destination.build(number, one.copy_to)
             present[number] = copied = opened.enter_context(_Opened(destination, number)).store
@@ -93,6 +96,10 @@ def copy(source: str, target: str, labels: tuple[str, ...]) -> None:
                 old, new = origin.key_file(slot_id), destination.key_file(number)
                 if old != new:
                     click.echo(tables.printable(f"A key file opens it: copy {old} to {new}."))
+            if damage:
+                damaged.append(tokens.complaint(label, damage))
+    if damaged:
+        raise Refusal(tables.printable(f"copied as it is, damage too: {'; '.join(damaged)}"))
 
 
 def _shelf(place: str, settings: Config) -> Shelf:
