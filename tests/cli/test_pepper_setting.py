@@ -88,12 +88,59 @@ def test_what_keyfob_cannot_change_is_for_people_and_nothing_else_happens(home: 
     assert (home / "config.toml").read_text() == text
 
 
-def test_labels_and_places_are_written_as_they_are(home: Path) -> None:
+LABELS = (
+    'a "b" \\ \u00e4',
+    "M\u00fcller",
+    "\U0001f511 key",
+    "\u2028a\u0085b\x0bc\x1cd",  # line ends to Python, not to TOML
+    "tab\t, delete\x7f, escape\x1b",
+    "]# '''",
+)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_labels_and_places_are_written_as_they_are(home: Path, label: str) -> None:
+    settled = settings(home, OTHERS)
+    place = f"/media/{label}"
+    for new in (place, f"{place}2", None, place):
+        with pepper_setting.named(settled, label, new):
+            pass
+        assert settled.token(label).peppers == (() if new is None else (new,))
+    text = (home / "config.toml").read_bytes().decode()
+    assert text.startswith(OTHERS), "nothing else may change"
+    assert text.count("[token.") == 2, "one table, found again"
+    if label.isprintable() and not set('\\"') & set(label):
+        assert f'[token."{label}"]\npepper = "{place}"\n' in text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '[token."M\u00fcller"]',
+        '[ token . "M\\u00fcller" ] # mine',
+        "['token'.'M\u00fcller']\r",
+        '\t["token"."M\\U000000fcller"]',
+    ],
+)
+def test_a_table_is_found_however_its_name_is_written(home: Path, header: str) -> None:
+    text = f"# \u2028 \x85\n{header}\nprotected_path = true\n\n{OTHERS}"
+    (home / "config.toml").write_bytes(text.encode())
     settled = settings(home, None)
-    label, place = 'a "b" \\ \u00e4', '/media/"me"/\\\u00e4'
-    with pepper_setting.named(settled, label, place):
+    with pepper_setting.named(settled, "M\u00fcller", "/media/new"):
         pass
-    assert settled.token(label).peppers == (place,)
+    found = (home / "config.toml").read_bytes().decode()
+    assert found == text.replace(header, f'{header}\npepper = "/media/new"')
+
+
+def test_a_place_that_no_toml_can_name_is_refused(home: Path) -> None:
+    """A file's name need not be UTF-8."""
+    settled = settings(home, OTHERS)
+    with (
+        pytest.raises(Refusal, match="cannot be changed by keyfob"),
+        pepper_setting.named(settled, "work", "/media/\udcff"),
+    ):
+        pytest.fail("nothing else may happen")
+    assert (home / "config.toml").read_text() == OTHERS
 
 
 def test_a_link_and_the_mode_of_the_file_stay(home: Path) -> None:

@@ -18,6 +18,8 @@ from keyfob.store import secret_file
 if TYPE_CHECKING:
     from keyfob.config import Config
 
+# What json.dumps leaves as it is and TOML does not take; of halves of surrogates it takes no escapes either.
+NOT_IN_TOML = re.compile("[\x7f\ud800-\udfff]")
 HEADER = re.compile(r"^\s*\[")
 ENTRY = re.compile(r"^\s*pepper\s*=")
 
@@ -78,10 +80,10 @@ def _put(config: Config, text: str, label: str, locations: Sequence[str]) -> Non
     """Write the token's peppers into the text of the configuration and into the file, unless that is what they say."""
     if _stated(text, label) == list(locations):
         return
-    line = f"pepper = {json.dumps(locations[0] if len(locations) == 1 else list(locations))}"
+    line = f"pepper = {quoted(locations[0] if len(locations) == 1 else list(locations))}"
     changed = _changed(text, label, line if locations else "")
     if not _differs_by(_parsed(text), _parsed(changed), label, locations):
-        advice = f'[token."{label}"]' + (f" with {line}" if locations else " without pepper")
+        advice = f"[token.{quoted(label)}]" + (f" with {line}" if locations else " without pepper")
         raise Refusal(tables.printable(f"{config.file} cannot be changed by keyfob; let it say: {advice}"))
     _write(config, changed)
 
@@ -99,15 +101,19 @@ def _write(config: Config, text: str) -> None:
 
 def _changed(text: str, label: str, line: str) -> str:
     """`line` in the token's table: in the place of the present one, at its beginning, or in a new table at the end."""
-    lines = text.splitlines()
-    names = {label, json.dumps(label), f"'{label}'"}
-    header = re.compile(r"^\s*\[\s*token\s*\.\s*(.+?)\s*\]\s*(#.*)?$")
-    start = next((i for i, each in enumerate(lines) if (hit := header.match(each)) and hit[1] in names), None)
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() knows more line ends than TOML
+    table: dict[str, Any] = {"token": {label: {}}}
+    start = next((i for i, each in enumerate(lines) if HEADER.match(each) and _parsed(each.strip()) == table), None)
     if start is None:
-        return "\n".join([*lines, *([""] if lines else []), f"[token.{json.dumps(label)}]", line, ""])
+        return "\n".join([*lines, *([""] if lines else []), f"[token.{quoted(label)}]", line, ""])
     end = next((i for i in range(start + 1, len(lines)) if HEADER.match(lines[i])), len(lines))
     rest = [each for each in lines[start + 1 : end] if not ENTRY.match(each)]
     return "\n".join([*lines[: start + 1], *([line] if line else []), *rest, *lines[end:], ""])
+
+
+def quoted(value: str | list[str]) -> str:
+    """As TOML has it, with every letter as it is."""
+    return NOT_IN_TOML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _differs_by(before: dict[str, Any], after: dict[str, Any], label: str, locations: Sequence[str]) -> bool:

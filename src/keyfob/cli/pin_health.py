@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from keyfob.cli.pepper_setting import quoted
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import calibration, secret_file
 from keyfob.store.hardening import least
@@ -56,7 +57,7 @@ def _pepper(token: Token, state: PepperState, label: str) -> Result:
         yield (
             WRONG,
             f"its pepper is of no use, so no PIN opens it: {state.problem}",
-            f'put the file there, or say where it is: [token."{label}"] pepper in {token.config.file}',
+            f"put the file there, or say where it is: [token.{quoted(label)}] pepper in {token.config.file}",
         )
         return
     yield OK, f"its PINs are made with the pepper {state.location}", ""
