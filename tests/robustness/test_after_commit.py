@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from keyfob import files
 from keyfob.spec.constants import CKA, CKF, CKM, CKO, CKR, CKU
 from keyfob.spec.errors import PKCS11Error, name_of
 from keyfob.store.database import SqliteDatabase
@@ -23,8 +24,8 @@ from tests.client import P256, Client, Template, ffi
 from tests.conftest import PIN, SO_PIN, Fob
 
 OF_FILES = (
-    *("open", "write", "pwrite", "pread", "stat", "lstat", "unlink", "rename", "replace", "link", "mkdir", "listdir"),
-    *("fsync", "ftruncate", "posix_fallocate"),
+    *("open", "pread", "stat", "lstat", "unlink", "rename", "replace", "link", "mkdir", "listdir"),
+    *("fsync", "ftruncate"),
 )
 Call = Callable[[Client, Fob], int]
 NEW_PIN = b"another-pin"
@@ -93,6 +94,8 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     found = Faults()
     for name in OF_FILES:
         monkeypatch.setattr(os, name, found.failing(f"os.{name}", getattr(os, name), no_descriptor))
+    for name in ("write", "write_at", "reserve"):
+        monkeypatch.setattr(files, name, found.failing(f"files.{name}", getattr(files, name), no_descriptor))
     for name in ("open", "__import__"):
         monkeypatch.setattr(builtins, name, found.failing(name, getattr(builtins, name), no_descriptor))
     connection: Any = vars(SqliteDatabase)["connection"]

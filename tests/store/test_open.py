@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
+from keyfob import files
 from keyfob.spec.constants import CKR
 from keyfob.spec.errors import PKCS11Error
 from keyfob.store import SqliteStore, open_store, schema
@@ -116,7 +117,7 @@ def test_a_failure_while_a_token_is_made_leaves_nothing(path: Path, monkeypatch:
     def fails(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", fails)
+    monkeypatch.setattr(files, "write", fails)
     with refused(CKR.DEVICE_MEMORY):
         create(path)
     assert list(path.parent.iterdir()) == []
